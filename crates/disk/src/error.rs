@@ -1,0 +1,77 @@
+//! What can go wrong with a disk, and with one request.
+
+use tmem_store::{GetError, PutError, StoreError};
+
+/// A disk could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The size is not one a disk can have.
+    #[error(
+        "disk '{name}': {size_bytes} bytes is no size for a disk: give a multiple of 4096 from 1 MiB to 15 TiB"
+    )]
+    Size {
+        /// The disk's name.
+        name: String,
+        /// The size asked for, in bytes.
+        size_bytes: u64,
+    },
+    /// The store refused the disk's client, pool or first page.
+    #[error("disk '{name}': {source}")]
+    Store {
+        /// The disk's name.
+        name: String,
+        /// Why.
+        source: StoreError,
+    },
+    /// There is no room for the page that makes the disk a swap area.
+    #[error("disk '{name}': cannot write its swap header: {source}; raise the pool's size or the disk's cap")]
+    Format {
+        /// The disk's name.
+        name: String,
+        /// Why.
+        source: IoError,
+    },
+}
+
+/// Why a block request failed. Every variant is an I/O error for whoever sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IoError {
+    /// The request reaches beyond the end of the disk.
+    #[error("beyond the end of the disk")]
+    OutOfRange,
+    /// Offset or length is not a multiple of 4096 bytes.
+    #[error("offset or length is not a multiple of 4096 bytes")]
+    Unaligned,
+    /// A page of the request was refused; the pages before it are written.
+    #[error("the pool is full, or the disk's cap is reached")]
+    Refused,
+    /// A block's last write was refused, so there is nothing to read.
+    #[error("the block's last write was refused")]
+    Lost,
+    /// A stored page failed its check.
+    #[error("the stored page is damaged")]
+    Damaged,
+    /// The disk was removed.
+    #[error("the disk was removed")]
+    Removed,
+}
+
+impl From<PutError> for IoError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Full | PutError::OverCap => IoError::Refused,
+            PutError::NoSuchPage => IoError::OutOfRange,
+            PutError::Destroyed => IoError::Removed,
+        }
+    }
+}
+
+impl From<GetError> for IoError {
+    fn from(error: GetError) -> Self {
+        match error {
+            GetError::Refused => IoError::Lost,
+            GetError::Damaged => IoError::Damaged,
+            GetError::NoSuchPage => IoError::OutOfRange,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! A client's account: what it may use and what it uses.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::client::ClientOptions;
+
+/// Shared by all pools of a client.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) options: ClientOptions,
+    used_bytes: AtomicU64,
+    stored_pages: AtomicU64,
+    peak_stored_pages: AtomicU64,
+}
+
+impl Account {
+    pub(crate) fn new(options: ClientOptions) -> Self {
+        Self {
+            options,
+            used_bytes: AtomicU64::new(0),
+            stored_pages: AtomicU64::new(0),
+            peak_stored_pages: AtomicU64::new(0),
+        }
+    }
+
+    /// Replaces `old_bytes` of the client's memory by `new_bytes` unless that takes it over its cap; says whether it did. Using
+    /// less is always allowed.
+    #[must_use]
+    pub(crate) fn try_replace(&self, old_bytes: u64, new_bytes: u64) -> bool {
+        let cap_bytes = self.options.cap_bytes.unwrap_or(u64::MAX);
+        let change = |used: u64| {
+            let wanted = (used + new_bytes).saturating_sub(old_bytes);
+            (wanted <= cap_bytes || new_bytes <= old_bytes).then_some(wanted)
+        };
+        self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
+    }
+
+    /// Counts a page that came or went.
+    pub(crate) fn count_pages(&self, old_pages: u64, new_pages: u64) {
+        if new_pages > old_pages {
+            let added = new_pages - old_pages;
+            let now = self.stored_pages.fetch_add(added, Ordering::Relaxed) + added;
+            if now > self.peak_stored_pages.load(Ordering::Relaxed) {
+                self.peak_stored_pages.fetch_max(now, Ordering::Relaxed);
+            }
+        } else if old_pages > new_pages {
+            self.stored_pages.fetch_sub(old_pages - new_pages, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn peak_stored_pages(&self) -> u64 {
+        self.peak_stored_pages.load(Ordering::Relaxed)
+    }
+}

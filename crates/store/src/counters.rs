@@ -1,0 +1,61 @@
+//! Counters: kept per stripe under its lock, summed when somebody asks.
+
+use std::ops::AddAssign;
+
+/// What a stripe, a pool or a client holds and has done. Pages and events are counted, memory is in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) puts: u64,
+    pub(crate) gets: u64,
+    pub(crate) flushes: u64,
+    pub(crate) refused_puts: u64,
+    pub(crate) evicted_pages: u64,
+    pub(crate) checksum_errors: u64,
+    pub(crate) same_filled_pages: u64,
+    /// Pages in blocks, raw ones included.
+    pub(crate) block_pages: u64,
+    pub(crate) raw_pages: u64,
+    /// Payloads of all blocks.
+    pub(crate) payload_bytes: u64,
+    /// Slots of all blocks.
+    pub(crate) slot_bytes: u64,
+    /// Index pages held.
+    pub(crate) index_bytes: u64,
+}
+
+impl Counters {
+    pub(crate) fn stored_pages(&self) -> u64 {
+        self.same_filled_pages + self.block_pages
+    }
+
+    /// All memory that the pages take: slots and index.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.slot_bytes + self.index_bytes
+    }
+
+    /// Takes what one page counted for before out of the books and enters what it counts for now.
+    pub(crate) fn replace(&mut self, before: &Counters, after: &Counters) {
+        self.same_filled_pages = self.same_filled_pages + after.same_filled_pages - before.same_filled_pages;
+        self.block_pages = self.block_pages + after.block_pages - before.block_pages;
+        self.raw_pages = self.raw_pages + after.raw_pages - before.raw_pages;
+        self.payload_bytes = self.payload_bytes + after.payload_bytes - before.payload_bytes;
+        self.slot_bytes = self.slot_bytes + after.slot_bytes - before.slot_bytes;
+    }
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Counters) {
+        self.puts += other.puts;
+        self.gets += other.gets;
+        self.flushes += other.flushes;
+        self.refused_puts += other.refused_puts;
+        self.evicted_pages += other.evicted_pages;
+        self.checksum_errors += other.checksum_errors;
+        self.same_filled_pages += other.same_filled_pages;
+        self.block_pages += other.block_pages;
+        self.raw_pages += other.raw_pages;
+        self.payload_bytes += other.payload_bytes;
+        self.slot_bytes += other.slot_bytes;
+        self.index_bytes += other.index_bytes;
+    }
+}

@@ -1,0 +1,138 @@
+//! An index entry: all that is known of a page, in 8 bytes.
+//!
+//! ```text
+//!  63                            27 26    23 22           11 10   8 7      0
+//! | arena offset / 8               | age    | length - 1    | kind | check  |   block
+//! | repeated word (32 bits)                  | 0            | kind | check  |   same-filled
+//! | 0                                                       | kind | check  |   refused
+//! | 0                                                                       |   absent
+//! ```
+//!
+//! `check` is a CRC-8 of the other seven bytes, so that no single flipped bit turns one entry into another. The age is for the
+//! store's knowledge of how long a page has been there; kinds 4 to 7 are for shared blocks and tiers.
+
+use crate::{ids::ArenaOffset, page::PAGE_BYTES};
+
+/// What an index entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Nothing is stored.
+    Absent,
+    /// The last put was refused: what was there before is gone, what should be there never came.
+    Refused,
+    /// The page repeats this word.
+    SameFilled(u32),
+    /// The page is in a block of the arena.
+    Block(BlockRef),
+}
+
+/// Where a block is and how long its payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockRef {
+    pub(crate) offset: ArenaOffset,
+    /// 1 to 4096.
+    pub(crate) payload_bytes: u16,
+}
+
+/// An entry whose check does not fit: its memory was damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DamagedEntry;
+
+/// Arena offsets fit into 37 bits of 8-byte units.
+pub(crate) const MAX_ARENA_BYTES: u64 = 1 << 40;
+
+const KIND_REFUSED: u64 = 1;
+const KIND_SAME_FILLED: u64 = 2;
+const KIND_BLOCK: u64 = 3;
+
+const KIND_SHIFT: u32 = 8;
+const LENGTH_SHIFT: u32 = 11;
+const LENGTH_MASK: u64 = 0xfff;
+const WORD_SHIFT: u32 = 32;
+const OFFSET_SHIFT: u32 = 27;
+
+impl Entry {
+    pub(crate) fn encode(self) -> u64 {
+        let body = match self {
+            Entry::Absent => return 0,
+            Entry::Refused => KIND_REFUSED << KIND_SHIFT,
+            Entry::SameFilled(word) => KIND_SAME_FILLED << KIND_SHIFT | u64::from(word) << WORD_SHIFT,
+            Entry::Block(block) => {
+                debug_assert!(block.offset.0 % 8 == 0 && block.offset.0 < MAX_ARENA_BYTES);
+                debug_assert!((1..=PAGE_BYTES as u16).contains(&block.payload_bytes));
+                KIND_BLOCK << KIND_SHIFT
+                    | u64::from(block.payload_bytes - 1) << LENGTH_SHIFT
+                    | (block.offset.0 / 8) << OFFSET_SHIFT
+            }
+        };
+        body | u64::from(check(body))
+    }
+
+    pub(crate) fn decode(bits: u64) -> Result<Entry, DamagedEntry> {
+        if bits == 0 {
+            return Ok(Entry::Absent);
+        }
+        if check(bits) != bits as u8 {
+            return Err(DamagedEntry);
+        }
+        match bits >> KIND_SHIFT & 7 {
+            KIND_REFUSED => Ok(Entry::Refused),
+            KIND_SAME_FILLED => Ok(Entry::SameFilled((bits >> WORD_SHIFT) as u32)),
+            KIND_BLOCK => Ok(Entry::Block(BlockRef {
+                offset: ArenaOffset((bits >> OFFSET_SHIFT) * 8),
+                payload_bytes: (bits >> LENGTH_SHIFT & LENGTH_MASK) as u16 + 1,
+            })),
+            _ => Err(DamagedEntry),
+        }
+    }
+}
+
+/// CRC-8 (polynomial x^8 + x^2 + x + 1) of all bytes but the lowest.
+fn check(bits: u64) -> u8 {
+    bits.to_le_bytes()[1..].iter().fold(0, |crc, byte| TABLE[usize::from(crc ^ byte)])
+}
+
+const TABLE: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = i as u8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x80 == 0 { crc << 1 } else { crc << 1 ^ 0x07 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_entry() -> impl Strategy<Value = Entry> {
+        prop_oneof![
+            Just(Entry::Absent),
+            Just(Entry::Refused),
+            any::<u32>().prop_map(Entry::SameFilled),
+            (0..MAX_ARENA_BYTES / 8, 1..=PAGE_BYTES as u16).prop_map(|(unit, payload_bytes)| Entry::Block(
+                BlockRef { offset: ArenaOffset(unit * 8), payload_bytes }
+            )),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_survives_its_encoding(entry in any_entry()) {
+            prop_assert_eq!(Entry::decode(entry.encode()), Ok(entry));
+        }
+
+        #[test]
+        fn r4_no_flipped_bit_gives_another_entry(entry in any_entry(), bit in 0..64u32) {
+            prop_assert_eq!(Entry::decode(entry.encode() ^ 1 << bit), Err(DamagedEntry));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What can go wrong.
+
+use std::io;
+
+use crate::entry::MAX_ARENA_BYTES;
+
+/// A store, client or pool could not be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The memory file could not be made.
+    #[error(
+        "cannot make the memory file for {what}: {source} (is the limit on open files or address space too low?)"
+    )]
+    Memory {
+        /// What it was for.
+        what: &'static str,
+        /// What the OS said.
+        source: io::Error,
+    },
+    /// The limit is out of bounds.
+    #[error("a pool limit of {limit_bytes} bytes is out of bounds: give 1 MiB to {} GiB", MAX_ARENA_BYTES >> 30)]
+    Limit {
+        /// The limit asked for, in bytes.
+        limit_bytes: u64,
+    },
+    /// The client's name is taken.
+    #[error("a client named '{name}' exists already: pick another name or remove it first")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// There is no client of that name.
+    #[error("there is no client named '{name}'")]
+    NoSuchClient {
+        /// The name.
+        name: String,
+    },
+    /// The pool's size is out of bounds.
+    #[error("{pages} pages are more than a pool can have or none at all: give 1 to {}", u32::MAX)]
+    PoolSize {
+        /// The pages asked for.
+        pages: u64,
+    },
+    /// All pool numbers are taken.
+    #[error("no more than {} pools can exist at one time: remove a client first", u16::MAX)]
+    TooManyPools,
+}
+
+/// A page was not stored. What was stored under its key before is gone, too: a get finds no older page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PutError {
+    /// The store's limit is reached, or the host has no memory left.
+    #[error("refused: the pool is full")]
+    Full,
+    /// The client's cap is reached.
+    #[error("refused: the client's cap is reached")]
+    OverCap,
+    /// The pool has no such page, or no place for more.
+    #[error("refused: the pool has no such page")]
+    NoSuchPage,
+    /// The pool was destroyed.
+    #[error("refused: the pool was destroyed")]
+    Destroyed,
+}
+
+/// A page could not be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GetError {
+    /// The last put of this page was refused, so its contents never came.
+    #[error("the page's last put was refused")]
+    Refused,
+    /// The stored page or its index entry is damaged.
+    #[error("the stored page is damaged")]
+    Damaged,
+    /// The pool has no such page.
+    #[error("the pool has no such page")]
+    NoSuchPage,
+}

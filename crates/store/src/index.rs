@@ -1,0 +1,187 @@
+//! The index: one 8-byte entry a page, in a sparse memory file.
+//!
+//! A 4 KiB page of the index is charged to the budget when its first entry is written, and given back when its last one is
+//! forgotten. Every change happens under the lock of the stripe that the index page belongs to.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    budget::Budget,
+    entry::{DamagedEntry, Entry},
+    ids::IndexSlot,
+    memory_file::MemoryFile,
+    zeroed::zeroed,
+};
+
+/// Entries in one 4 KiB page of the index.
+pub(crate) const ENTRIES_PER_INDEX_PAGE: u64 = 512;
+
+/// What one page of the index takes, in bytes.
+pub(crate) const INDEX_PAGE_BYTES: u64 = ENTRIES_PER_INDEX_PAGE * 8;
+
+/// The entries of one pool.
+#[derive(Debug)]
+pub(crate) struct Index {
+    entries: MemoryFile,
+    /// How many entries of each index page are not absent. Derived; changed under the page's stripe.
+    populations: Box<[AtomicU32]>,
+    budget: Arc<Budget>,
+}
+
+/// What a change did to the memory the index holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IndexMemory {
+    Unchanged,
+    /// One more index page is held.
+    Grew,
+    /// One index page went back.
+    Shrank,
+}
+
+/// The limit leaves no room for another index page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoRoom;
+
+impl Index {
+    /// An index of `slots` entries, all absent. Costs nothing until used.
+    pub(crate) fn new(slots: u64, budget: Arc<Budget>) -> io::Result<Self> {
+        let pages = slots.div_ceil(ENTRIES_PER_INDEX_PAGE).max(1);
+        let bytes = usize::try_from(pages * INDEX_PAGE_BYTES).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(Self {
+            entries: MemoryFile::create("tmem-index", bytes)?,
+            populations: zeroed(pages as usize),
+            budget,
+        })
+    }
+
+    pub(crate) fn index_pages(&self) -> u64 {
+        self.populations.len() as u64
+    }
+
+    pub(crate) fn slots(&self) -> u64 {
+        self.index_pages() * ENTRIES_PER_INDEX_PAGE
+    }
+
+    pub(crate) fn load(&self, slot: IndexSlot) -> Result<Entry, DamagedEntry> {
+        Entry::decode(self.bits(slot))
+    }
+
+    /// Whether nothing at all is stored under the index page of a slot.
+    pub(crate) fn is_page_empty(&self, slot: IndexSlot) -> bool {
+        self.population(slot).load(Ordering::Relaxed) == 0
+    }
+
+    /// Replaces an entry. Errors: the new entry needs an index page that the limit has no room for; nothing has changed then.
+    pub(crate) fn replace(&self, slot: IndexSlot, new: Entry) -> Result<IndexMemory, NoRoom> {
+        let cell = self.cell(slot);
+        let was_absent = self.bits(slot) == 0;
+        let population = self.population(slot);
+        let mut memory = IndexMemory::Unchanged;
+        match (was_absent, new == Entry::Absent) {
+            (true, false) => {
+                if population.load(Ordering::Relaxed) == 0 {
+                    if !self.budget.try_reserve(INDEX_PAGE_BYTES) {
+                        return Err(NoRoom);
+                    }
+                    memory = IndexMemory::Grew;
+                }
+                population.fetch_add(1, Ordering::Relaxed);
+                cell.store(new.encode(), Ordering::Release);
+            }
+            (false, true) => {
+                cell.store(0, Ordering::Release);
+                // A damaged entry may never have been counted; then the count runs low, and is set right here.
+                let left = population.load(Ordering::Relaxed).saturating_sub(1);
+                let left = if left == 0 { self.count(slot) } else { left };
+                population.store(left, Ordering::Relaxed);
+                if left == 0 {
+                    self.give_back_page_of(slot);
+                    memory = IndexMemory::Shrank;
+                }
+            }
+            _ => cell.store(new.encode(), Ordering::Release),
+        }
+        Ok(memory)
+    }
+
+    /// Counts the entries of a slot's index page that are not absent.
+    fn count(&self, slot: IndexSlot) -> u32 {
+        let first = u64::from(slot.0) / ENTRIES_PER_INDEX_PAGE * ENTRIES_PER_INDEX_PAGE;
+        let cells = &self.entries.as_u64s()[first as usize..][..ENTRIES_PER_INDEX_PAGE as usize];
+        cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count() as u32
+    }
+
+    fn give_back_page_of(&self, slot: IndexSlot) {
+        let index_page = u64::from(slot.0) / ENTRIES_PER_INDEX_PAGE;
+        // It only fails for lack of kernel memory, and an index page that stays is all zeroes: absent, as it should be.
+        let _ = self.entries.give_back((index_page * INDEX_PAGE_BYTES) as usize, INDEX_PAGE_BYTES as usize);
+        self.budget.release(INDEX_PAGE_BYTES);
+    }
+
+    /// The entry's bits. An empty index page is not looked at: even reading it would make the OS find memory for it.
+    fn bits(&self, slot: IndexSlot) -> u64 {
+        if self.is_page_empty(slot) { 0 } else { self.cell(slot).load(Ordering::Acquire) }
+    }
+
+    fn population(&self, slot: IndexSlot) -> &AtomicU32 {
+        &self.populations[(u64::from(slot.0) / ENTRIES_PER_INDEX_PAGE) as usize]
+    }
+
+    fn cell(&self, slot: IndexSlot) -> &AtomicU64 {
+        &self.entries.as_u64s()[slot.0 as usize]
+    }
+
+    #[cfg(test)]
+    pub(crate) fn flip_bit(&self, slot: IndexSlot, bit: u32) {
+        self.cell(slot).fetch_xor(1 << bit, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn allocated_bytes(&self) -> io::Result<u64> {
+        self.entries.allocated_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_untouched_terabyte_costs_nothing() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let index = Index::new(1 << 28, budget.clone()).unwrap();
+        assert_eq!(index.load(IndexSlot((1 << 28) - 1)), Ok(Entry::Absent));
+        assert_eq!(budget.held_bytes(), 0);
+    }
+
+    #[test]
+    fn r7_an_index_page_is_held_from_its_first_entry_to_its_last() {
+        let budget = Arc::new(Budget::new(INDEX_PAGE_BYTES));
+        let index = Index::new(2048, budget.clone()).unwrap();
+        assert_eq!(index.replace(IndexSlot(3), Entry::SameFilled(1)), Ok(IndexMemory::Grew));
+        assert_eq!(index.replace(IndexSlot(4), Entry::SameFilled(2)), Ok(IndexMemory::Unchanged));
+        assert_eq!(index.replace(IndexSlot(600), Entry::SameFilled(3)), Err(NoRoom));
+        assert_eq!(index.load(IndexSlot(600)), Ok(Entry::Absent));
+        assert_eq!(index.allocated_bytes().unwrap(), INDEX_PAGE_BYTES, "reading costs memory");
+        assert_eq!(index.replace(IndexSlot(3), Entry::Absent), Ok(IndexMemory::Unchanged));
+        assert_eq!(index.replace(IndexSlot(4), Entry::Absent), Ok(IndexMemory::Shrank));
+        assert_eq!((budget.held_bytes(), index.allocated_bytes().unwrap()), (0, 0));
+    }
+
+    #[test]
+    fn r1_a_damaged_neighbour_does_not_take_an_entry_along() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let index = Index::new(512, budget).unwrap();
+        index.replace(IndexSlot(1), Entry::SameFilled(1)).unwrap();
+        index.flip_bit(IndexSlot(2), 40); // never stored, never counted
+        assert_eq!(index.load(IndexSlot(2)), Err(DamagedEntry));
+        assert_eq!(index.replace(IndexSlot(2), Entry::Absent), Ok(IndexMemory::Unchanged));
+        assert_eq!(index.load(IndexSlot(1)), Ok(Entry::SameFilled(1)));
+    }
+}

@@ -1,0 +1,143 @@
+//! A memory file (memfd), mapped: memory with a descriptor, so that another process can take it over.
+
+use std::{
+    ffi::c_void,
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU16, AtomicU64},
+};
+
+use rustix::{
+    fs::{FallocateFlags, MemfdFlags},
+    mm::{Advice, MapFlags, ProtFlags},
+};
+
+/// A sparse memory file and its mapping. Untouched parts cost nothing and read as zeroes.
+pub(crate) struct MemoryFile {
+    file: OwnedFd,
+    start: NonNull<u8>,
+    len_bytes: usize,
+}
+
+// SAFETY: the mapping belongs to this value until it is dropped, and is reached only through atomics or through raw pointers
+// whose users carry their own proof.
+unsafe impl Send for MemoryFile {}
+// SAFETY: as for Send.
+unsafe impl Sync for MemoryFile {}
+
+impl MemoryFile {
+    /// Makes a memory file of `len_bytes` (a multiple of the page size, not 0), all of it untouched.
+    pub(crate) fn create(name: &str, len_bytes: usize) -> io::Result<Self> {
+        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, len_bytes as u64)?;
+        // SAFETY: a fresh mapping at an address the kernel picks touches no memory of ours.
+        let start = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                len_bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                &file,
+                0,
+            )?
+        };
+        let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // What clients store stays out of core dumps. Failing to say so is no reason to stop.
+        // SAFETY: the range is the mapping just made, and this advice does not change its contents.
+        let _ =
+            unsafe { rustix::mm::madvise(start.as_ptr().cast::<c_void>(), len_bytes, Advice::LinuxDontDump) };
+        Ok(Self { file, start, len_bytes })
+    }
+
+    /// Where byte `offset` is. Errors: `None` when `offset..offset + len_bytes` is not inside the file.
+    pub(crate) fn at(&self, offset: usize, len_bytes: usize) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(len_bytes)?;
+        if end > self.len_bytes {
+            return None;
+        }
+        // SAFETY: offset is inside the mapping, checked above.
+        Some(unsafe { self.start.add(offset) })
+    }
+
+    /// The whole file as 8-byte cells.
+    pub(crate) fn as_u64s(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is page aligned, lives as long as self, every bit pattern is a valid AtomicU64, and this file is
+        // only ever reached as AtomicU64 by those who call this.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<AtomicU64>(), self.len_bytes / 8) }
+    }
+
+    /// The whole file as 2-byte cells.
+    pub(crate) fn as_u16s(&self) -> &[AtomicU16] {
+        // SAFETY: as for as_u64s.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<AtomicU16>(), self.len_bytes / 2) }
+    }
+
+    /// Makes the OS find the memory of a range now. Errors: the OS has none; then nothing was promised.
+    pub(crate) fn populate(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
+        let start = self.at(offset, len_bytes).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: the range is inside the mapping; populating does not change what it holds.
+        unsafe {
+            rustix::mm::madvise(start.as_ptr().cast::<c_void>(), len_bytes, Advice::LinuxPopulateWrite)
+        }?;
+        Ok(())
+    }
+
+    /// Gives the memory of a range back to the OS; it reads as zeroes afterwards.
+    pub(crate) fn give_back(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.file, punch, offset as u64, len_bytes as u64)?;
+        Ok(())
+    }
+
+    /// Bytes that the OS holds for the file.
+    #[cfg(test)]
+    pub(crate) fn allocated_bytes(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.file)?.st_blocks as u64 * 512)
+    }
+}
+
+impl AsFd for MemoryFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        // SAFETY: start and len are those of the mapping made in create, and nobody borrows self any more.
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast::<c_void>(), self.len_bytes) };
+    }
+}
+
+impl fmt::Debug for MemoryFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryFile").field("len_bytes", &self.len_bytes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn r7_memory_given_back_is_with_the_os_again() {
+        let file = MemoryFile::create("test", 1 << 20).unwrap();
+        assert_eq!(file.allocated_bytes().unwrap(), 0, "untouched memory costs something");
+        file.populate(0, 1 << 16).unwrap();
+        assert_eq!(file.allocated_bytes().unwrap(), 1 << 16);
+        file.as_u64s()[5].store(7, Ordering::Relaxed);
+        file.give_back(0, 1 << 16).unwrap();
+        assert_eq!(file.allocated_bytes().unwrap(), 0);
+        assert_eq!(file.as_u64s()[5].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn nothing_outside_the_file_can_be_reached() {
+        let file = MemoryFile::create("test", 4096).unwrap();
+        assert!(file.at(0, 4096).is_some());
+        assert!(file.at(1, 4096).is_none());
+        assert!(file.at(usize::MAX, 2).is_none());
+    }
+}

@@ -1,0 +1,420 @@
+//! A pool: a client's set of pages, and what can be done with them.
+//!
+//! Each page belongs to a stripe, whose lock orders everything that happens to it: whoever holds the lock may read the page's
+//! block, and a block is freed only after its entry was replaced under the lock. Compressing and reserving memory happen before
+//! the lock is taken, freeing after it is given back.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{
+    account::Account,
+    arena::Lifetime,
+    block::{self, BlockHeader, HEADER_BYTES},
+    classes::SizeClass,
+    codec::{self, Codec},
+    counters::Counters,
+    directory::Directory,
+    engine::Engine,
+    entry::{BlockRef, DamagedEntry, Entry},
+    error::{GetError, PutError, StoreError},
+    ids::{ArenaOffset, IndexSlot, ObjectId, PageIndex, PoolId},
+    index::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index, IndexMemory},
+    page::{PAGE_BYTES, PageSource, PageTarget},
+};
+
+/// What a pool promises about the pages put into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// An accepted page comes back until it is flushed or overwritten (frontswap).
+    Persistent,
+    /// A page may vanish at any time; it never comes back wrong (cleancache).
+    Ephemeral,
+}
+
+/// Which keys a pool has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Object 0 with pages 0 to `pages` - 1: a swap disk.
+    Flat {
+        /// 1 to 2^32 - 1.
+        pages: u64,
+    },
+    /// Any objects with any pages.
+    Sparse {
+        /// About how many pages there can be at one time, at most; 1 to 2^32 - 1.
+        max_pages: u64,
+    },
+}
+
+/// What a get found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Got {
+    /// The page, which now stands in the target.
+    Page,
+    /// Nothing is stored; the target is as it was.
+    Nothing,
+}
+
+/// A client's set of pages. All methods may run on many threads at once.
+#[derive(Debug)]
+pub struct Pool {
+    id: PoolId,
+    persistence: Persistence,
+    directory: Directory,
+    index: Index,
+    stripes: Box<[Stripe]>,
+    account: Arc<Account>,
+    engine: Arc<Engine>,
+    destroyed: AtomicBool,
+}
+
+/// The lock of a share of the index pages, and their counters. On cache lines of its own, so that threads on different stripes do
+/// not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Stripe(Mutex<Counters>);
+
+/// Index pages go to stripes in turn. A guest's CPUs swap in clusters as large as an index page, so they meet on different ones.
+const MAX_STRIPES: u64 = 64;
+
+/// A page's contents, ready to be stored.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    SameFilled(u32),
+    Payload(Codec, &'a [u8]),
+}
+
+impl Pool {
+    pub(crate) fn new(
+        id: PoolId,
+        persistence: Persistence,
+        keys: Keys,
+        account: Arc<Account>,
+        engine: Arc<Engine>,
+    ) -> Result<Self, StoreError> {
+        let (directory, pages) = match keys {
+            Keys::Flat { pages } => (Directory::Flat { pages }, pages),
+            Keys::Sparse { max_pages } => (Directory::sparse(max_pages), max_pages),
+        };
+        if pages == 0 || pages > u64::from(u32::MAX) {
+            return Err(StoreError::PoolSize { pages });
+        }
+        let index = Index::new(pages, engine.budget.clone())
+            .map_err(|source| StoreError::Memory { what: "an index", source })?;
+        let stripes = (0..index.index_pages().min(MAX_STRIPES)).map(|_| Stripe::default()).collect();
+        Ok(Self {
+            id,
+            persistence,
+            directory,
+            index,
+            stripes,
+            account,
+            engine,
+            destroyed: AtomicBool::new(false),
+        })
+    }
+
+    /// Stores a page, replacing what its key held. Errors: it is not stored, and neither is what was there before.
+    pub fn put(&self, object: ObjectId, index: PageIndex, page: PageSource<'_>) -> Result<(), PutError> {
+        if let Some(word) = page.same_filled() {
+            return self.put_content(object, index, Content::SameFilled(word));
+        }
+        codec::compress(page, SizeClass::worthwhile_payload_bytes(), |codec, payload| {
+            self.put_content(object, index, Content::Payload(codec, payload))
+        })
+    }
+
+    fn put_content(&self, object: ObjectId, index: PageIndex, content: Content<'_>) -> Result<(), PutError> {
+        let found = self.directory.find_or_add(object, index).map_err(|_| PutError::NoSuchPage)?;
+        loop {
+            match self.try_put(found.slot, content) {
+                Ok(()) => return Ok(()),
+                // Room is made by dropping ephemeral pages, then by forgetting what this put replaces.
+                Err(PutError::Full)
+                    if self.engine.evict_oldest_ephemeral() || self.forget_block(found.slot) => {}
+                Err(error) => {
+                    self.refuse(found.slot);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn try_put(&self, slot: IndexSlot, content: Content<'_>) -> Result<(), PutError> {
+        let (codec, payload) = match content {
+            Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word)),
+            Content::Payload(codec, payload) => (codec, payload),
+        };
+        let lifetime = match self.persistence {
+            Persistence::Persistent => Lifetime::Persistent,
+            Persistence::Ephemeral => Lifetime::Ephemeral,
+        };
+        let block_bytes = HEADER_BYTES + payload.len();
+        let offset = self.engine.arena.allocate(block_bytes, lifetime).ok_or(PutError::Full)?;
+        // SAFETY: the slot was just reserved for that many bytes and is not published yet.
+        if let Some(block) = unsafe { self.engine.arena.block_mut(offset, block_bytes) } {
+            block::write(block, BlockHeader { pool: self.id, slot, codec }, payload);
+        }
+        let published =
+            self.publish(slot, Entry::Block(BlockRef { offset, payload_bytes: payload.len() as u16 }));
+        if published.is_err() {
+            self.engine.arena.free(offset);
+        }
+        published
+    }
+
+    fn publish(&self, slot: IndexSlot, new: Entry) -> Result<(), PutError> {
+        let mut counters = self.lock(slot);
+        // Destroying sets the flag first and takes every stripe's lock afterwards, so no page slips in behind it.
+        if self.destroyed.load(Ordering::SeqCst) {
+            return Err(PutError::Destroyed);
+        }
+        let old = self.exchange(&mut counters, slot, new)?;
+        counters.puts += 1;
+        drop(counters);
+        self.free(old);
+        Ok(())
+    }
+
+    /// After a refused put: what was there before must not be found any more.
+    fn refuse(&self, slot: IndexSlot) {
+        let mut counters = self.lock(slot);
+        counters.refused_puts += 1;
+        let old = match self.index.load(slot) {
+            Ok(Entry::Absent) => None,
+            _ => self.exchange(&mut counters, slot, Entry::Refused).ok().flatten(),
+        };
+        drop(counters);
+        self.free(old);
+    }
+
+    /// Frees the block of a page that is about to be overwritten. False: it has none.
+    fn forget_block(&self, slot: IndexSlot) -> bool {
+        let mut counters = self.lock(slot);
+        if !matches!(self.index.load(slot), Ok(Entry::Block(_))) {
+            return false;
+        }
+        let old = self.exchange(&mut counters, slot, Entry::Refused).ok().flatten();
+        drop(counters);
+        self.free(old);
+        old.is_some()
+    }
+
+    /// Fetches a page into `target`.
+    pub fn get(
+        &self,
+        object: ObjectId,
+        index: PageIndex,
+        mut target: PageTarget<'_>,
+    ) -> Result<Got, GetError> {
+        let Some(found) = self.directory.find(object, index).map_err(|_| GetError::NoSuchPage)? else {
+            return Ok(Got::Nothing);
+        };
+        let mut counters = self.lock(found.slot);
+        counters.gets += 1;
+        let got = match self.index.load(found.slot) {
+            Ok(Entry::Absent) => Ok(Got::Nothing),
+            Ok(Entry::Refused) => Err(GetError::Refused),
+            Ok(Entry::SameFilled(word)) => {
+                target.fill(word);
+                Ok(Got::Page)
+            }
+            Ok(Entry::Block(block)) => self.read_block(found.slot, block, &mut target),
+            Err(DamagedEntry) => Err(GetError::Damaged),
+        };
+        if got == Err(GetError::Damaged) {
+            counters.checksum_errors += 1;
+        }
+        got
+    }
+
+    /// Checks and unpacks a block. The page's stripe is locked by the caller.
+    fn read_block(
+        &self,
+        slot: IndexSlot,
+        block: BlockRef,
+        target: &mut PageTarget<'_>,
+    ) -> Result<Got, GetError> {
+        let block_bytes = HEADER_BYTES + usize::from(block.payload_bytes);
+        // SAFETY: the entry was read under the stripe's lock, which the caller still holds: nobody frees the block meanwhile.
+        let bytes = unsafe { self.engine.arena.block(block.offset, block_bytes) }.ok_or(GetError::Damaged)?;
+        let (codec, payload) = block::read(bytes, self.id, slot).map_err(|_| GetError::Damaged)?;
+        codec::decompress(codec, payload, target).map_err(|_| GetError::Damaged)?;
+        Ok(Got::Page)
+    }
+
+    /// Forgets a page.
+    pub fn flush_page(&self, object: ObjectId, index: PageIndex) {
+        if let Ok(Some(found)) = self.directory.find(object, index) {
+            self.flush_slot(found.slot);
+        }
+    }
+
+    /// Forgets the pages of a range of an object. A range in which nothing is stored costs little, however long.
+    pub fn flush_range(&self, object: ObjectId, pages: Range<u64>) {
+        match &self.directory {
+            Directory::Flat { pages: all } if object == ObjectId(0) => {
+                self.flush_slots(pages.start..pages.end.min(*all));
+            }
+            directory => directory.for_each(object, &pages, |slot| self.flush_slot(slot)),
+        }
+    }
+
+    /// Forgets all pages of an object.
+    pub fn flush_object(&self, object: ObjectId) {
+        match &self.directory {
+            Directory::Flat { pages } => self.flush_range(object, 0..*pages),
+            directory @ Directory::Sparse(_) => directory.remove(object, |slot| self.flush_slot(slot)),
+        }
+    }
+
+    /// Forgets everything and refuses puts from now on.
+    pub(crate) fn destroy(&self) {
+        self.destroyed.store(true, Ordering::SeqCst);
+        for stripe in &self.stripes {
+            drop(stripe.lock()); // puts that looked at the flag before are through
+        }
+        self.flush_slots(0..self.index.index_pages() * ENTRIES_PER_INDEX_PAGE);
+    }
+
+    /// Forgets the pages of a range of index slots, skipping index pages that hold nothing.
+    fn flush_slots(&self, slots: Range<u64>) {
+        let mut blocks = Vec::new();
+        let mut start = slots.start;
+        while start < slots.end {
+            let index_page = start / ENTRIES_PER_INDEX_PAGE;
+            let end = ((index_page + 1) * ENTRIES_PER_INDEX_PAGE).min(slots.end);
+            if !self.index.is_page_empty(IndexSlot(start as u32)) {
+                let mut counters = self.lock(IndexSlot(start as u32));
+                for slot in start..end {
+                    blocks.extend(self.flush_locked(&mut counters, IndexSlot(slot as u32)));
+                }
+                drop(counters);
+                blocks.drain(..).for_each(|block| self.engine.arena.free(block));
+            }
+            start = end;
+        }
+    }
+
+    fn flush_slot(&self, slot: IndexSlot) {
+        let mut counters = self.lock(slot);
+        let old = self.flush_locked(&mut counters, slot);
+        drop(counters);
+        self.free(old);
+    }
+
+    fn flush_locked(&self, counters: &mut Counters, slot: IndexSlot) -> Option<ArenaOffset> {
+        if self.index.load(slot) == Ok(Entry::Absent) {
+            return None;
+        }
+        counters.flushes += 1;
+        self.exchange(counters, slot, Entry::Absent).ok().flatten()
+    }
+
+    /// Drops an ephemeral page if it is still in that block.
+    pub(crate) fn evict(&self, slot: IndexSlot, block: ArenaOffset) {
+        if self.persistence != Persistence::Ephemeral || u64::from(slot.0) >= self.index.slots() {
+            return;
+        }
+        let mut counters = self.lock(slot);
+        if !matches!(self.index.load(slot), Ok(Entry::Block(stored)) if stored.offset == block) {
+            return;
+        }
+        counters.evicted_pages += 1;
+        let old = self.exchange(&mut counters, slot, Entry::Absent).ok().flatten();
+        drop(counters);
+        self.free(old);
+    }
+
+    /// Replaces an entry and keeps the books; gives the block that the old entry held, to be freed once the lock is given back.
+    /// Errors: no memory for the index, or the client's cap; nothing has changed then.
+    fn exchange(
+        &self,
+        counters: &mut Counters,
+        slot: IndexSlot,
+        new: Entry,
+    ) -> Result<Option<ArenaOffset>, PutError> {
+        let old = self.index.load(slot);
+        let (before, after) = (self.counts(old), self.counts(Ok(new)));
+        let grows = old == Ok(Entry::Absent) && new != Entry::Absent && self.index.is_page_empty(slot);
+        let needed = after.slot_bytes + if grows { INDEX_PAGE_BYTES } else { 0 };
+        if !self.account.try_replace(before.slot_bytes, needed) {
+            return Err(PutError::OverCap);
+        }
+        match self.index.replace(slot, new) {
+            Ok(IndexMemory::Unchanged) => {}
+            Ok(IndexMemory::Grew) => counters.index_bytes += INDEX_PAGE_BYTES,
+            Ok(IndexMemory::Shrank) => {
+                counters.index_bytes -= INDEX_PAGE_BYTES;
+                let _less = self.account.try_replace(INDEX_PAGE_BYTES, 0);
+            }
+            Err(_) => {
+                let _less = self.account.try_replace(needed, before.slot_bytes);
+                return Err(PutError::Full);
+            }
+        }
+        counters.replace(&before, &after);
+        self.account.count_pages(before.stored_pages(), after.stored_pages());
+        match old {
+            Ok(Entry::Block(block)) => Ok(Some(block.offset)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What an entry stands for in the books. A damaged one cannot say, so what it held stays in the books.
+    fn counts(&self, entry: Result<Entry, DamagedEntry>) -> Counters {
+        match entry {
+            Ok(Entry::SameFilled(_)) => Counters { same_filled_pages: 1, ..Counters::default() },
+            Ok(Entry::Block(block)) => Counters {
+                block_pages: 1,
+                raw_pages: u64::from(usize::from(block.payload_bytes) == PAGE_BYTES),
+                payload_bytes: u64::from(block.payload_bytes),
+                slot_bytes: self.engine.arena.slot_bytes(block.offset).unwrap_or(0),
+                ..Counters::default()
+            },
+            Ok(Entry::Absent | Entry::Refused) | Err(DamagedEntry) => Counters::default(),
+        }
+    }
+
+    fn free(&self, block: Option<ArenaOffset>) {
+        if let Some(block) = block {
+            self.engine.arena.free(block);
+        }
+    }
+
+    fn lock(&self, slot: IndexSlot) -> MutexGuard<'_, Counters> {
+        let index_page = u64::from(slot.0) / ENTRIES_PER_INDEX_PAGE;
+        self.stripes[(index_page % self.stripes.len() as u64) as usize].lock()
+    }
+
+    /// The sum over all stripes. Each stripe is read at its own moment.
+    pub(crate) fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        self.stripes.iter().for_each(|stripe| sum += *stripe.lock());
+        sum
+    }
+
+    #[cfg(test)]
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+}
+
+impl Stripe {
+    fn lock(&self) -> MutexGuard<'_, Counters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.destroy();
+        self.engine.remove_pool(self.id);
+    }
+}

@@ -1,0 +1,102 @@
+//! The store: all clients over one arena and one limit.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::{
+    client::{Client, ClientOptions},
+    engine::Engine,
+    entry::MAX_ARENA_BYTES,
+    error::StoreError,
+    usage::{ClientUsage, StoreUsage},
+};
+
+/// How a store is to be.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The most memory it may hold from the OS, in bytes, index included: 1 MiB to 1 TiB.
+    pub limit_bytes: u64,
+}
+
+/// The engine that keeps pages. Starts no threads; all methods may run on many threads at once.
+#[derive(Debug)]
+pub struct Store {
+    engine: Arc<Engine>,
+    clients: Mutex<Vec<Arc<Client>>>,
+}
+
+const MIN_LIMIT_BYTES: u64 = 1 << 20;
+
+impl Store {
+    /// Makes an empty store. It takes memory as pages come.
+    pub fn new(options: StoreOptions) -> Result<Arc<Store>, StoreError> {
+        check_limit(options.limit_bytes)?;
+        Ok(Arc::new(Store { engine: Arc::new(Engine::new(options.limit_bytes)?), clients: Mutex::default() }))
+    }
+
+    /// Changes the limit. A lower one takes no page away; it refuses what comes after.
+    pub fn set_limit_bytes(&self, limit_bytes: u64) -> Result<(), StoreError> {
+        check_limit(limit_bytes)?;
+        self.engine.budget.set_limit_bytes(limit_bytes);
+        Ok(())
+    }
+
+    /// Makes a client. Errors: its name is taken.
+    pub fn create_client(&self, options: ClientOptions) -> Result<Arc<Client>, StoreError> {
+        let mut clients = self.lock();
+        if clients.iter().any(|client| client.name() == options.name) {
+            return Err(StoreError::NameTaken { name: options.name });
+        }
+        let client = Arc::new(Client::new(options, self.engine.clone()));
+        clients.push(client.clone());
+        Ok(client)
+    }
+
+    /// Forgets a client with all its pages.
+    pub fn remove_client(&self, name: &str) -> Result<(), StoreError> {
+        let mut clients = self.lock();
+        let at = clients
+            .iter()
+            .position(|client| client.name() == name)
+            .ok_or_else(|| StoreError::NoSuchClient { name: name.to_owned() })?;
+        let client = clients.remove(at);
+        drop(clients);
+        client.destroy_all();
+        Ok(())
+    }
+
+    /// What every client holds and has done, in the order they came.
+    pub fn clients(&self) -> Vec<ClientUsage> {
+        let clients = self.lock().clone();
+        clients.iter().map(|client| client.usage()).collect()
+    }
+
+    /// What the store holds.
+    pub fn usage(&self) -> StoreUsage {
+        self.snapshot().0
+    }
+
+    /// What the store holds together with its clients, so that the sums agree.
+    pub fn snapshot(&self) -> (StoreUsage, Vec<ClientUsage>) {
+        let clients = self.clients();
+        let usage =
+            StoreUsage::new(self.engine.budget.limit_bytes(), self.engine.budget.held_bytes(), &clients);
+        (usage, clients)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+fn check_limit(limit_bytes: u64) -> Result<(), StoreError> {
+    if (MIN_LIMIT_BYTES..=MAX_ARENA_BYTES).contains(&limit_bytes) {
+        Ok(())
+    } else {
+        Err(StoreError::Limit { limit_bytes })
+    }
+}

@@ -1,0 +1,58 @@
+//! Memory that changes by itself: rule 4.
+
+use super::pages::{flat_pool, get, page, put, store};
+use crate::{GetError, block::HEADER_BYTES, entry::Entry, ids::IndexSlot};
+
+#[test]
+fn r4_any_flipped_bit_of_a_block_is_an_error_and_counted() {
+    let store = store(8 << 20);
+    let pool = flat_pool(&store, "a", 600);
+    for (index, seed) in [(1, 2), (2, 3), (3, 4)] {
+        put(&pool, 0, index, seed).unwrap();
+        let Ok(Entry::Block(block)) = pool.index().load(IndexSlot(index as u32)) else { panic!("no block") };
+        let block_bytes = HEADER_BYTES + usize::from(block.payload_bytes);
+        let before = store.clients()[0].checksum_errors;
+        for bit in 0..block_bytes * 8 {
+            let flip = || {
+                // SAFETY: this thread is the only one that uses the store.
+                let bytes = unsafe { store.engine().arena.block_mut(block.offset, block_bytes) };
+                bytes.unwrap()[bit / 8] ^= 1 << (bit % 8);
+            };
+            flip();
+            assert_eq!(get(&pool, 0, index), Err(GetError::Damaged), "page {index}, bit {bit}");
+            flip();
+        }
+        assert_eq!(store.clients()[0].checksum_errors - before, block_bytes as u64 * 8);
+        assert!(*get(&pool, 0, index).unwrap().unwrap() == page(seed));
+    }
+}
+
+#[test]
+fn r4_any_flipped_bit_of_the_index_is_an_error() {
+    let store = store(8 << 20);
+    let pool = flat_pool(&store, "a", 600);
+    // Page 0 zero, 1 a repeated word, 2 to 4 blocks, 5 absent.
+    (0..5).for_each(|i| put(&pool, 0, i, i as u32).unwrap());
+    for index in 0..6 {
+        for bit in 0..64 {
+            pool.index().flip_bit(IndexSlot(index), bit);
+            assert_eq!(get(&pool, 0, u64::from(index)), Err(GetError::Damaged), "entry {index}, bit {bit}");
+            pool.index().flip_bit(IndexSlot(index), bit);
+        }
+    }
+    (0..5).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(i as u32)));
+    assert_eq!(get(&pool, 0, 5), Ok(None));
+}
+
+#[test]
+fn r4_a_damaged_page_can_be_overwritten_and_flushed() {
+    let store = store(8 << 20);
+    let pool = flat_pool(&store, "a", 600);
+    (0..3).for_each(|i| put(&pool, 0, i, 2).unwrap());
+    (0..2).for_each(|i| pool.index().flip_bit(IndexSlot(i), 30));
+    put(&pool, 0, 0, 3).unwrap();
+    pool.flush_page(crate::ObjectId(0), crate::PageIndex(1));
+    assert!(*get(&pool, 0, 0).unwrap().unwrap() == page(3));
+    assert_eq!(get(&pool, 0, 1), Ok(None));
+    assert!(*get(&pool, 0, 2).unwrap().unwrap() == page(2));
+}

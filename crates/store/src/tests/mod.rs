@@ -1,0 +1,9 @@
+//! The store as a whole, held against plain models. Tests named `r1_` to `r7_` guard the rules of docs/design.md.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod damage;
+mod model;
+mod pages;
+mod rules;
+mod threads;

@@ -1,0 +1,179 @@
+//! Random operations on several pools under a tight limit, held against a HashMap.
+
+use std::{collections::HashMap, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::pages::{client_options, get, page, put, store};
+use crate::{GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, Store};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put { pool: usize, object: u64, index: u64, seed: u32 },
+    Get { pool: usize, object: u64, index: u64 },
+    FlushPage { pool: usize, object: u64, index: u64 },
+    FlushRange { pool: usize, object: u64, start: u64, len: u64 },
+    FlushObject { pool: usize, object: u64 },
+    Limit { mebibytes: u64 },
+    Recreate { pool: usize },
+}
+
+const FLAT_PAGES: u64 = 1500;
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = || (0..3usize, 0..3u64, prop_oneof![0..40u64, 0..FLAT_PAGES]);
+    prop_oneof![
+        40 => (key(), any::<u32>()).prop_map(|((pool, object, index), seed)| Step::Put { pool, object, index, seed }),
+        25 => key().prop_map(|(pool, object, index)| Step::Get { pool, object, index }),
+        8 => key().prop_map(|(pool, object, index)| Step::FlushPage { pool, object, index }),
+        3 => (key(), 0..600u64).prop_map(|((pool, object, start), len)| Step::FlushRange { pool, object, start, len }),
+        1 => key().prop_map(|(pool, object, _)| Step::FlushObject { pool, object }),
+        1 => (1..3u64).prop_map(|mebibytes| Step::Limit { mebibytes }),
+        1 => (0..3usize).prop_map(|pool| Step::Recreate { pool }),
+    ]
+}
+
+/// What the model knows of a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Known {
+    Page(u32),
+    Refused,
+}
+
+struct World {
+    store: Arc<Store>,
+    pools: Vec<Arc<Pool>>,
+    known: HashMap<(usize, u64, u64), Known>,
+    lives: usize,
+}
+
+/// Pool 0: a disk. Pool 1: persistent, many objects, with a cap. Pool 2: ephemeral.
+fn make_pool(store: &Store, number: usize, life: usize) -> Arc<Pool> {
+    let cap_bytes = (number == 1).then_some(700 << 10);
+    let client = store.create_client(client_options(&format!("c{number}-{life}"), cap_bytes)).unwrap();
+    let persistence = if number == 2 { Persistence::Ephemeral } else { Persistence::Persistent };
+    let keys =
+        if number == 0 { Keys::Flat { pages: FLAT_PAGES } } else { Keys::Sparse { max_pages: 1 << 20 } };
+    client.create_pool(persistence, keys).unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        let store = store(2 << 20);
+        let pools = (0..3).map(|number| make_pool(&store, number, 0)).collect();
+        Self { store, pools, known: HashMap::new(), lives: 0 }
+    }
+
+    fn run(&mut self, step: Step) {
+        match step {
+            Step::Put { pool, object, index, seed } => {
+                let key = (pool, object, index);
+                match put(&self.pools[pool], object, index, seed) {
+                    Ok(()) => {
+                        self.known.insert(key, Known::Page(seed));
+                    }
+                    Err(PutError::NoSuchPage) => assert!(pool == 0 && object != 0),
+                    Err(error) => {
+                        assert!(error == PutError::Full || (pool == 1 && error == PutError::OverCap));
+                        if let Some(known) = self.known.get_mut(&key) {
+                            *known = Known::Refused; // whatever was there is gone
+                        }
+                    }
+                }
+            }
+            Step::Get { pool, object, index } => self.check(pool, object, index),
+            Step::FlushPage { pool, object, index } => {
+                self.pools[pool].flush_page(ObjectId(object), PageIndex(index));
+                self.known.remove(&(pool, object, index));
+            }
+            Step::FlushRange { pool, object, start, len } => {
+                self.pools[pool].flush_range(ObjectId(object), start..start + len);
+                self.forget(|key| key.0 == pool && key.1 == object && (start..start + len).contains(&key.2));
+            }
+            Step::FlushObject { pool, object } => {
+                self.pools[pool].flush_object(ObjectId(object));
+                self.forget(|key| key.0 == pool && key.1 == object);
+            }
+            Step::Limit { mebibytes } => self.store.set_limit_bytes(mebibytes << 20).unwrap(),
+            Step::Recreate { pool } => {
+                self.store.remove_client(&self.name(pool)).unwrap();
+                assert_eq!(put(&self.pools[pool], 0, 0, 2), Err(PutError::Destroyed));
+                self.lives += 1;
+                self.pools[pool] = make_pool(&self.store, pool, self.lives);
+                self.forget(|key| key.0 == pool);
+            }
+        }
+    }
+
+    fn name(&self, pool: usize) -> String {
+        let names = self.store.clients();
+        names.iter().find(|client| client.name.starts_with(&format!("c{pool}-"))).unwrap().name.clone()
+    }
+
+    fn forget(&mut self, which: impl Fn(&(usize, u64, u64)) -> bool) {
+        self.known.retain(|key, _| !which(key));
+    }
+
+    /// r1, r2, r3: a persistent page is what was put last; an ephemeral one that or nothing; a refused one never an older page.
+    fn check(&self, pool: usize, object: u64, index: u64) {
+        let got = get(&self.pools[pool], object, index);
+        match self.known.get(&(pool, object, index)) {
+            Some(Known::Page(seed)) => match got {
+                Ok(Some(found)) => assert!(*found == page(*seed), "pool {pool} gave a wrong page"),
+                Ok(None) => assert_eq!(pool, 2, "a persistent page is gone"),
+                Err(error) => panic!("pool {pool}: {error}"),
+            },
+            Some(Known::Refused) => assert!(matches!(got, Err(GetError::Refused) | Ok(None))),
+            None if pool == 0 && object != 0 => assert_eq!(got, Err(GetError::NoSuchPage)),
+            None => assert_eq!(got, Ok(None)),
+        }
+    }
+
+    /// r7: the sums agree with each other and with the model, and nothing exceeds the limit.
+    fn check_books(&self) {
+        let (usage, clients) = self.store.snapshot();
+        assert_eq!(usage.used_bytes, clients.iter().map(|client| client.used_bytes).sum::<u64>());
+        assert!(usage.used_bytes <= usage.held_bytes);
+        assert!(usage.compressed_bytes + usage.metadata_bytes <= usage.used_bytes);
+        for client in &clients {
+            let number: usize = client.name[1..2].parse().unwrap();
+            let known = self.known.iter().filter(|(key, known)| key.0 == number && **known != Known::Refused);
+            let known = known.count() as u64;
+            if number == 2 {
+                assert_eq!(
+                    client.stored_pages + client.evicted_pages.min(known - client.stored_pages),
+                    known
+                );
+            } else {
+                assert_eq!(client.stored_pages, known, "{client:?}");
+            }
+            assert!(client.used_bytes <= client.cap_bytes.unwrap_or(u64::MAX));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn r1_r2_r3_r7_the_store_does_what_a_hash_map_does(steps in proptest::collection::vec(step(), 1..3000)) {
+        let mut world = World::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            world.run(step);
+            if number % 64 == 0 {
+                world.check_books();
+            }
+        }
+        world.check_books();
+        let keys: Vec<_> = world.known.keys().copied().collect();
+        for (pool, object, index) in keys {
+            world.check(pool, object, index);
+        }
+        for pool in &world.pools {
+            (0..3).for_each(|object| pool.flush_object(ObjectId(object)));
+        }
+        let usage = world.store.usage();
+        prop_assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
+        prop_assert_eq!(world.store.engine().arena.allocated_bytes().unwrap(), 0);
+    }
+}

@@ -1,0 +1,62 @@
+//! Pages to store, made from small numbers so that a model can remember millions.
+
+use crate::{ClientKind, ClientOptions, Keys, PAGE_BYTES, Persistence, Pool, Store, StoreOptions};
+use std::sync::Arc;
+
+/// A page of one of five kinds, by seed: zero, one repeated word, text-like, half noise, noise.
+pub(super) fn page(seed: u32) -> [u8; PAGE_BYTES] {
+    let mut page = [0; PAGE_BYTES];
+    let mut state = u64::from(seed) << 1 | 1;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    };
+    let noise_from = match seed % 5 {
+        0 => return page,
+        1 => {
+            page.chunks_mut(4).for_each(|word| word.copy_from_slice(&seed.to_le_bytes()));
+            return page;
+        }
+        2 => PAGE_BYTES,
+        3 => PAGE_BYTES / 2,
+        _ => 0,
+    };
+    for (i, chunk) in page.chunks_mut(8).enumerate() {
+        let word = random();
+        let word =
+            if i * 8 < noise_from { word & 0x0000_000f_0000_00ff | u64::from(seed) << 40 } else { word };
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    page
+}
+
+pub(super) fn store(limit_bytes: u64) -> Arc<Store> {
+    Store::new(StoreOptions { limit_bytes }).unwrap()
+}
+
+pub(super) fn client_options(name: &str, cap_bytes: Option<u64>) -> ClientOptions {
+    ClientOptions { name: name.to_owned(), kind: ClientKind::Native, cap_bytes }
+}
+
+/// A persistent pool of a client of its own.
+pub(super) fn flat_pool(store: &Store, name: &str, pages: u64) -> Arc<Pool> {
+    let client = store.create_client(client_options(name, None)).unwrap();
+    client.create_pool(Persistence::Persistent, Keys::Flat { pages }).unwrap()
+}
+
+/// What a get returns, with the page.
+pub(super) fn get(
+    pool: &Pool,
+    object: u64,
+    index: u64,
+) -> Result<Option<Box<[u8; PAGE_BYTES]>>, crate::GetError> {
+    let mut target = Box::new([0xa5; PAGE_BYTES]);
+    let got = pool.get(crate::ObjectId(object), crate::PageIndex(index), (&mut *target).into())?;
+    Ok((got == crate::Got::Page).then_some(target))
+}
+
+pub(super) fn put(pool: &Pool, object: u64, index: u64, seed: u32) -> Result<(), crate::PutError> {
+    pool.put(crate::ObjectId(object), crate::PageIndex(index), (&page(seed)).into())
+}

@@ -1,0 +1,126 @@
+//! The rules of docs/design.md, each shown by itself.
+
+use super::pages::{client_options, flat_pool, get, page, put, store};
+use crate::{GetError, Keys, ObjectId, PageIndex, Persistence, PutError, StoreError};
+
+/// Seeds whose pages do not compress.
+fn noise(i: u64) -> u32 {
+    i as u32 * 5 + 4
+}
+
+#[test]
+fn r1_every_accepted_page_comes_back_though_the_pool_is_full() {
+    let store = store(4 << 20);
+    let pool = flat_pool(&store, "a", 1 << 20);
+    let accepted: Vec<u64> = (0..4000).filter(|&i| put(&pool, 0, i, i as u32).is_ok()).collect();
+    assert!((900..4000).contains(&accepted.len()), "{} accepted", accepted.len());
+    for &i in &accepted {
+        assert!(*get(&pool, 0, i).unwrap().unwrap() == page(i as u32), "page {i}");
+    }
+}
+
+#[test]
+fn r2_a_refused_put_leaves_no_older_page() {
+    let store = store(1 << 20);
+    let pool = flat_pool(&store, "a", 1 << 20);
+    (7..9).for_each(|i| put(&pool, 0, i, 2).unwrap());
+    let refused = (1000..).find(|&i| put(&pool, 0, i, noise(i)).is_err()).unwrap();
+    assert_eq!(get(&pool, 0, refused), Ok(None), "it was never there");
+    // Page 7's block is small and shares its extent with page 8's: forgetting it makes no room for a page of noise.
+    assert_eq!(put(&pool, 0, 7, noise(1)), Err(PutError::Full));
+    assert_eq!(get(&pool, 0, 7), Err(GetError::Refused));
+    assert_eq!(store.clients()[0].refused_puts, 2);
+    assert_eq!(put(&pool, 0, 7, 0), Ok(()), "a page that needs no block still fits");
+    assert!(*get(&pool, 0, 7).unwrap().unwrap() == page(0));
+}
+
+#[test]
+fn r2_a_full_pool_takes_a_page_in_place_of_its_older_self() {
+    let store = store(1 << 20);
+    let pool = flat_pool(&store, "a", 1 << 20);
+    let full_at = (0..).find(|&i| put(&pool, 0, i, noise(i)).is_err()).unwrap();
+    for i in 0..full_at {
+        assert_eq!(put(&pool, 0, i, noise(i + 1)), Ok(()));
+        assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i + 1)));
+    }
+}
+
+#[test]
+fn r3_ephemeral_pages_give_way_and_are_never_stale() {
+    let store = store(2 << 20);
+    let cache = store.create_client(client_options("cache", None)).unwrap();
+    let cache = cache.create_pool(Persistence::Ephemeral, Keys::Sparse { max_pages: 1 << 20 }).unwrap();
+    (0..2000).for_each(|i| put(&cache, i % 7, i, noise(i)).unwrap()); // far more than fits
+    let pool = flat_pool(&store, "a", 1 << 20);
+    let persistent = (0..).take_while(|&i| put(&pool, 0, i, noise(i)).is_ok()).count();
+    assert!(persistent > 400, "only {persistent} pages got in beside the cache");
+    for i in 0..2000 {
+        assert!(get(&cache, i % 7, i).unwrap().is_none_or(|found| *found == page(noise(i))));
+    }
+    for i in 0..persistent as u64 {
+        assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i)));
+    }
+    assert!(store.clients()[0].evicted_pages > 1000);
+}
+
+#[test]
+fn r6_a_client_neither_sees_nor_evicts_anothers_pages() {
+    let store = store(8 << 20);
+    let pool = flat_pool(&store, "a", 1000);
+    (0..100).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    let other = store.create_client(client_options("b", Some(1 << 20))).unwrap();
+    let other_pool = other.create_pool(Persistence::Persistent, Keys::Flat { pages: 1000 }).unwrap();
+    assert_eq!(get(&other_pool, 0, 5), Ok(None));
+    other_pool.flush_object(ObjectId(0));
+    assert!((0..1000).any(|i| put(&other_pool, 0, i, noise(i)) == Err(PutError::OverCap)));
+    assert!(other.usage().used_bytes <= 1 << 20);
+    other.destroy_pool(&pool); // not its own
+    store.remove_client("b").unwrap();
+    (0..100).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i))));
+}
+
+#[test]
+fn r7_after_everything_is_flushed_the_memory_is_back() {
+    let store = store(64 << 20);
+    let pool = flat_pool(&store, "a", 100_000);
+    (0..20_000).for_each(|i| put(&pool, 0, i * 5, i as u32).unwrap());
+    let full = store.usage();
+    assert!(full.held_bytes > 10 << 20 && full.held_bytes <= full.limit_bytes);
+    assert!(
+        store.engine().arena.allocated_bytes().unwrap() + pool.index().allocated_bytes().unwrap()
+            <= full.held_bytes
+    );
+    (0..20_000).for_each(|i| pool.flush_page(ObjectId(0), PageIndex(i * 5)));
+    let empty = store.usage();
+    assert_eq!((empty.used_bytes, empty.held_bytes, empty.stored_pages), (0, 0, 0));
+    assert_eq!(store.engine().arena.allocated_bytes().unwrap(), 0);
+    assert_eq!(pool.index().allocated_bytes().unwrap(), 0);
+    assert_eq!(store.clients()[0].flushes, 20_000);
+    assert_eq!(store.clients()[0].peak_stored_pages, 20_000);
+}
+
+#[test]
+fn r7_metadata_is_within_24_bytes_a_page() {
+    let store = store(64 << 20);
+    let pool = flat_pool(&store, "a", 100_000);
+    (0..10_000).for_each(|i| put(&pool, 0, i, i as u32 / 5 * 5 + 2).unwrap());
+    let usage = store.usage();
+    assert!(usage.metadata_bytes <= usage.stored_pages * 24, "{usage:?}");
+}
+
+#[test]
+fn names_and_limits_are_checked() {
+    let store = store(8 << 20);
+    let _pool = flat_pool(&store, "a", 10);
+    assert!(matches!(
+        store.create_client(client_options("a", None)),
+        Err(StoreError::NameTaken { name }) if name == "a"
+    ));
+    assert!(matches!(store.remove_client("b"), Err(StoreError::NoSuchClient { .. })));
+    assert!(matches!(store.set_limit_bytes(1000), Err(StoreError::Limit { limit_bytes: 1000 })));
+    let client = store.create_client(client_options("b", None)).unwrap();
+    for pages in [0, 1 << 32] {
+        let made = client.create_pool(Persistence::Persistent, Keys::Flat { pages });
+        assert!(matches!(made, Err(StoreError::PoolSize { .. })));
+    }
+}

@@ -1,0 +1,94 @@
+//! Several threads at once: every get is checked.
+
+use std::{sync::Arc, thread};
+
+use super::pages::{client_options, flat_pool, get, page, put, store};
+use crate::{Keys, ObjectId, Persistence, Pool, PutError, Store};
+
+const PAGES: u64 = 4000;
+
+/// A page names its own index and version: what a reader finds must have been written to that index.
+fn seed(index: u64, version: u32) -> u32 {
+    index as u32 * 1000 + version
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Puts, gets and flushes pages of its own half; also reads the other half, where it may find any version of the right page.
+fn work(pool: &Pool, half: u64, rounds: u32) {
+    let mut versions = vec![None; PAGES as usize];
+    let mut state = half + 12345;
+    for round in 0..rounds {
+        let index = random(&mut state) % (PAGES / 2) * 2 + half;
+        match random(&mut state) % 10 {
+            0..4 => match put(pool, 0, index, seed(index, round % 1000)) {
+                Ok(()) => versions[index as usize] = Some(round % 1000),
+                Err(PutError::Full) => versions[index as usize] = None,
+                Err(error) => panic!("{error}"),
+            },
+            4 => {
+                pool.flush_range(ObjectId(0), index..index + 1);
+                versions[index as usize] = None;
+            }
+            5..8 => {
+                if let Some(version) = versions[index as usize] {
+                    assert!(*get(pool, 0, index).unwrap().unwrap() == page(seed(index, version)));
+                }
+            }
+            _ => {
+                let index = index ^ 1;
+                if let Ok(Some(found)) = get(pool, 0, index) {
+                    assert!(
+                        (0..1000).any(|version| *found == page(seed(index, version))),
+                        "a page of nobody"
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn evictable_noise(store: &Store) -> Arc<Pool> {
+    let client = store.create_client(client_options("cache", None)).unwrap();
+    client.create_pool(Persistence::Ephemeral, Keys::Sparse { max_pages: 1 << 20 }).unwrap()
+}
+
+#[test]
+fn r1_r6_threads_on_one_pool_never_see_a_wrong_page() {
+    let store = store(6 << 20);
+    let pool = flat_pool(&store, "a", PAGES);
+    let cache = evictable_noise(&store);
+    thread::scope(|scope| {
+        scope.spawn(|| work(&pool, 0, 15_000));
+        scope.spawn(|| work(&pool, 1, 15_000));
+        scope.spawn(|| {
+            for i in 0..15_000 {
+                let key = i % 3000;
+                let _may_be_refused = put(&cache, key % 5, key, seed(key, 3));
+                let other = (i * 7) % 3000;
+                if let Ok(Some(found)) = get(&cache, other % 5, other) {
+                    assert!(*found == page(seed(other, 3)));
+                }
+                if i % 500 == 0 {
+                    cache.flush_object(ObjectId(i % 5));
+                }
+            }
+        });
+        scope.spawn(|| {
+            for _ in 0..200 {
+                let usage = store.usage();
+                assert!(usage.held_bytes <= usage.limit_bytes);
+                thread::yield_now();
+            }
+        });
+    });
+    pool.flush_object(ObjectId(0));
+    (0..5).for_each(|object| cache.flush_object(ObjectId(object)));
+    let usage = store.usage();
+    assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
+}
