@@ -117,7 +117,12 @@ fn a_new_disk_is_a_swap_area_labelled_tmem() {
 fn r2_a_refused_write_fails_alone_and_leaves_nothing_old() {
     let store = store(1 << 20);
     let disk = SwapDisk::create(&store, options("d", SIZE, Format::None)).unwrap();
-    let noise: Vec<u8> = (0..SIZE as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let noise: Vec<u8> = (0..SIZE).map(|_| random()).collect();
     write(&disk, 0, &[7; 8192], 100).unwrap();
     let blocks = SIZE / BLOCK_BYTES;
     let fits = (2..blocks).take_while(|block| {

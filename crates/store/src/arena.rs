@@ -1,202 +1,284 @@
-//! The arena: the memory that holds blocks.
+//! The arena: the memory that holds blocks, as a log.
 //!
-//! Extents are cut into slots of one size class each. An extent that empties goes back to the OS. Ephemeral blocks have extents of
-//! their own, so that making room is dropping one whole extent, the oldest.
+//! Blocks are appended to the open extent of their kind, so they lie without gaps, in the order they came. Forgetting a block makes
+//! its bytes dead; an extent without live bytes goes back to the OS at once, and compaction moves the live rest out of the
+//! emptiest ones. Ephemeral blocks have extents of their own: making room is dropping the oldest one whole.
 //!
-//! Locks: one per class, then the order of ephemeral extents; no lock is held while the OS finds or takes back memory.
+//! A block's life: [`Arena::reserve`], fill, publish in the index, [`Arena::commit`]; later [`Arena::free`] under the lock that the
+//! index entry was replaced under, then [`Arena::settle`] after it.
 
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use crate::{
     block,
-    budget::Budget,
-    classes::{CLASSES, EXTENT_BYTES, SizeClass},
-    codec,
-    entry::MAX_ARENA_BYTES,
-    extents::{ExtentUse, Extents},
-    ids::{ArenaOffset, IndexSlot, PoolId},
+    budget::{Budget, Claim},
+    entry::{BlockRef, MAX_ARENA_BYTES},
+    extents::{EXTENT_BYTES, ExtentId, ExtentUse, Extents},
+    head::{Head, OpenExtent},
+    ids::ArenaOffset,
     memory_file::MemoryFile,
-    slots::{ClassSlots, ExtentId, Freed},
+    walk::Walk,
 };
-
-/// How long a block stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lifetime {
-    /// Until it is freed.
-    Persistent,
-    /// Until it is freed or memory is short.
-    Ephemeral,
-}
-
-/// A class with this many extents or more gets another one rather than using a larger class's slots: half an extent more is then
-/// little beside what the class holds.
-const EXTENTS_OF_A_LARGE_CLASS: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Arena {
     memory: MemoryFile,
     extents: Extents,
-    persistent: Vec<Mutex<ClassSlots>>,
-    ephemeral: Vec<Mutex<ClassSlots>>,
-    /// Ephemeral extents in the order they were taken, but for those being emptied. Locked after a class, never before.
+    persistent: Head,
+    ephemeral: Head,
+    survivors: Head,
+    /// Sealed ephemeral extents, oldest first. It may name extents that were given back since.
     ephemeral_order: Mutex<VecDeque<ExtentId>>,
+    /// Where the next search for the emptiest extent starts.
+    search_from: AtomicU32,
 }
+
+/// An extent that a block's end left without users. Hand it to [`Arena::settle`] once no lock is held.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Emptied {
+    extent: ExtentId,
+    sealed: bool,
+}
+
+/// Extents looked at in one search for the emptiest: 1 GiB of arena, some microseconds.
+const SEARCH_EXTENTS: u32 = 8192;
 
 impl Arena {
     /// An arena that can grow as far as offsets reach and the budget allows. Costs address space only, until used.
     pub(crate) fn new(budget: Arc<Budget>) -> io::Result<Self> {
         let count = (MAX_ARENA_BYTES / EXTENT_BYTES as u64) as u32;
-        let classes =
-            || (0..CLASSES).filter_map(SizeClass::from_index).map(ClassSlots::new).map(Mutex::new).collect();
         Ok(Self {
             memory: MemoryFile::create("tmem-arena", count as usize * EXTENT_BYTES)?,
             extents: Extents::new(count, budget)?,
-            persistent: classes(),
-            ephemeral: classes(),
+            persistent: Head::default(),
+            ephemeral: Head::default(),
+            survivors: Head::default(),
             ephemeral_order: Mutex::default(),
+            search_from: AtomicU32::new(0),
         })
     }
 
-    /// Reserves a slot for a block. `None`: there is no room, neither in extents held nor for another extent.
-    pub(crate) fn allocate(&self, block_bytes: usize, lifetime: Lifetime) -> Option<ArenaOffset> {
-        let class = SizeClass::for_block(block_bytes);
-        self.take_good_fit(class, lifetime)
-            .or_else(|| self.take_from_new_extent(class, lifetime))
-            .or_else(|| class.and_larger().find_map(|class| self.take(class, lifetime)))
-    }
-
-    /// A slot of the class; for a small class also one of a slightly larger class.
-    fn take_good_fit(&self, class: SizeClass, lifetime: Lifetime) -> Option<ArenaOffset> {
-        let mut slots = self.class(class, lifetime);
-        if let Some((extent, slot)) = slots.take() {
-            return Some(offset(extent, slot, class));
-        }
-        if slots.extents() >= EXTENTS_OF_A_LARGE_CLASS {
-            return None;
-        }
-        drop(slots);
-        let tolerable = class.slot_bytes() + class.slot_bytes() / 16;
-        class
-            .and_larger()
-            .skip(1)
-            .take_while(|larger| larger.slot_bytes() <= tolerable)
-            .find_map(|larger| self.take(larger, lifetime))
-    }
-
-    fn take(&self, class: SizeClass, lifetime: Lifetime) -> Option<ArenaOffset> {
-        let (extent, slot) = self.class(class, lifetime).take()?;
-        Some(offset(extent, slot, class))
-    }
-
-    fn take_from_new_extent(&self, class: SizeClass, lifetime: Lifetime) -> Option<ArenaOffset> {
-        let extent = self.extents.acquire(&self.memory)?;
-        let mut slots = self.class(class, lifetime);
-        self.extents.set_place(extent, slots.add(extent));
-        self.extents.set_usage(extent, Some(ExtentUse { class, lifetime }));
-        if lifetime == Lifetime::Ephemeral {
-            lock(&self.ephemeral_order).push_back(extent);
-        }
-        slots.take().map(|(extent, slot)| offset(extent, slot, class))
-    }
-
-    /// Frees a block's slot. The block must not be reachable through any index any more.
-    pub(crate) fn free(&self, block: ArenaOffset) {
-        let Some((extent, usage, slot)) = self.locate(block) else {
-            debug_assert!(false, "{block:?} is no block");
-            return;
-        };
-        let mut slots = self.class(usage.class, usage.lifetime);
-        let freed = slots.free(self.extents.place(extent), slot);
-        debug_assert_ne!(freed, Freed::WasFree, "{block:?} freed twice");
-        if let Freed::Empty { moved } = freed {
-            if let Some((moved, place)) = moved {
-                self.extents.set_place(moved, place);
+    /// Reserves room for a block. `None`: the open extent has none, and another extent is not to be had.
+    pub(crate) fn reserve(&self, payload_bytes: u16, usage: ExtentUse) -> Option<ArenaOffset> {
+        let bytes = block::block_bytes(payload_bytes);
+        let head = self.head(usage);
+        let claim = if usage == ExtentUse::Survivors { Claim::Compaction } else { Claim::Growth };
+        loop {
+            if let Some(block) = self.reserve_in_open(payload_bytes, usage) {
+                return Some(block);
             }
-            self.extents.set_usage(extent, None);
-            if usage.lifetime == Lifetime::Ephemeral {
-                lock(&self.ephemeral_order).retain(|other| *other != extent);
+            // The OS finds the memory while nobody waits for the head.
+            let fresh = self.extents.acquire(&self.memory, usage, claim)?;
+            let mut open = head.lock();
+            if open.as_ref().is_some_and(|open| open.has_room(bytes)) {
+                drop(open);
+                self.extents.give_back(&self.memory, fresh); // another thread was quicker
+                continue;
             }
-            drop(slots);
-            self.extents.release(&self.memory, extent);
+            let full = open.replace(OpenExtent::empty(fresh));
+            drop(open);
+            self.seal(usage, full);
         }
     }
 
-    /// Memory that a block takes, in bytes: its whole slot. `None`: there is no block.
-    pub(crate) fn slot_bytes(&self, block: ArenaOffset) -> Option<u64> {
-        Some(self.locate(block)?.1.class.slot_bytes() as u64)
+    /// Reserves room for a block in the open extent. `None`: it has none.
+    pub(crate) fn reserve_in_open(&self, payload_bytes: u16, usage: ExtentUse) -> Option<ArenaOffset> {
+        let bytes = block::block_bytes(payload_bytes);
+        let mut open = self.head(usage).lock();
+        let open = open.as_mut().filter(|open| open.has_room(bytes))?;
+        self.extents.state(open.extent).reserve(bytes);
+        Some(open.append(bytes))
     }
 
-    /// A stored block's bytes. `None`: no such place.
+    /// Says that a reserved block is filled, and published or freed.
+    pub(crate) fn commit(&self, block: ArenaOffset) {
+        let extent = extent_of(block);
+        let seen = self.extents.state(extent).unpin();
+        if seen.is_unused() {
+            self.settle(Some(Emptied { extent, sealed: seen.sealed }));
+        }
+    }
+
+    /// Makes a block's bytes dead. Called under the lock under which its index entry was replaced, so that whoever holds the lock
+    /// knows: a block that no entry refers to is not counted as live.
+    pub(crate) fn free(&self, block: BlockRef) -> Option<Emptied> {
+        let extent = extent_of(block.offset);
+        let seen = self.extents.state(extent).free(block::block_bytes(block.payload_bytes));
+        seen.is_unused().then_some(Emptied { extent, sealed: seen.sealed })
+    }
+
+    /// Gives an emptied extent back to the OS. Called without locks.
+    pub(crate) fn settle(&self, emptied: Option<Emptied>) {
+        let Some(Emptied { extent, sealed }) = emptied else { return };
+        if sealed || self.close_unused(extent) {
+            self.give_back(extent);
+        }
+    }
+
+    /// Takes an extent from its head if nobody uses it. False: it is used again, or some head's open extent no more.
+    fn close_unused(&self, extent: ExtentId) -> bool {
+        let Some(usage) = self.extents.usage(extent) else { return false };
+        // Under the head's lock nothing is added to it.
+        let mut open = self.head(usage).lock();
+        let is_open = open.as_ref().is_some_and(|open| open.extent == extent);
+        let close = is_open && self.extents.state(extent).see().is_unused();
+        if close {
+            *open = None;
+        }
+        close
+    }
+
+    /// A stored block's bytes: header and payload. `None`: no such place.
     ///
     /// # Safety
-    /// For as long as the slice lives nobody frees the block (its page's stripe is locked).
-    pub(crate) unsafe fn block(&self, block: ArenaOffset, block_bytes: usize) -> Option<&[u8]> {
-        let start = self.memory.at(block.0 as usize, block_bytes)?;
-        // SAFETY: the range is inside the mapping; blocks are written before they are published and freed only after they were
-        // unpublished, so by the caller's promise nobody writes here.
-        Some(unsafe { codec::bytes(start.as_ptr(), block_bytes) })
+    /// For as long as the slice lives the block is not freed, or its extent is pinned.
+    pub(crate) unsafe fn block(&self, block: BlockRef) -> Option<&[u8]> {
+        let bytes = block::HEADER_BYTES + usize::from(block.payload_bytes);
+        // SAFETY: by the caller's promise nobody reuses the place, and complete blocks are never written to.
+        unsafe { self.bytes(block.offset, bytes) }
     }
 
-    /// A reserved slot's bytes, for filling.
+    /// A reserved block's bytes, for filling.
     ///
     /// # Safety
-    /// The slot was reserved by the caller for at least `block_bytes` and not yet published.
+    /// The caller reserved the block and has not committed it.
     #[expect(
         clippy::mut_from_ref,
         reason = "the reservation is what makes the slice exclusive, as the contract says"
     )]
-    pub(crate) unsafe fn block_mut(&self, block: ArenaOffset, block_bytes: usize) -> Option<&mut [u8]> {
-        let mut start = self.memory.at(block.0 as usize, block_bytes)?;
+    pub(crate) unsafe fn block_mut(&self, block: BlockRef) -> Option<&mut [u8]> {
+        let bytes = block::block_bytes(block.payload_bytes) as usize;
+        let mut start = self.memory.at(block.offset.0 as usize, bytes)?;
         // SAFETY: the range is inside the mapping and the caller's alone.
-        Some(unsafe { std::slice::from_raw_parts_mut(start.as_mut(), block_bytes) })
+        Some(unsafe { std::slice::from_raw_parts_mut(start.as_mut(), bytes) })
     }
 
-    /// Closes the oldest ephemeral extent to new blocks and lists its blocks with the owners their headers name. `None`: there is
-    /// no ephemeral extent.
-    pub(crate) fn retire_oldest_ephemeral(&self) -> Option<Vec<(ArenaOffset, PoolId, IndexSlot)>> {
-        loop {
-            let extent = lock(&self.ephemeral_order).pop_front()?;
-            let Some(usage) = self.extents.usage(extent) else {
-                continue; // emptied since
-            };
-            let mut slots = self.class(usage.class, usage.lifetime);
-            if self.extents.usage(extent) != Some(usage) || usage.lifetime != Lifetime::Ephemeral {
-                continue; // emptied, and perhaps taken again, between the two looks
+    /// Any bytes of the arena. `None`: no such place.
+    ///
+    /// # Safety
+    /// Nobody writes to them for as long as the slice lives.
+    pub(crate) unsafe fn bytes(&self, start: ArenaOffset, bytes: usize) -> Option<&[u8]> {
+        let start = self.memory.at(usize::try_from(start.0).ok()?, bytes)?;
+        // SAFETY: inside the mapping; not written to by the caller's promise.
+        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), bytes) })
+    }
+
+    /// Pins the oldest ephemeral extent whose blocks are all complete. `None`: there is none.
+    pub(crate) fn pin_oldest_ephemeral(&self) -> Option<Walk<'_>> {
+        let mut tries = self.order().len();
+        if tries == 0 {
+            // All there is may be in the open extent.
+            let open = self.ephemeral.lock().take();
+            self.seal(ExtentUse::Ephemeral, open);
+            tries = self.order().len();
+        }
+        for _ in 0..tries {
+            let extent = self.order().pop_front()?;
+            if self.extents.usage(extent) != Some(ExtentUse::Ephemeral) {
+                continue; // given back since
             }
-            let used = slots.retire(self.extents.place(extent));
-            drop(slots);
-            let blocks = used.into_iter().map(|slot| offset(extent, slot, usage.class));
-            return Some(
-                blocks
-                    .filter_map(|block| Some((block, self.owner(block)?.0, self.owner(block)?.1)))
-                    .collect(),
-            );
+            if let Some(walk) = self.pin(extent) {
+                return Some(walk);
+            }
+            self.order().push_back(extent); // a put is just writing to it
+        }
+        None
+    }
+
+    /// Pins the extent with the fewest live bytes among those that hold persistent blocks and have at most `live_bytes`. `None`:
+    /// there is none near where the search stands.
+    pub(crate) fn pin_emptiest(&self, live_bytes: u32) -> Option<Walk<'_>> {
+        let end = self.extents.untouched_from();
+        let looked_at = end.min(SEARCH_EXTENTS);
+        let from = self.search_from.fetch_add(looked_at, Ordering::Relaxed) % end.max(1);
+        let candidates = (0..looked_at).map(|i| ExtentId((from + i) % end)).filter_map(|extent| {
+            let seen = self.extents.state(extent).see();
+            let walkable = seen.sealed && !seen.damaged && seen.pins == 0 && seen.live_bytes > 0;
+            let usage = self.extents.usage(extent)?;
+            (walkable && seen.live_bytes <= live_bytes && usage != ExtentUse::Ephemeral)
+                .then_some((seen.live_bytes, extent))
+        });
+        let (_, emptiest) = candidates.min()?;
+        self.pin(emptiest)
+    }
+
+    fn pin(&self, extent: ExtentId) -> Option<Walk<'_>> {
+        let state = self.extents.state(extent);
+        state.pin_for_walk().then(|| Walk::new(self, state, extent))
+    }
+
+    /// Ends a walk.
+    pub(crate) fn unpin(&self, extent: ExtentId) {
+        self.commit(ArenaOffset(extent.offset() as u64));
+    }
+
+    /// Whether there is room for a persistent block: another extent is to be had, or survivors left some.
+    pub(crate) fn has_room(&self, payload_bytes: u16) -> bool {
+        let bytes = block::block_bytes(payload_bytes);
+        self.extents.has_room(Claim::Growth)
+            || self.survivors.lock().as_ref().is_some_and(|open| open.has_room(bytes))
+    }
+
+    /// Bytes that live blocks take, and bytes of all extents held.
+    pub(crate) fn live_and_held_bytes(&self) -> (u64, u64) {
+        let extents = (0..self.extents.untouched_from()).map(ExtentId);
+        let held = extents.filter(|extent| self.extents.usage(*extent).is_some());
+        held.fold((0, 0), |(live, held), extent| {
+            (live + u64::from(self.extents.state(extent).see().live_bytes), held + EXTENT_BYTES as u64)
+        })
+    }
+
+    /// Seals the open extents of persistent blocks that have no room for such a block, so that they can be compacted, too.
+    pub(crate) fn seal_full(&self, payload_bytes: u16) {
+        let bytes = block::block_bytes(payload_bytes);
+        for usage in [ExtentUse::Persistent, ExtentUse::Survivors] {
+            let full = self.head(usage).lock().take_if(|open| !open.has_room(bytes));
+            self.seal(usage, full);
         }
     }
 
-    fn owner(&self, block: ArenaOffset) -> Option<(PoolId, IndexSlot)> {
-        let start = self.memory.at(block.0 as usize, block::HEADER_BYTES)?;
-        // SAFETY: inside the mapping. A put may be writing this header now; whoever uses the answer checks it against the index.
-        let header = unsafe { start.cast::<[u8; block::HEADER_BYTES]>().read_volatile() };
-        Some(block::owner(&header).ok()?.0)
+    fn seal(&self, usage: ExtentUse, open: Option<OpenExtent>) {
+        let Some(OpenExtent { extent, filled_bytes }) = open else { return };
+        let rest = extent.offset() + filled_bytes as usize;
+        if let Some(mut start) = self.memory.at(rest, EXTENT_BYTES - filled_bytes as usize) {
+            // SAFETY: the rest of an extent that has just left its head: nobody else reads or writes there.
+            block::write_end(unsafe {
+                std::slice::from_raw_parts_mut(start.as_mut(), EXTENT_BYTES - filled_bytes as usize)
+            });
+        }
+        if usage == ExtentUse::Ephemeral {
+            self.order().push_back(extent);
+        }
+        if self.extents.state(extent).seal().is_unused() {
+            self.give_back(extent);
+        }
     }
 
-    fn locate(&self, block: ArenaOffset) -> Option<(ExtentId, ExtentUse, u32)> {
-        let extent = ExtentId(u32::try_from(block.0 / EXTENT_BYTES as u64).ok()?);
-        let usage = self.extents.usage(extent)?;
-        let slot = block.0 as usize % EXTENT_BYTES / usage.class.slot_bytes();
-        Some((extent, usage, slot as u32))
+    fn give_back(&self, extent: ExtentId) {
+        if self.extents.usage(extent) == Some(ExtentUse::Ephemeral) {
+            self.order().retain(|other| *other != extent);
+        }
+        self.extents.give_back(&self.memory, extent);
     }
 
-    fn class(&self, class: SizeClass, lifetime: Lifetime) -> MutexGuard<'_, ClassSlots> {
-        lock(match lifetime {
-            Lifetime::Persistent => &self.persistent[class.index()],
-            Lifetime::Ephemeral => &self.ephemeral[class.index()],
-        })
+    fn head(&self, usage: ExtentUse) -> &Head {
+        match usage {
+            ExtentUse::Persistent => &self.persistent,
+            ExtentUse::Ephemeral => &self.ephemeral,
+            ExtentUse::Survivors => &self.survivors,
+        }
+    }
+
+    fn order(&self) -> MutexGuard<'_, VecDeque<ExtentId>> {
+        self.ephemeral_order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that the OS holds for the arena.
@@ -206,10 +288,6 @@ impl Arena {
     }
 }
 
-fn offset(extent: ExtentId, slot: u32, class: SizeClass) -> ArenaOffset {
-    ArenaOffset((extent.offset() + slot as usize * class.slot_bytes()) as u64)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn extent_of(block: ArenaOffset) -> ExtentId {
+    ExtentId((block.0 / EXTENT_BYTES as u64) as u32)
 }

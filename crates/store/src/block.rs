@@ -1,11 +1,12 @@
 //! A block: what the arena keeps of one page, behind a header that says whose it is and proves that it is whole.
 //!
 //! ```text
-//! | checksum (4) | page's slot in the index (4) | pool (2) | codec (1) | 0 (1) | payload (1 to 4096) |
+//! | checksum (4) | page's slot in the index (4) | pool (2) | length - 1 (12 bits), codec (4 bits) | payload (1 to 4096) | pad |
 //! ```
 //!
-//! The checksum is a CRC-32C of all that follows it. The owner in the header is what eviction and compaction find the index
-//! entry by, and what keeps a damaged index from handing out another page's block.
+//! The checksum is a CRC-32C of header and payload after it. The owner in the header is what eviction and compaction find the index
+//! entry by, and what keeps a damaged index from handing out another page's block. Blocks follow each other in an extent, each
+//! padded to a multiple of 8 bytes; codec 0 ends the list.
 
 use crate::{
     codec::Codec,
@@ -15,71 +16,115 @@ use crate::{
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 12;
 
+/// Blocks start at multiples of this, in bytes.
+pub(crate) const ALIGN_BYTES: usize = 8;
+
 /// Who owns a block, and how its payload is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockHeader {
     pub(crate) pool: PoolId,
     pub(crate) slot: IndexSlot,
     pub(crate) codec: Codec,
+    /// 1 to 4096.
+    pub(crate) payload_bytes: u16,
 }
 
-/// A block that is not what the index says: damaged, or another page's.
+/// A block that is not what it should be: damaged, or another page's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DamagedBlock;
 
-/// Writes header and payload to `block`, which is as long as both together.
-pub(crate) fn write(block: &mut [u8], header: BlockHeader, payload: &[u8]) {
-    block[4..8].copy_from_slice(&header.slot.0.to_le_bytes());
-    block[8..10].copy_from_slice(&header.pool.0.to_le_bytes());
-    block[10] = header.codec as u8;
-    block[11] = 0;
-    block[HEADER_BYTES..].copy_from_slice(payload);
-    let checksum = crc32c::crc32c(&block[4..]);
-    block[..4].copy_from_slice(&checksum.to_le_bytes());
+/// What a block with such a payload takes in the arena, in bytes.
+pub(crate) fn block_bytes(payload_bytes: u16) -> u32 {
+    (HEADER_BYTES + usize::from(payload_bytes)).next_multiple_of(ALIGN_BYTES) as u32
 }
 
-/// Checks that `block` is whole and belongs to that page; gives its codec and payload.
-pub(crate) fn read(block: &[u8], pool: PoolId, slot: IndexSlot) -> Result<(Codec, &[u8]), DamagedBlock> {
-    let (owner, codec) = owner(block)?;
-    if owner != (pool, slot) || block[..4] != crc32c::crc32c(&block[4..]).to_le_bytes() {
+impl BlockHeader {
+    /// Writes header and payload to the start of `block`, which has room for both.
+    pub(crate) fn write(self, block: &mut [u8], payload: &[u8]) {
+        debug_assert_eq!(payload.len(), usize::from(self.payload_bytes));
+        let end = HEADER_BYTES + payload.len();
+        block[4..8].copy_from_slice(&self.slot.0.to_le_bytes());
+        block[8..10].copy_from_slice(&self.pool.0.to_le_bytes());
+        block[10..12].copy_from_slice(&((self.payload_bytes - 1) << 4 | self.codec as u16).to_le_bytes());
+        block[HEADER_BYTES..end].copy_from_slice(payload);
+        let checksum = crc32c::crc32c(&block[4..end]);
+        block[..4].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Reads the header at the start of `bytes`; not yet proven. `None`: no block starts here.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
+        let length_and_codec = u16::from_le_bytes([header[10], header[11]]);
+        Some(Self {
+            slot: IndexSlot(u32::from_le_bytes([header[4], header[5], header[6], header[7]])),
+            pool: PoolId(u16::from_le_bytes([header[8], header[9]])),
+            codec: Codec::from_number(length_and_codec & 0xf)?,
+            payload_bytes: (length_and_codec >> 4) + 1,
+        })
+    }
+}
+
+/// Checks that a whole block starts at the start of `bytes`; gives its header and payload. `bytes` may go on after it.
+pub(crate) fn read(bytes: &[u8]) -> Result<(BlockHeader, &[u8]), DamagedBlock> {
+    let header = BlockHeader::parse(bytes).ok_or(DamagedBlock)?;
+    let end = HEADER_BYTES + usize::from(header.payload_bytes);
+    let checked = bytes.get(4..end).ok_or(DamagedBlock)?;
+    if bytes[..4] != crc32c::crc32c(checked).to_le_bytes() {
         return Err(DamagedBlock);
     }
-    Ok((codec, &block[HEADER_BYTES..]))
+    Ok((header, &bytes[HEADER_BYTES..end]))
 }
 
-/// Who a block says it belongs to; not yet proven.
-pub(crate) fn owner(block: &[u8]) -> Result<((PoolId, IndexSlot), Codec), DamagedBlock> {
-    let header: &[u8; HEADER_BYTES] = block.first_chunk().ok_or(DamagedBlock)?;
-    let slot = IndexSlot(u32::from_le_bytes([header[4], header[5], header[6], header[7]]));
-    let pool = PoolId(u16::from_le_bytes([header[8], header[9]]));
-    let codec = Codec::from_byte(header[10]).ok_or(DamagedBlock)?;
-    Ok(((pool, slot), codec))
+/// Ends the list of blocks of an extent at the start of `bytes`, if there is room to say so.
+pub(crate) fn write_end(bytes: &mut [u8]) {
+    if let Some(header) = bytes.first_chunk_mut::<HEADER_BYTES>() {
+        *header = [0; HEADER_BYTES];
+    }
+}
+
+/// Whether the list of blocks ends at the start of `bytes`.
+pub(crate) fn is_end(bytes: &[u8]) -> bool {
+    bytes.first_chunk::<HEADER_BYTES>().is_none_or(|header| *header == [0; HEADER_BYTES])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn example(payload_bytes: u16) -> (BlockHeader, Vec<u8>, Vec<u8>) {
+        let header = BlockHeader { pool: PoolId(3), slot: IndexSlot(77), codec: Codec::Lz4, payload_bytes };
+        let payload: Vec<u8> = (0..payload_bytes).map(|i| (i * 7) as u8).collect();
+        let mut block = vec![0; block_bytes(payload_bytes) as usize];
+        header.write(&mut block, &payload);
+        (header, payload, block)
+    }
+
+    #[test]
+    fn a_block_says_what_was_written() {
+        for payload_bytes in [1, 3, 4, 5, 200, 4095, 4096] {
+            let (header, payload, block) = example(payload_bytes);
+            assert_eq!(read(&block), Ok((header, &payload[..])));
+            assert!(!is_end(&block));
+        }
+    }
+
     #[test]
     fn r4_every_flipped_bit_is_found() {
-        let header = BlockHeader { pool: PoolId(3), slot: IndexSlot(77), codec: Codec::Lz4 };
-        let payload: Vec<u8> = (0..200u8).collect();
-        let mut block = vec![0; HEADER_BYTES + payload.len()];
-        write(&mut block, header, &payload);
-        assert_eq!(read(&block, header.pool, header.slot), Ok((Codec::Lz4, &payload[..])));
-        for bit in 0..block.len() * 8 {
+        let (_, payload, mut block) = example(200);
+        for bit in 0..(HEADER_BYTES + payload.len()) * 8 {
             block[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(read(&block, header.pool, header.slot), Err(DamagedBlock), "bit {bit}");
+            assert_eq!(read(&block), Err(DamagedBlock), "bit {bit}");
             block[bit / 8] ^= 1 << (bit % 8);
         }
     }
 
     #[test]
-    fn r6_a_whole_block_of_another_page_is_refused() {
-        let header = BlockHeader { pool: PoolId(3), slot: IndexSlot(77), codec: Codec::Raw };
-        let mut block = vec![0; HEADER_BYTES + 8];
-        write(&mut block, header, &[1; 8]);
-        assert_eq!(read(&block, PoolId(4), header.slot), Err(DamagedBlock));
-        assert_eq!(read(&block, header.pool, IndexSlot(78)), Err(DamagedBlock));
+    fn a_list_ends_where_nothing_fits_or_the_end_is_written() {
+        assert!(is_end(&[]) && is_end(&[1; HEADER_BYTES - 1]));
+        let mut bytes = [7; 64];
+        assert!(!is_end(&bytes));
+        write_end(&mut bytes);
+        assert!(is_end(&bytes));
+        assert_eq!(read(&bytes), Err(DamagedBlock));
     }
 }

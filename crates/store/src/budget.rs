@@ -2,7 +2,17 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A hard limit on bytes held. Whoever wants memory reserves it here first.
+/// What memory is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// New pages. They leave the working room alone.
+    Growth,
+    /// Moving blocks out of extents that are given back for it. May use the working room.
+    Compaction,
+}
+
+/// A hard limit on bytes held. Whoever wants memory reserves it here first. A part of it, the working room, is kept for compaction,
+/// which must be able to move blocks just when the limit is reached.
 ///
 /// Invariant: a reservation never takes `held` above the limit of that moment, whatever other threads do. Lowering the limit
 /// takes nothing away; it only refuses what comes after.
@@ -10,11 +20,12 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Budget {
     limit_bytes: AtomicU64,
     held_bytes: AtomicU64,
+    working_room_bytes: u64,
 }
 
 impl Budget {
-    pub(crate) fn new(limit_bytes: u64) -> Self {
-        Self { limit_bytes: AtomicU64::new(limit_bytes), held_bytes: AtomicU64::new(0) }
+    pub(crate) fn new(limit_bytes: u64, working_room_bytes: u64) -> Self {
+        Self { limit_bytes: AtomicU64::new(limit_bytes), held_bytes: AtomicU64::new(0), working_room_bytes }
     }
 
     pub(crate) fn limit_bytes(&self) -> u64 {
@@ -31,18 +42,32 @@ impl Budget {
 
     /// Takes `bytes` if they fit under the limit; says whether it did.
     #[must_use]
-    pub(crate) fn try_reserve(&self, bytes: u64) -> bool {
+    pub(crate) fn try_reserve(&self, bytes: u64, claim: Claim) -> bool {
         let mut held = self.held_bytes.load(Ordering::Relaxed);
-        loop {
-            let Some(wanted) = held.checked_add(bytes) else { return false };
-            if wanted > self.limit_bytes() {
-                return false;
-            }
-            match self.held_bytes.compare_exchange_weak(held, wanted, Ordering::AcqRel, Ordering::Relaxed) {
+        while self.fits(held, bytes, claim) {
+            match self.held_bytes.compare_exchange_weak(
+                held,
+                held + bytes,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return true,
                 Err(now) => held = now,
             }
         }
+        false
+    }
+
+    /// Whether a reservation would be granted at this moment.
+    pub(crate) fn has_room(&self, bytes: u64, claim: Claim) -> bool {
+        self.fits(self.held_bytes(), bytes, claim)
+    }
+
+    fn fits(&self, held: u64, bytes: u64, claim: Claim) -> bool {
+        let kept_back = if claim == Claim::Growth { self.working_room_bytes } else { 0 };
+        held.checked_add(bytes)
+            .and_then(|wanted| wanted.checked_add(kept_back))
+            .is_some_and(|wanted| wanted <= self.limit_bytes())
     }
 
     /// Gives back what [`Budget::try_reserve`] took.
@@ -58,25 +83,36 @@ mod tests {
 
     #[test]
     fn r7_a_reservation_never_passes_the_limit() {
-        let budget = Budget::new(100);
-        assert!(budget.try_reserve(60));
-        assert!(!budget.try_reserve(41));
-        assert!(budget.try_reserve(40));
-        assert!(!budget.try_reserve(1));
-        assert!(!budget.try_reserve(u64::MAX));
+        let budget = Budget::new(100, 0);
+        assert!(budget.try_reserve(60, Claim::Growth));
+        assert!(!budget.try_reserve(41, Claim::Growth));
+        assert!(budget.try_reserve(40, Claim::Growth));
+        assert!(!budget.try_reserve(1, Claim::Compaction));
+        assert!(!budget.try_reserve(u64::MAX, Claim::Growth));
         budget.release(100);
         assert_eq!(budget.held_bytes(), 0);
     }
 
     #[test]
+    fn growth_leaves_the_working_room_to_compaction() {
+        let budget = Budget::new(100, 30);
+        assert!(!budget.try_reserve(71, Claim::Growth));
+        assert!(budget.try_reserve(70, Claim::Growth));
+        assert!(!budget.has_room(1, Claim::Growth));
+        assert!(budget.has_room(30, Claim::Compaction));
+        assert!(budget.try_reserve(30, Claim::Compaction));
+        assert_eq!(budget.held_bytes(), 100);
+    }
+
+    #[test]
     fn a_lower_limit_refuses_only_what_comes_after() {
-        let budget = Budget::new(100);
-        assert!(budget.try_reserve(80));
+        let budget = Budget::new(100, 0);
+        assert!(budget.try_reserve(80, Claim::Growth));
         budget.set_limit_bytes(50);
         assert_eq!(budget.held_bytes(), 80);
-        assert!(!budget.try_reserve(1));
+        assert!(!budget.try_reserve(1, Claim::Compaction));
         budget.release(40);
-        assert!(budget.try_reserve(10));
+        assert!(budget.try_reserve(10, Claim::Growth));
     }
 }
 
@@ -88,17 +124,17 @@ mod loom_tests {
     #[test]
     fn two_threads_never_hold_more_than_the_limit() {
         loom::model(|| {
-            let budget = Arc::new(Budget::new(10));
+            let budget = Arc::new(Budget::new(10, 2));
             let other = budget.clone();
             let thread = thread::spawn(move || {
-                let took = other.try_reserve(6);
+                let took = other.try_reserve(6, Claim::Growth);
                 assert!(other.held_bytes() <= 10);
                 if took {
                     other.release(6);
                 }
                 took
             });
-            let took = budget.try_reserve(6);
+            let took = budget.try_reserve(6, Claim::Growth);
             assert!(budget.held_bytes() <= 10);
             if took {
                 budget.release(6);

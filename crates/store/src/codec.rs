@@ -8,14 +8,13 @@
 use std::{
     cell::RefCell,
     ffi::{c_char, c_int, c_void},
-    slice,
 };
 
 use crate::page::{PAGE_BYTES, PageSource, PageTarget};
 
-/// How a payload is to be read. The number is what stands in a block's header.
+/// How a payload is to be read. The number is what stands in a block's header: 4 bits, 0 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u16)]
 pub(crate) enum Codec {
     /// The page as it is: it did not get smaller.
     Raw = 1,
@@ -24,8 +23,8 @@ pub(crate) enum Codec {
 }
 
 impl Codec {
-    pub(crate) fn from_byte(byte: u8) -> Option<Codec> {
-        match byte {
+    pub(crate) fn from_number(number: u16) -> Option<Codec> {
+        match number {
             1 => Some(Codec::Raw),
             2 => Some(Codec::Lz4),
             _ => None,
@@ -62,28 +61,26 @@ thread_local! {
         RefCell::new(Box::new(Scratch { state: [0; STATE_WORDS], payload: [0; PAGE_BYTES] }));
 }
 
-/// Compresses a page and hands the payload to `store`: LZ4 where that takes at most `worthwhile_bytes` (under 4096), else the page
-/// as it is.
-pub(crate) fn compress<R>(
-    page: PageSource<'_>,
-    worthwhile_bytes: usize,
-    store: impl FnOnce(Codec, &[u8]) -> R,
-) -> R {
+/// The largest payload that is worth unpacking at every get; a page that needs more is kept as it is. 1/32 of a page less is
+/// what it must save.
+const WORTHWHILE_BYTES: usize = PAGE_BYTES - PAGE_BYTES / 32;
+
+/// Compresses a page and hands the payload to `store`: LZ4 where that is worth it, else the page as it is.
+pub(crate) fn compress<R>(page: PageSource<'_>, store: impl FnOnce(Codec, &[u8]) -> R) -> R {
     SCRATCH.with_borrow_mut(|scratch| {
-        let capacity = worthwhile_bytes.min(PAGE_BYTES - 1);
         // SAFETY: the state has the size and alignment the library wants, which sets it up itself; the page
-        // is readable by PageSource's contract; the destination has room for `capacity` bytes.
+        // is readable by PageSource's contract; the destination has room for that many bytes.
         let written = unsafe {
             LZ4_compress_fast_extState(
                 scratch.state.as_mut_ptr().cast(),
                 page.as_ptr().cast(),
                 scratch.payload.as_mut_ptr().cast(),
                 PAGE_BYTES as c_int,
-                capacity as c_int,
+                WORTHWHILE_BYTES as c_int,
                 1,
             )
         };
-        if written > 0 && written as usize <= capacity {
+        if written > 0 && written as usize <= WORTHWHILE_BYTES {
             return store(Codec::Lz4, &scratch.payload[..written as usize]);
         }
         // SAFETY: the page is readable by PageSource's contract and cannot overlap this thread's scratch.
@@ -117,22 +114,13 @@ pub(crate) fn decompress(codec: Codec, payload: &[u8], page: &mut PageTarget<'_>
     }
 }
 
-/// A block's bytes in the arena, for reading.
-///
-/// # Safety
-/// `len_bytes` from `start` are mapped, and nobody writes to them for `'a`.
-pub(crate) unsafe fn bytes<'a>(start: *const u8, len_bytes: usize) -> &'a [u8] {
-    // SAFETY: the caller's promise.
-    unsafe { slice::from_raw_parts(start, len_bytes) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn round_trip(page: &[u8; PAGE_BYTES]) -> (Codec, usize) {
-        let (codec, payload) = compress(page.into(), 3900, |codec, payload| (codec, payload.to_vec()));
+        let (codec, payload) = compress(page.into(), |codec, payload| (codec, payload.to_vec()));
         let mut back = [0xee; PAGE_BYTES];
         decompress(codec, &payload, &mut (&mut back).into()).unwrap();
         assert!(back == *page);

@@ -17,8 +17,8 @@ pub(crate) struct Counters {
     pub(crate) raw_pages: u64,
     /// Payloads of all blocks.
     pub(crate) payload_bytes: u64,
-    /// Slots of all blocks.
-    pub(crate) slot_bytes: u64,
+    /// All blocks: header, payload and padding.
+    pub(crate) block_bytes: u64,
     /// Index pages held.
     pub(crate) index_bytes: u64,
 }
@@ -28,9 +28,9 @@ impl Counters {
         self.same_filled_pages + self.block_pages
     }
 
-    /// All memory that the pages take: slots and index.
+    /// All memory that the pages take: blocks and index.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.slot_bytes + self.index_bytes
+        self.block_bytes + self.index_bytes
     }
 
     /// Takes what one page counted for before out of the books and enters what it counts for now.
@@ -39,7 +39,7 @@ impl Counters {
         self.block_pages = self.block_pages + after.block_pages - before.block_pages;
         self.raw_pages = self.raw_pages + after.raw_pages - before.raw_pages;
         self.payload_bytes = self.payload_bytes + after.payload_bytes - before.payload_bytes;
-        self.slot_bytes = self.slot_bytes + after.slot_bytes - before.slot_bytes;
+        self.block_bytes = self.block_bytes + after.block_bytes - before.block_bytes;
     }
 }
 
@@ -55,7 +55,7 @@ impl AddAssign for Counters {
         self.block_pages += other.block_pages;
         self.raw_pages += other.raw_pages;
         self.payload_bytes += other.payload_bytes;
-        self.slot_bytes += other.slot_bytes;
+        self.block_bytes += other.block_bytes;
         self.index_bytes += other.index_bytes;
     }
 }

@@ -1,13 +1,17 @@
 //! What all pools share: the budget, the arena, and the list of pools by which blocks find their owners.
 
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use crate::{arena::Arena, budget::Budget, error::StoreError, ids::PoolId, pool::Pool};
+use crate::{
+    arena::Arena, budget::Budget, error::StoreError, extents::EXTENT_BYTES, ids::PoolId, pool::Pool,
+};
 
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) budget: Arc<Budget>,
     pub(crate) arena: Arena,
+    /// Held by whoever compacts: one at a time.
+    pub(crate) compacting: Mutex<()>,
     pools: RwLock<Vec<PoolSeat>>,
 }
 
@@ -20,12 +24,21 @@ enum PoolSeat {
     Taken(Weak<Pool>),
 }
 
+/// Who a pool number stands for.
+pub(crate) enum Owner {
+    Pool(Arc<Pool>),
+    /// A pool that is just coming or going.
+    Changing,
+    Nobody,
+}
+
 impl Engine {
     pub(crate) fn new(limit_bytes: u64) -> Result<Self, StoreError> {
-        let budget = Arc::new(Budget::new(limit_bytes));
+        // Emptying an extent takes at most one other to move its blocks to.
+        let budget = Arc::new(Budget::new(limit_bytes, EXTENT_BYTES as u64));
         let arena =
             Arena::new(budget.clone()).map_err(|source| StoreError::Memory { what: "the arena", source })?;
-        Ok(Self { budget, arena, pools: RwLock::default() })
+        Ok(Self { budget, arena, compacting: Mutex::default(), pools: RwLock::default() })
     }
 
     /// Makes a pool with a number of its own and enters it in the list.
@@ -52,21 +65,12 @@ impl Engine {
         self.set_seat(id, PoolSeat::Free);
     }
 
-    /// Drops every block of the oldest ephemeral extent. False: there is none.
-    pub(crate) fn evict_oldest_ephemeral(&self) -> bool {
-        let Some(blocks) = self.arena.retire_oldest_ephemeral() else { return false };
-        for (block, id, slot) in blocks {
-            if let Some(pool) = self.pool(id) {
-                pool.evict(slot, block);
-            }
-        }
-        true
-    }
-
-    fn pool(&self, id: PoolId) -> Option<Arc<Pool>> {
-        match self.pools.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(id.0))? {
-            PoolSeat::Taken(pool) => pool.upgrade(),
-            PoolSeat::Free | PoolSeat::Reserved => None,
+    /// Who a block's header names.
+    pub(crate) fn owner(&self, id: PoolId) -> Owner {
+        match self.pools.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(id.0)) {
+            Some(PoolSeat::Taken(pool)) => pool.upgrade().map_or(Owner::Changing, Owner::Pool),
+            Some(PoolSeat::Reserved) => Owner::Changing,
+            Some(PoolSeat::Free) | None => Owner::Nobody,
         }
     }
 

@@ -1,40 +1,50 @@
-//! The arena's extents: which are held from the OS, and for blocks of which class.
+//! The arena's extents: which are held from the OS, for what, and how much of each is in use.
 
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU16, AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU16, Ordering},
     },
 };
 
 use crate::{
-    arena::Lifetime,
-    budget::Budget,
-    classes::{EXTENT_BYTES, SizeClass},
+    budget::{Budget, Claim},
+    extent_state::ExtentState,
     memory_file::MemoryFile,
-    slots::{ExtentId, Place},
     zeroed::zeroed,
 };
 
-/// What an extent is for.
+/// The unit in which the arena takes memory from the OS and gives it back, in bytes. Large enough that the tail no block fits into
+/// (half a block on average) is about half a percent of it; small enough that a pool of a few mebibytes still has some.
+pub(crate) const EXTENT_BYTES: usize = 128 << 10;
+
+/// An extent of the arena, counted from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ExtentId(pub(crate) u32);
+
+/// What an extent's blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ExtentUse {
-    pub(crate) class: SizeClass,
-    pub(crate) lifetime: Lifetime,
+#[repr(u16)]
+pub(crate) enum ExtentUse {
+    /// Fresh persistent blocks.
+    Persistent = 1,
+    /// Ephemeral blocks.
+    Ephemeral = 2,
+    /// Persistent blocks that were moved here when their extent was compacted.
+    Survivors = 3,
 }
 
-/// All extents. The use of each stands in a memory file, because a daemon that takes the arena over needs it to find the slots.
+/// All extents.
 #[derive(Debug)]
 pub(crate) struct Extents {
-    /// One 16-bit cell an extent: 0 = free, else class + 1, with the top bit for ephemeral ones.
+    /// One 16-bit cell an extent, 0 = free, else its use. In a memory file, for whoever takes the arena over.
     table: MemoryFile,
-    /// Where an extent stands in its class's list; guarded by the class's lock.
-    places: Box<[AtomicU32]>,
+    /// Derived: can be counted from the indexes.
+    states: Box<[ExtentState]>,
     free: Mutex<FreeExtents>,
-    count: u32,
     budget: Arc<Budget>,
 }
 
@@ -46,23 +56,17 @@ struct FreeExtents {
     untouched_from: u32,
 }
 
-const EPHEMERAL_BIT: u16 = 1 << 15;
-
 impl Extents {
     pub(crate) fn new(count: u32, budget: Arc<Budget>) -> io::Result<Self> {
         let table_bytes = (count as usize * 2).next_multiple_of(4096);
-        Ok(Self {
-            table: MemoryFile::create("tmem-extents", table_bytes)?,
-            places: zeroed(count as usize),
-            free: Mutex::default(),
-            count,
-            budget,
-        })
+        let table = MemoryFile::create("tmem-extents", table_bytes)?;
+        Ok(Self { table, states: zeroed(count as usize), free: Mutex::default(), budget })
     }
 
-    /// Takes a free extent and the OS's memory for it. `None`: the limit is reached or the OS has nothing left.
-    pub(crate) fn acquire(&self, memory: &MemoryFile) -> Option<ExtentId> {
-        if !self.budget.try_reserve(EXTENT_BYTES as u64) {
+    /// Takes a free extent and the OS's memory for it; it is open and empty. `None`: the claim goes beyond the limit, or the OS has
+    /// nothing left.
+    pub(crate) fn acquire(&self, memory: &MemoryFile, usage: ExtentUse, claim: Claim) -> Option<ExtentId> {
+        if !self.budget.try_reserve(EXTENT_BYTES as u64, claim) {
             return None;
         }
         let Some(extent) = self.pop_free() else {
@@ -70,42 +74,47 @@ impl Extents {
             return None;
         };
         if memory.populate(extent.offset(), EXTENT_BYTES).is_err() {
-            self.release(memory, extent);
+            self.give_back(memory, extent);
             return None;
         }
+        self.state(extent).open();
+        self.cell(extent).store(usage as u16, Ordering::Release);
         Some(extent)
     }
 
-    /// Gives an empty extent back to the OS.
-    pub(crate) fn release(&self, memory: &MemoryFile, extent: ExtentId) {
-        // Punching a hole in a memory file only fails for lack of kernel memory. The extent then stays usable and is
-        // given back the next time it empties.
+    /// Gives an extent that nobody uses back to the OS.
+    pub(crate) fn give_back(&self, memory: &MemoryFile, extent: ExtentId) {
+        self.cell(extent).store(0, Ordering::Release);
+        // Punching a hole in a memory file only fails for lack of kernel memory. The extent then stays usable and is given
+        // back the next time.
         let _ = memory.give_back(extent.offset(), EXTENT_BYTES);
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.returned.push(Reverse(extent.0));
-        drop(free);
+        self.lock().returned.push(Reverse(extent.0));
         self.budget.release(EXTENT_BYTES as u64);
     }
 
-    /// Says what an extent is used for. Called under the class's lock, when the extent joins or leaves the class.
-    pub(crate) fn set_usage(&self, extent: ExtentId, usage: Option<ExtentUse>) {
-        self.cell(extent).store(usage.map_or(0, ExtentUse::encode), Ordering::Release);
+    /// Whether a claim for one more extent would be granted now.
+    pub(crate) fn has_room(&self, claim: Claim) -> bool {
+        self.budget.has_room(EXTENT_BYTES as u64, claim)
     }
 
     /// What an extent is used for. `None`: it is free, or there is none of that number.
     pub(crate) fn usage(&self, extent: ExtentId) -> Option<ExtentUse> {
-        if extent.0 >= self.count {
-            return None;
+        let cell = self.table.as_u16s().get(extent.0 as usize)?;
+        match cell.load(Ordering::Acquire) {
+            1 => Some(ExtentUse::Persistent),
+            2 => Some(ExtentUse::Ephemeral),
+            3 => Some(ExtentUse::Survivors),
+            _ => None,
         }
-        ExtentUse::decode(self.cell(extent).load(Ordering::Acquire))
     }
 
-    pub(crate) fn place(&self, extent: ExtentId) -> Place {
-        Place(self.places[extent.0 as usize].load(Ordering::Relaxed))
+    pub(crate) fn state(&self, extent: ExtentId) -> &ExtentState {
+        &self.states[extent.0 as usize]
     }
 
-    pub(crate) fn set_place(&self, extent: ExtentId, place: Place) {
-        self.places[extent.0 as usize].store(place.0, Ordering::Relaxed);
+    /// Extents from this one on were never used.
+    pub(crate) fn untouched_from(&self) -> u32 {
+        self.lock().untouched_from
     }
 
     fn cell(&self, extent: ExtentId) -> &AtomicU16 {
@@ -113,33 +122,25 @@ impl Extents {
     }
 
     fn pop_free(&self) -> Option<ExtentId> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.lock();
         if let Some(Reverse(extent)) = free.returned.pop() {
             return Some(ExtentId(extent));
         }
-        if free.untouched_from == self.count {
+        if free.untouched_from as usize == self.states.len() {
             return None;
         }
         free.untouched_from += 1;
         Some(ExtentId(free.untouched_from - 1))
     }
+
+    fn lock(&self) -> MutexGuard<'_, FreeExtents> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ExtentId {
+    /// Where it starts in the arena, in bytes.
     pub(crate) fn offset(self) -> usize {
         self.0 as usize * EXTENT_BYTES
-    }
-}
-
-impl ExtentUse {
-    fn encode(self) -> u16 {
-        let ephemeral = if self.lifetime == Lifetime::Ephemeral { EPHEMERAL_BIT } else { 0 };
-        (u16::from(self.class.0) + 1) | ephemeral
-    }
-
-    fn decode(cell: u16) -> Option<Self> {
-        let class = SizeClass::from_index(usize::from(cell & !EPHEMERAL_BIT).checked_sub(1)?)?;
-        let lifetime = if cell & EPHEMERAL_BIT == 0 { Lifetime::Persistent } else { Lifetime::Ephemeral };
-        Some(Self { class, lifetime })
     }
 }

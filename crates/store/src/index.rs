@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    budget::Budget,
+    budget::{Budget, Claim},
     entry::{DamagedEntry, Entry},
     ids::IndexSlot,
     memory_file::MemoryFile,
@@ -86,7 +86,7 @@ impl Index {
         match (was_absent, new == Entry::Absent) {
             (true, false) => {
                 if population.load(Ordering::Relaxed) == 0 {
-                    if !self.budget.try_reserve(INDEX_PAGE_BYTES) {
+                    if !self.budget.try_reserve(INDEX_PAGE_BYTES, Claim::Growth) {
                         return Err(NoRoom);
                     }
                     memory = IndexMemory::Grew;
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_untouched_terabyte_costs_nothing() {
-        let budget = Arc::new(Budget::new(1 << 20));
+        let budget = Arc::new(Budget::new(1 << 20, 0));
         let index = Index::new(1 << 28, budget.clone()).unwrap();
         assert_eq!(index.load(IndexSlot((1 << 28) - 1)), Ok(Entry::Absent));
         assert_eq!(budget.held_bytes(), 0);
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn r7_an_index_page_is_held_from_its_first_entry_to_its_last() {
-        let budget = Arc::new(Budget::new(INDEX_PAGE_BYTES));
+        let budget = Arc::new(Budget::new(INDEX_PAGE_BYTES, 0));
         let index = Index::new(2048, budget.clone()).unwrap();
         assert_eq!(index.replace(IndexSlot(3), Entry::SameFilled(1)), Ok(IndexMemory::Grew));
         assert_eq!(index.replace(IndexSlot(4), Entry::SameFilled(2)), Ok(IndexMemory::Unchanged));
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn r1_a_damaged_neighbour_does_not_take_an_entry_along() {
-        let budget = Arc::new(Budget::new(1 << 20));
+        let budget = Arc::new(Budget::new(1 << 20, 0));
         let index = Index::new(512, budget).unwrap();
         index.replace(IndexSlot(1), Entry::SameFilled(1)).unwrap();
         index.flip_bit(IndexSlot(2), 40); // never stored, never counted

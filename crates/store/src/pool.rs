@@ -14,15 +14,15 @@ use std::{
 
 use crate::{
     account::Account,
-    arena::Lifetime,
-    block::{self, BlockHeader, HEADER_BYTES},
-    classes::SizeClass,
+    arena::Emptied,
+    block::{self, BlockHeader},
     codec::{self, Codec},
     counters::Counters,
     directory::Directory,
     engine::Engine,
     entry::{BlockRef, DamagedEntry, Entry},
     error::{GetError, PutError, StoreError},
+    extents::ExtentUse,
     ids::{ArenaOffset, IndexSlot, ObjectId, PageIndex, PoolId},
     index::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index, IndexMemory},
     page::{PAGE_BYTES, PageSource, PageTarget},
@@ -83,11 +83,23 @@ struct Stripe(Mutex<Counters>);
 /// Index pages go to stripes in turn. A guest's CPUs swap in clusters as large as an index page, so they meet on different ones.
 const MAX_STRIPES: u64 = 64;
 
+/// How often a put makes room and tries again before it gives up: other threads may take what was made.
+const MOST_TRIES: usize = 8;
+
 /// A page's contents, ready to be stored.
 #[derive(Clone, Copy)]
 enum Content<'a> {
     SameFilled(u32),
     Payload(Codec, &'a [u8]),
+}
+
+impl Content<'_> {
+    fn payload_bytes(&self) -> u16 {
+        match self {
+            Content::SameFilled(_) => 0,
+            Content::Payload(_, payload) => payload.len() as u16,
+        }
+    }
 }
 
 impl Pool {
@@ -125,25 +137,27 @@ impl Pool {
         if let Some(word) = page.same_filled() {
             return self.put_content(object, index, Content::SameFilled(word));
         }
-        codec::compress(page, SizeClass::worthwhile_payload_bytes(), |codec, payload| {
+        codec::compress(page, |codec, payload| {
             self.put_content(object, index, Content::Payload(codec, payload))
         })
     }
 
     fn put_content(&self, object: ObjectId, index: PageIndex, content: Content<'_>) -> Result<(), PutError> {
         let found = self.directory.find_or_add(object, index).map_err(|_| PutError::NoSuchPage)?;
-        loop {
+        for _ in 0..MOST_TRIES {
             match self.try_put(found.slot, content) {
                 Ok(()) => return Ok(()),
-                // Room is made by dropping ephemeral pages, then by forgetting what this put replaces.
+                // The last resort is to forget what this put replaces.
                 Err(PutError::Full)
-                    if self.engine.evict_oldest_ephemeral() || self.forget_block(found.slot) => {}
+                    if self.engine.make_room(content.payload_bytes()) || self.forget_block(found.slot) => {}
                 Err(error) => {
                     self.refuse(found.slot);
                     return Err(error);
                 }
             }
         }
+        self.refuse(found.slot);
+        Err(PutError::Full)
     }
 
     fn try_put(&self, slot: IndexSlot, content: Content<'_>) -> Result<(), PutError> {
@@ -151,22 +165,33 @@ impl Pool {
             Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word)),
             Content::Payload(codec, payload) => (codec, payload),
         };
-        let lifetime = match self.persistence {
-            Persistence::Persistent => Lifetime::Persistent,
-            Persistence::Ephemeral => Lifetime::Ephemeral,
+        let usage = match self.persistence {
+            Persistence::Persistent => ExtentUse::Persistent,
+            Persistence::Ephemeral => ExtentUse::Ephemeral,
         };
-        let block_bytes = HEADER_BYTES + payload.len();
-        let offset = self.engine.arena.allocate(block_bytes, lifetime).ok_or(PutError::Full)?;
-        // SAFETY: the slot was just reserved for that many bytes and is not published yet.
-        if let Some(block) = unsafe { self.engine.arena.block_mut(offset, block_bytes) } {
-            block::write(block, BlockHeader { pool: self.id, slot, codec }, payload);
+        let arena = &self.engine.arena;
+        let payload_bytes = payload.len() as u16;
+        let offset = arena
+            .reserve(payload_bytes, usage)
+            .or_else(|| self.reserve_among_survivors(payload_bytes))
+            .ok_or(PutError::Full)?;
+        let place = BlockRef { offset, payload_bytes };
+        // SAFETY: the block was just reserved here and is committed below.
+        if let Some(block) = unsafe { arena.block_mut(place) } {
+            BlockHeader { pool: self.id, slot, codec, payload_bytes }.write(block, payload);
         }
-        let published =
-            self.publish(slot, Entry::Block(BlockRef { offset, payload_bytes: payload.len() as u16 }));
+        let published = self.publish(slot, Entry::Block(place));
         if published.is_err() {
-            self.engine.arena.free(offset);
+            let _pinned = arena.free(place);
         }
+        arena.commit(offset);
         published
+    }
+
+    /// When no other extent is to be had, what compaction gained may still be in the extent it moves blocks to.
+    fn reserve_among_survivors(&self, payload_bytes: u16) -> Option<ArenaOffset> {
+        let may = self.persistence == Persistence::Persistent;
+        may.then(|| self.engine.arena.reserve_in_open(payload_bytes, ExtentUse::Survivors))?
     }
 
     fn publish(&self, slot: IndexSlot, new: Entry) -> Result<(), PutError> {
@@ -175,10 +200,10 @@ impl Pool {
         if self.destroyed.load(Ordering::SeqCst) {
             return Err(PutError::Destroyed);
         }
-        let old = self.exchange(&mut counters, slot, new)?;
+        let emptied = self.exchange(&mut counters, slot, new)?;
         counters.puts += 1;
         drop(counters);
-        self.free(old);
+        self.engine.arena.settle(emptied);
         Ok(())
     }
 
@@ -186,12 +211,12 @@ impl Pool {
     fn refuse(&self, slot: IndexSlot) {
         let mut counters = self.lock(slot);
         counters.refused_puts += 1;
-        let old = match self.index.load(slot) {
+        let emptied = match self.index.load(slot) {
             Ok(Entry::Absent) => None,
             _ => self.exchange(&mut counters, slot, Entry::Refused).ok().flatten(),
         };
         drop(counters);
-        self.free(old);
+        self.engine.arena.settle(emptied);
     }
 
     /// Frees the block of a page that is about to be overwritten. False: it has none.
@@ -200,10 +225,10 @@ impl Pool {
         if !matches!(self.index.load(slot), Ok(Entry::Block(_))) {
             return false;
         }
-        let old = self.exchange(&mut counters, slot, Entry::Refused).ok().flatten();
+        let emptied = self.exchange(&mut counters, slot, Entry::Refused).ok().flatten();
         drop(counters);
-        self.free(old);
-        old.is_some()
+        self.engine.arena.settle(emptied);
+        true
     }
 
     /// Fetches a page into `target`.
@@ -241,11 +266,13 @@ impl Pool {
         block: BlockRef,
         target: &mut PageTarget<'_>,
     ) -> Result<Got, GetError> {
-        let block_bytes = HEADER_BYTES + usize::from(block.payload_bytes);
         // SAFETY: the entry was read under the stripe's lock, which the caller still holds: nobody frees the block meanwhile.
-        let bytes = unsafe { self.engine.arena.block(block.offset, block_bytes) }.ok_or(GetError::Damaged)?;
-        let (codec, payload) = block::read(bytes, self.id, slot).map_err(|_| GetError::Damaged)?;
-        codec::decompress(codec, payload, target).map_err(|_| GetError::Damaged)?;
+        let bytes = unsafe { self.engine.arena.block(block) }.ok_or(GetError::Damaged)?;
+        let (header, payload) = block::read(bytes).map_err(|_| GetError::Damaged)?;
+        if (header.pool, header.slot, header.payload_bytes) != (self.id, slot, block.payload_bytes) {
+            return Err(GetError::Damaged);
+        }
+        codec::decompress(header.codec, payload, target).map_err(|_| GetError::Damaged)?;
         Ok(Got::Page)
     }
 
@@ -285,7 +312,7 @@ impl Pool {
 
     /// Forgets the pages of a range of index slots, skipping index pages that hold nothing.
     fn flush_slots(&self, slots: Range<u64>) {
-        let mut blocks = Vec::new();
+        let mut emptied = Vec::new();
         let mut start = slots.start;
         while start < slots.end {
             let index_page = start / ENTRIES_PER_INDEX_PAGE;
@@ -293,10 +320,10 @@ impl Pool {
             if !self.index.is_page_empty(IndexSlot(start as u32)) {
                 let mut counters = self.lock(IndexSlot(start as u32));
                 for slot in start..end {
-                    blocks.extend(self.flush_locked(&mut counters, IndexSlot(slot as u32)));
+                    emptied.extend(self.flush_locked(&mut counters, IndexSlot(slot as u32)));
                 }
                 drop(counters);
-                blocks.drain(..).for_each(|block| self.engine.arena.free(block));
+                emptied.drain(..).for_each(|emptied| self.engine.arena.settle(Some(emptied)));
             }
             start = end;
         }
@@ -304,12 +331,12 @@ impl Pool {
 
     fn flush_slot(&self, slot: IndexSlot) {
         let mut counters = self.lock(slot);
-        let old = self.flush_locked(&mut counters, slot);
+        let emptied = self.flush_locked(&mut counters, slot);
         drop(counters);
-        self.free(old);
+        self.engine.arena.settle(emptied);
     }
 
-    fn flush_locked(&self, counters: &mut Counters, slot: IndexSlot) -> Option<ArenaOffset> {
+    fn flush_locked(&self, counters: &mut Counters, slot: IndexSlot) -> Option<Emptied> {
         if self.index.load(slot) == Ok(Entry::Absent) {
             return None;
         }
@@ -318,33 +345,52 @@ impl Pool {
     }
 
     /// Drops an ephemeral page if it is still in that block.
-    pub(crate) fn evict(&self, slot: IndexSlot, block: ArenaOffset) {
+    pub(crate) fn evict(&self, slot: IndexSlot, block: BlockRef) {
         if self.persistence != Persistence::Ephemeral || u64::from(slot.0) >= self.index.slots() {
             return;
         }
         let mut counters = self.lock(slot);
-        if !matches!(self.index.load(slot), Ok(Entry::Block(stored)) if stored.offset == block) {
+        if self.index.load(slot) != Ok(Entry::Block(block)) {
             return;
         }
         counters.evicted_pages += 1;
-        let old = self.exchange(&mut counters, slot, Entry::Absent).ok().flatten();
+        let emptied = self.exchange(&mut counters, slot, Entry::Absent).ok().flatten();
         drop(counters);
-        self.free(old);
+        self.engine.arena.settle(emptied);
     }
 
-    /// Replaces an entry and keeps the books; gives the block that the old entry held, to be freed once the lock is given back.
-    /// Errors: no memory for the index, or the client's cap; nothing has changed then.
+    /// Whether a page is in that block.
+    pub(crate) fn refers_to(&self, slot: IndexSlot, block: BlockRef) -> bool {
+        u64::from(slot.0) < self.index.slots() && {
+            let _counters = self.lock(slot);
+            self.index.load(slot) == Ok(Entry::Block(block))
+        }
+    }
+
+    /// Makes a page's entry refer to a copy of its block and frees the block. False: the page is not in that block any more.
+    pub(crate) fn relocate(&self, slot: IndexSlot, from: BlockRef, to: BlockRef) -> bool {
+        let mut counters = self.lock(slot);
+        if self.index.load(slot) != Ok(Entry::Block(from)) {
+            return false;
+        }
+        let moved = self.exchange(&mut counters, slot, Entry::Block(to));
+        drop(counters);
+        moved.map(|emptied| self.engine.arena.settle(emptied)).is_ok()
+    }
+
+    /// Replaces an entry, frees the block it held and keeps the books; gives the extent that this emptied, to be settled once the
+    /// lock is given back. Errors: no memory for the index, or the client's cap; nothing has changed then.
     fn exchange(
         &self,
         counters: &mut Counters,
         slot: IndexSlot,
         new: Entry,
-    ) -> Result<Option<ArenaOffset>, PutError> {
+    ) -> Result<Option<Emptied>, PutError> {
         let old = self.index.load(slot);
-        let (before, after) = (self.counts(old), self.counts(Ok(new)));
+        let (before, after) = (counts(old), counts(Ok(new)));
         let grows = old == Ok(Entry::Absent) && new != Entry::Absent && self.index.is_page_empty(slot);
-        let needed = after.slot_bytes + if grows { INDEX_PAGE_BYTES } else { 0 };
-        if !self.account.try_replace(before.slot_bytes, needed) {
+        let needed = after.block_bytes + if grows { INDEX_PAGE_BYTES } else { 0 };
+        if !self.account.try_replace(before.block_bytes, needed) {
             return Err(PutError::OverCap);
         }
         match self.index.replace(slot, new) {
@@ -355,36 +401,15 @@ impl Pool {
                 let _less = self.account.try_replace(INDEX_PAGE_BYTES, 0);
             }
             Err(_) => {
-                let _less = self.account.try_replace(needed, before.slot_bytes);
+                let _less = self.account.try_replace(needed, before.block_bytes);
                 return Err(PutError::Full);
             }
         }
         counters.replace(&before, &after);
         self.account.count_pages(before.stored_pages(), after.stored_pages());
         match old {
-            Ok(Entry::Block(block)) => Ok(Some(block.offset)),
+            Ok(Entry::Block(block)) => Ok(self.engine.arena.free(block)),
             _ => Ok(None),
-        }
-    }
-
-    /// What an entry stands for in the books. A damaged one cannot say, so what it held stays in the books.
-    fn counts(&self, entry: Result<Entry, DamagedEntry>) -> Counters {
-        match entry {
-            Ok(Entry::SameFilled(_)) => Counters { same_filled_pages: 1, ..Counters::default() },
-            Ok(Entry::Block(block)) => Counters {
-                block_pages: 1,
-                raw_pages: u64::from(usize::from(block.payload_bytes) == PAGE_BYTES),
-                payload_bytes: u64::from(block.payload_bytes),
-                slot_bytes: self.engine.arena.slot_bytes(block.offset).unwrap_or(0),
-                ..Counters::default()
-            },
-            Ok(Entry::Absent | Entry::Refused) | Err(DamagedEntry) => Counters::default(),
-        }
-    }
-
-    fn free(&self, block: Option<ArenaOffset>) {
-        if let Some(block) = block {
-            self.engine.arena.free(block);
         }
     }
 
@@ -409,6 +434,21 @@ impl Pool {
 impl Stripe {
     fn lock(&self) -> MutexGuard<'_, Counters> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an entry stands for in the books. A damaged one cannot say, so what it held stays in the books.
+fn counts(entry: Result<Entry, DamagedEntry>) -> Counters {
+    match entry {
+        Ok(Entry::SameFilled(_)) => Counters { same_filled_pages: 1, ..Counters::default() },
+        Ok(Entry::Block(block)) => Counters {
+            block_pages: 1,
+            raw_pages: u64::from(usize::from(block.payload_bytes) == PAGE_BYTES),
+            payload_bytes: u64::from(block.payload_bytes),
+            block_bytes: u64::from(block::block_bytes(block.payload_bytes)),
+            ..Counters::default()
+        },
+        Ok(Entry::Absent | Entry::Refused) | Err(DamagedEntry) => Counters::default(),
     }
 }
 

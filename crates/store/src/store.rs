@@ -1,9 +1,13 @@
 //! The store: all clients over one arena and one limit.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     client::{Client, ClientOptions},
+    compaction::Compaction,
     engine::Engine,
     entry::MAX_ARENA_BYTES,
     error::StoreError,
@@ -81,6 +85,12 @@ impl Store {
         let usage =
             StoreUsage::new(self.engine.budget.limit_bytes(), self.engine.budget.held_bytes(), &clients);
         (usage, clients)
+    }
+
+    /// Moves blocks together where many have been forgotten, so that memory goes back to the OS; returns when it no longer pays or
+    /// after about `time`. The store does this by itself only when it is full: call it now and then.
+    pub fn compact(&self, time: Duration) -> Compaction {
+        self.engine.compact_in_background(time)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {

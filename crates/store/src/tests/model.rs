@@ -1,6 +1,6 @@
 //! Random operations on several pools under a tight limit, held against a HashMap.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
@@ -15,6 +15,7 @@ enum Step {
     FlushRange { pool: usize, object: u64, start: u64, len: u64 },
     FlushObject { pool: usize, object: u64 },
     Limit { mebibytes: u64 },
+    Compact,
     Recreate { pool: usize },
 }
 
@@ -29,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (key(), 0..600u64).prop_map(|((pool, object, start), len)| Step::FlushRange { pool, object, start, len }),
         1 => key().prop_map(|(pool, object, _)| Step::FlushObject { pool, object }),
         1 => (1..3u64).prop_map(|mebibytes| Step::Limit { mebibytes }),
+        1 => Just(Step::Compact),
         1 => (0..3usize).prop_map(|pool| Step::Recreate { pool }),
     ]
 }
@@ -95,6 +97,11 @@ impl World {
                 self.forget(|key| key.0 == pool && key.1 == object);
             }
             Step::Limit { mebibytes } => self.store.set_limit_bytes(mebibytes << 20).unwrap(),
+            Step::Compact => {
+                let before = self.store.usage().held_bytes;
+                self.store.compact(Duration::from_secs(10));
+                assert!(self.store.usage().held_bytes <= before);
+            }
             Step::Recreate { pool } => {
                 self.store.remove_client(&self.name(pool)).unwrap();
                 assert_eq!(put(&self.pools[pool], 0, 0, 2), Err(PutError::Destroyed));

@@ -1,7 +1,9 @@
 //! The rules of docs/design.md, each shown by itself.
 
+use std::time::Duration;
+
 use super::pages::{client_options, flat_pool, get, page, put, store};
-use crate::{GetError, Keys, ObjectId, PageIndex, Persistence, PutError, StoreError};
+use crate::{Compaction, GetError, Keys, ObjectId, PageIndex, Persistence, PutError, StoreError};
 
 /// Seeds whose pages do not compress.
 fn noise(i: u64) -> u32 {
@@ -23,10 +25,10 @@ fn r1_every_accepted_page_comes_back_though_the_pool_is_full() {
 fn r2_a_refused_put_leaves_no_older_page() {
     let store = store(1 << 20);
     let pool = flat_pool(&store, "a", 1 << 20);
-    (7..9).for_each(|i| put(&pool, 0, i, 2).unwrap());
+    assert_eq!(put(&pool, 0, 7, 1), Ok(()));
     let refused = (1000..).find(|&i| put(&pool, 0, i, noise(i)).is_err()).unwrap();
     assert_eq!(get(&pool, 0, refused), Ok(None), "it was never there");
-    // Page 7's block is small and shares its extent with page 8's: forgetting it makes no room for a page of noise.
+    // Page 7 needs no block: forgetting it makes no room for a page of noise.
     assert_eq!(put(&pool, 0, 7, noise(1)), Err(PutError::Full));
     assert_eq!(get(&pool, 0, 7), Err(GetError::Refused));
     assert_eq!(store.clients()[0].refused_puts, 2);
@@ -97,6 +99,40 @@ fn r7_after_everything_is_flushed_the_memory_is_back() {
     assert_eq!(pool.index().allocated_bytes().unwrap(), 0);
     assert_eq!(store.clients()[0].flushes, 20_000);
     assert_eq!(store.clients()[0].peak_stored_pages, 20_000);
+}
+
+#[test]
+fn r7_memory_of_forgotten_pages_comes_back_by_compaction() {
+    let store = store(64 << 20);
+    let pool = flat_pool(&store, "a", 100_000);
+    (0..20_000).for_each(|i| put(&pool, 0, i, i as u32).unwrap());
+    (0..20_000).filter(|i| i % 10 != 3).for_each(|i| pool.flush_page(ObjectId(0), PageIndex(i)));
+    let before = store.usage();
+    let done = store.compact(Duration::from_secs(60));
+    let after = store.usage();
+    assert!(done.emptied_extents > 0 && done.moved_pages > 0 && done.moved_pages <= 2000, "{done:?}");
+    assert!(before.held_bytes > before.used_bytes * 3, "nothing to gain: {before:?}");
+    assert!(after.held_bytes < after.used_bytes * 13 / 10, "{after:?}");
+    assert_eq!(after.used_bytes, before.used_bytes);
+    (0..20_000)
+        .filter(|i| i % 10 == 3)
+        .for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(i as u32)));
+    assert_eq!(store.compact(Duration::from_secs(60)), Compaction::default(), "compaction does not end");
+}
+
+#[test]
+fn r1_a_full_pool_makes_use_of_what_was_forgotten_anywhere() {
+    let store = store(4 << 20);
+    let pool = flat_pool(&store, "a", 100_000);
+    let full_at = (0..).find(|&i| put(&pool, 0, i, noise(i)).is_err()).unwrap();
+    // One page of every extent goes; as many others come.
+    let gone: Vec<u64> = (0..full_at).filter(|i| i % 31 == 7).collect();
+    gone.iter().for_each(|&i| pool.flush_page(ObjectId(0), PageIndex(i)));
+    let came = (0..gone.len() as u64 - 1).filter(|&i| put(&pool, 0, 50_000 + i, noise(i)).is_ok()).count();
+    assert!(came + 3 >= gone.len(), "{came} of {} fit", gone.len());
+    for i in (0..full_at).filter(|i| i % 31 != 7) {
+        assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i)));
+    }
 }
 
 #[test]

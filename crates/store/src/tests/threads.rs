@@ -1,6 +1,6 @@
 //! Several threads at once: every get is checked.
 
-use std::{sync::Arc, thread};
+use std::{sync::Arc, thread, time::Duration};
 
 use super::pages::{client_options, flat_pool, get, page, put, store};
 use crate::{Keys, ObjectId, Persistence, Pool, PutError, Store};
@@ -83,6 +83,7 @@ fn r1_r6_threads_on_one_pool_never_see_a_wrong_page() {
             for _ in 0..200 {
                 let usage = store.usage();
                 assert!(usage.held_bytes <= usage.limit_bytes);
+                store.compact(Duration::from_millis(1));
                 thread::yield_now();
             }
         });

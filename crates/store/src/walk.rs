@@ -1,0 +1,64 @@
+//! Walking the blocks of an extent, one after the other.
+
+use crate::{
+    arena::Arena,
+    block::{self, BlockHeader, DamagedBlock},
+    entry::BlockRef,
+    extent_state::ExtentState,
+    extents::{EXTENT_BYTES, ExtentId},
+    ids::ArenaOffset,
+};
+
+/// A sealed extent that stays while its blocks are looked at.
+#[derive(Debug)]
+pub(crate) struct Walk<'a> {
+    arena: &'a Arena,
+    state: &'a ExtentState,
+    extent: ExtentId,
+    at_bytes: usize,
+}
+
+/// A block met on a walk; some index entry may or may not still refer to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Met<'a> {
+    pub(crate) place: BlockRef,
+    pub(crate) header: BlockHeader,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Walk<'a> {
+    /// The extent was pinned for this.
+    pub(crate) fn new(arena: &'a Arena, state: &'a ExtentState, extent: ExtentId) -> Self {
+        Self { arena, state, extent, at_bytes: 0 }
+    }
+
+    /// The next block. `None`: there are no more. Errors: a block is damaged and those behind it cannot be found; the extent is
+    /// left alone from now on.
+    pub(crate) fn next(&mut self) -> Result<Option<Met<'a>>, DamagedBlock> {
+        let offset = ArenaOffset((self.extent.offset() + self.at_bytes) as u64);
+        // SAFETY: the extent is sealed and pinned, so nobody writes to it while self lives; what is returned is used no longer.
+        let rest = unsafe { self.arena.bytes(offset, EXTENT_BYTES - self.at_bytes) }.unwrap_or_default();
+        if block::is_end(rest) {
+            return Ok(None);
+        }
+        let (header, payload) = block::read(rest).inspect_err(|_| self.state.mark_damaged())?;
+        self.at_bytes += block::block_bytes(header.payload_bytes) as usize;
+        let place = BlockRef { offset, payload_bytes: header.payload_bytes };
+        Ok(Some(Met { place, header, payload }))
+    }
+
+    /// After every block was met and every one that an entry refers to was freed: what still counts as live belonged to index
+    /// entries that were damaged. Nothing can reach it any more, so it is taken out of the books.
+    pub(crate) fn forget_lost_blocks(&self) {
+        let lost_bytes = self.state.see().live_bytes;
+        if lost_bytes > 0 {
+            let _pinned = self.state.free(lost_bytes);
+        }
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        self.arena.unpin(self.extent);
+    }
+}
