@@ -43,5 +43,5 @@ pub use error::{GetError, PutError, StoreError};
 pub use ids::{ObjectId, PageIndex, PoolId};
 pub use page::{PAGE_BYTES, PageSource, PageTarget};
 pub use pool::{Got, Keys, Persistence, Pool};
-pub use store::{Store, StoreOptions};
+pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
 pub use usage::{ClientUsage, StoreUsage};

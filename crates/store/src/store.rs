@@ -17,7 +17,8 @@ use crate::{
 /// How a store is to be.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// The most memory it may hold from the OS, in bytes, index included: 1 MiB to 1 TiB.
+    /// The most memory it may hold from the OS, in bytes, index included: [`MIN_LIMIT_BYTES`] to
+    /// [`MAX_LIMIT_BYTES`].
     pub limit_bytes: u64,
 }
 
@@ -28,7 +29,11 @@ pub struct Store {
     clients: Mutex<Vec<Arc<Client>>>,
 }
 
-const MIN_LIMIT_BYTES: u64 = 1 << 20;
+/// The smallest limit a store can have, in bytes.
+pub const MIN_LIMIT_BYTES: u64 = 1 << 20;
+
+/// The largest limit a store can have, in bytes: as far as offsets in its arena reach.
+pub const MAX_LIMIT_BYTES: u64 = MAX_ARENA_BYTES;
 
 impl Store {
     /// Makes an empty store. It takes memory as pages come.
@@ -104,7 +109,7 @@ impl Store {
 }
 
 fn check_limit(limit_bytes: u64) -> Result<(), StoreError> {
-    if (MIN_LIMIT_BYTES..=MAX_ARENA_BYTES).contains(&limit_bytes) {
+    if (MIN_LIMIT_BYTES..=MAX_LIMIT_BYTES).contains(&limit_bytes) {
         Ok(())
     } else {
         Err(StoreError::Limit { limit_bytes })

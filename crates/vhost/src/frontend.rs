@@ -1,0 +1,186 @@
+//! Listens for guests, one at a time.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tmem_disk::SwapDisk;
+use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+
+use crate::connection::Connection;
+use crate::counters::{Counters, VhostCounts};
+use crate::error::VhostError;
+use crate::log_limit::LogLimit;
+use crate::options::VhostOptions;
+use crate::relay::Flow;
+use crate::socket::SocketFile;
+use crate::thread_name;
+
+/// Pause after a failed accept, so that a lack of descriptors does not turn into a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// One vhost-user socket serving one disk. Dropping it stops it.
+pub struct VhostFrontend {
+    thread: Option<JoinHandle<()>>,
+    stop: EventNotifier,
+    connected: Arc<AtomicBool>,
+    counters: Arc<Counters>,
+}
+
+impl VhostFrontend {
+    /// Makes the socket and the thread that listens on it. The threads of the queues come with a guest.
+    ///
+    /// # Errors
+    /// The options make no sense, or the socket can't be made: see [`VhostError`].
+    pub fn start(disk: Arc<SwapDisk>, options: VhostOptions) -> Result<VhostFrontend, VhostError> {
+        options.check()?;
+        let path = options.socket.clone();
+        let thread_error = |error| VhostError::Thread { path: path.clone(), error };
+        let (stopped, stop) = new_event_consumer_and_notifier(EventFlag::CLOEXEC | EventFlag::NONBLOCK)
+            .map_err(thread_error)?;
+        let socket = SocketFile::make(&options.socket, options.socket_mode)?;
+        let connected = Arc::new(AtomicBool::new(false));
+        let counters = Arc::new(Counters::default());
+        let name = thread_name::of(disk.name(), "");
+        let listening = Listening {
+            disk,
+            options,
+            socket,
+            stopped,
+            connected: connected.clone(),
+            counters: counters.clone(),
+            connection: None,
+            log_limit: LogLimit::default(),
+        };
+        let thread = Builder::new().name(name).spawn(move || listening.run()).map_err(thread_error)?;
+        Ok(VhostFrontend { thread: Some(thread), stop, connected, counters })
+    }
+
+    /// Whether a guest is connected now.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// What has happened on the socket so far.
+    pub fn counts(&self) -> VhostCounts {
+        self.counters.snapshot()
+    }
+
+    /// Closes the connection if any, ends and joins the threads, removes the socket.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for VhostFrontend {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop.notify() {
+            log::error!("cannot stop a vhost-user frontend: {error}");
+            return;
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("a vhost-user frontend's thread panicked");
+        }
+    }
+}
+
+/// What the listening thread owns.
+struct Listening {
+    disk: Arc<SwapDisk>,
+    options: VhostOptions,
+    socket: SocketFile,
+    stopped: EventConsumer,
+    connected: Arc<AtomicBool>,
+    counters: Arc<Counters>,
+    connection: Option<Connection>,
+    /// Limits the lines about connections that came to nothing: hypervisors try again every second.
+    log_limit: LogLimit,
+}
+
+impl Listening {
+    fn run(mut self) {
+        let read = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        loop {
+            let mut polled = vec![read(self.stopped.as_raw_fd()), read(self.socket.listener.as_raw_fd())];
+            if let Some(connection) = &self.connection {
+                polled.extend(connection.poll_set());
+            }
+            // SAFETY: the set is valid for its length.
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
+            if ready < 0 {
+                let error = io::Error::last_os_error();
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                log::error!("socket {}: cannot wait: {error}", self.options.socket.display());
+                break;
+            }
+            if polled[0].revents != 0 {
+                break;
+            }
+            // First the guest that is there: where it has left, the next may come in.
+            self.pass_on(&polled[2..]);
+            if polled[1].revents != 0 {
+                self.accept();
+            }
+        }
+        self.disconnect(None);
+        self.socket.remove();
+    }
+
+    fn pass_on(&mut self, polled: &[libc::pollfd]) {
+        let Some(connection) = &mut self.connection else { return };
+        match connection.pass_on(polled) {
+            Ok(Flow::Open) => {}
+            Ok(Flow::Closed) => self.disconnect(None),
+            Err(error) => self.disconnect(Some(error)),
+        }
+    }
+
+    fn disconnect(&mut self, error: Option<crate::relay::RelayError>) {
+        if let Some(connection) = self.connection.take() {
+            connection.close(error);
+            self.connected.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn accept(&mut self) {
+        let socket = self.options.socket.display();
+        let guest = match self.socket.listener.accept() {
+            Ok((guest, _)) => guest,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => {
+                if let Some(hidden) = self.log_limit.admit(Instant::now()) {
+                    log::warn!(
+                        "socket {socket}: cannot accept a guest: {error} ({hidden} like it not logged)"
+                    );
+                }
+                std::thread::sleep(ACCEPT_PAUSE);
+                return;
+            }
+        };
+        if self.connection.is_some() {
+            Counters::count(&self.counters.refused_connections);
+            if let Some(hidden) = self.log_limit.admit(Instant::now()) {
+                log::warn!(
+                    "socket {socket}: refused a second guest while one is connected ({hidden} like it not logged)"
+                );
+            }
+            return;
+        }
+        match Connection::open(guest, &self.disk, &self.options, &self.counters) {
+            Ok(connection) => {
+                log::info!("socket {socket}: guest connected");
+                Counters::count(&self.counters.connections);
+                self.connection = Some(connection);
+                self.connected.store(true, Ordering::Relaxed);
+            }
+            Err(error) => log::error!("socket {socket}: cannot serve the guest that connected: {error}"),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The vhost-user-blk frontend of tmem: a guest's swap disk on a Unix socket.
+//!
+//! A hypervisor (QEMU, Cloud Hypervisor, user-mode Linux, …) connects to the socket, shares the guest's
+//! memory and the rings of a virtio-blk device, and the guest's requests are carried out on a
+//! [`SwapDisk`](tmem_disk::SwapDisk) straight from and to the guest's memory.
+//!
+//! | file | job |
+//! |---|---|
+//! | `frontend`, `connection`, `socket` | who may connect, one guest after another |
+//! | `relay` | passes control messages to the library, cut to size |
+//! | `device`, `config_space` | what the guest is offered |
+//! | `vring`, `worker`, `poll` | when a queue's thread works, polls and sleeps |
+//! | `queue`, `request`, `execute` | from a ring's entries to puts and gets |
+//!
+//! Threads, for a disk called `a`: `vhost-a` listens and relays; with a guest come `vhost-a-ctl` for the
+//! control messages and one `vhost-a-q0`, `-q1`, … per queue. None runs while the guest asks for nothing.
+//!
+//! Nothing that a guest puts into its rings or a peer sends over the socket is trusted: it leads to an error
+//! status, a queue that is no longer served, or a closed connection, with a line in the log. What a peer
+//! *can* do is take away memory that it shared (by truncating its file), which ends the process that touches
+//! it, as with any vhost-user backend: only let hypervisors connect.
+
+mod config_space;
+mod connection;
+mod counters;
+mod device;
+mod error;
+mod execute;
+mod frontend;
+mod log_limit;
+mod options;
+mod poll;
+mod queue;
+mod relay;
+mod request;
+mod socket;
+mod thread_name;
+mod vring;
+mod worker;
+
+pub use counters::{Counters, VhostCounts};
+pub use error::VhostError;
+pub use frontend::VhostFrontend;
+pub use log_limit::LogLimit;
+pub use options::{
+    DEFAULT_POLL_LIMIT_US, DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, DEFAULT_SOCKET_MODE, PollLimit, VhostOptions,
+};
+pub use queue::{BrokenQueue, QueueServer, RequestRoom, needs_signal};

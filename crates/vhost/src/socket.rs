@@ -1,0 +1,192 @@
+//! Making, checking and removing socket files.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::VhostError;
+
+/// Longest path of a Unix socket, without the final zero.
+const MAX_PATH_BYTES: usize = 107;
+/// Longest directory: the private pair's name must fit behind it.
+const MAX_DIRECTORY_BYTES: usize = MAX_PATH_BYTES - 32;
+
+/// A listening socket and its file.
+pub(crate) struct SocketFile {
+    pub(crate) listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode, to know the file again.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Makes the socket. A file left behind by a program that is gone is replaced; anything else in the way
+    /// is an error.
+    pub(crate) fn make(path: &Path, mode: u32) -> Result<SocketFile, VhostError> {
+        let failed = |error| VhostError::Socket { path: path.to_owned(), error };
+        let directory = directory_of(path);
+        let bytes = |path: &Path| path.as_os_str().as_bytes().len();
+        if bytes(path) > MAX_PATH_BYTES || bytes(directory) > MAX_DIRECTORY_BYTES {
+            return Err(VhostError::PathTooLong { path: path.to_owned(), max_bytes: MAX_DIRECTORY_BYTES });
+        }
+        if !directory.is_dir() {
+            return Err(VhostError::NoDirectory { path: directory.to_owned() });
+        }
+        clear_the_way(path)?;
+        let listener = bind(path, mode).map_err(failed)?;
+        let file = SocketFile { listener, path: path.to_owned(), identity: (0, 0) };
+        let metadata = fs::symlink_metadata(path).map_err(failed)?;
+        // The mask of the process may have taken bits away.
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+        file.listener.set_nonblocking(true).map_err(failed)?;
+        Ok(SocketFile { identity: (metadata.dev(), metadata.ino()), ..file })
+    }
+
+    /// Removes the file, unless somebody has put another in its place.
+    pub(crate) fn remove(self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("cannot remove socket {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// The directory a path is in.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn clear_the_way(path: &Path) -> Result<(), VhostError> {
+    let failed = |error| VhostError::Socket { path: path.to_owned(), error };
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(VhostError::NotASocket { path: path.to_owned() });
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            log::info!("removing socket {} of a program that is gone", path.display());
+            fs::remove_file(path).map_err(failed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(error)),
+        _ => Err(VhostError::SocketInUse { path: path.to_owned() }),
+    }
+}
+
+/// A listener whose file never has more permission bits than `mode`, not even for a moment.
+fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: makes a new descriptor, or returns -1.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // On Linux the file inherits the mode that the socket has when it is bound.
+    // SAFETY: a valid descriptor.
+    check(unsafe { libc::fchmod(socket.as_raw_fd(), mode) })?;
+    let mut address =
+        libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() > MAX_PATH_BYTES || bytes.contains(&0) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the address is valid for its length.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
+    // SAFETY: a valid descriptor.
+    check(unsafe { libc::listen(socket.as_raw_fd(), 8) })?;
+    Ok(UnixListener::from(socket))
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A listener with one connection to it already waiting, for a library that insists on accepting. The file
+/// between them exists for a moment, beside `socket`, for the daemon's own user alone.
+pub(crate) fn private_pair(socket: &Path) -> io::Result<(UnixListener, UnixStream)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = directory_of(socket).join(format!(".tmem-{}-{number:x}", std::process::id()));
+    let listener = bind(&path, 0o600)?;
+    let stream = UnixStream::connect(&path);
+    fs::remove_file(&path)?;
+    Ok((listener, stream?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_has_its_mode_and_goes_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        for mode in [0o600, 0o660, 0o666] {
+            let file = SocketFile::make(&path, mode).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, mode);
+            file.remove();
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let error = |path: &Path| SocketFile::make(path, 0o600).err().expect("an error").to_string();
+
+        fs::write(&path, "precious").unwrap();
+        assert!(error(&path).contains("is no socket"), "{}", error(&path));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        fs::remove_file(&path).unwrap();
+
+        let live = UnixListener::bind(&path).unwrap();
+        assert!(error(&path).contains("in use by a running program"));
+        assert!(path.exists());
+        drop(live);
+        SocketFile::make(&path, 0o600).expect("a stale socket is replaced").remove();
+
+        let missing = directory.path().join("no/such/s");
+        assert!(error(&missing).contains("no/such"), "{}", error(&missing));
+        let long = directory.path().join("x".repeat(120));
+        assert!(error(&long).contains("too long"));
+    }
+
+    #[test]
+    fn another_programs_file_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let file = SocketFile::make(&path, 0o600).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another").unwrap();
+        file.remove();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_private_pair_is_connected_and_leaves_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (listener, stream) = private_pair(&directory.path().join("s")).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let (other, _) = listener.accept().unwrap();
+        drop(stream);
+        assert_eq!(io::Read::read(&mut &other, &mut [0]).unwrap(), 0);
+    }
+}
