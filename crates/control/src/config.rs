@@ -1,0 +1,286 @@
+//! The configuration file.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::{ByteSize, ControlError, DiskFormat, DiskName, DiskSpec, HttpListen, LogLevel, PoolSize};
+
+/// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
+/// costs tens of microseconds, so that a guest in the middle of swapping should not have to.
+const DEFAULT_POLL_US: u32 = 1000;
+/// A second: beyond that a thread burns a core for a guest that is not swapping.
+pub const MAX_POLL_US: u32 = 1_000_000;
+
+/// So much of a faulty line is quoted, in characters.
+const SHOWN_CHARS: usize = 60;
+
+/// What `tmem serve` is told. [`Config::default`] is what holds where a file says nothing, or no file is named.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Config {
+    /// The pool's hard limit.
+    pub pool_size: PoolSize,
+    /// The read-only HTTP listener.
+    pub http: HttpListen,
+    /// How long a queue's thread polls after a request, at most, in microseconds; 0 to [`MAX_POLL_US`].
+    #[serde(deserialize_with = "deserialize_poll_us")]
+    pub poll_us: u32,
+    /// How much goes to stderr.
+    pub log_level: LogLevel,
+    /// Disks to make at the start.
+    #[serde(rename = "disk", deserialize_with = "deserialize_disks")]
+    pub disks: Vec<DiskSpec>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            pool_size: PoolSize::default(),
+            http: HttpListen::default(),
+            poll_us: DEFAULT_POLL_US,
+            log_level: LogLevel::default(),
+            disks: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is not TOML, has unknown keys, values that make no sense, or two disks of one name
+    /// or on one socket. The error names the file, the line where it is known, and the key.
+    pub fn read(path: &Path) -> Result<Self, ControlError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ControlError::ConfigRead { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads text that came from `path`.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ControlError> {
+        let wrong =
+            |place: String, message: String| ControlError::Config { path: path.to_owned(), place, message };
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let place = error.span().map(|span| place_of(text, span.start));
+            wrong(place.unwrap_or_default(), one_line(error.message()))
+        })?;
+        let mut names = BTreeSet::new();
+        let mut sockets = BTreeSet::new();
+        for disk in &config.disks {
+            let refuse = |message: String| Err(wrong(String::new(), message));
+            if let Err(error) = disk.check() {
+                return refuse(error.to_string());
+            }
+            if !names.insert(&disk.name) {
+                return refuse(format!(
+                    "disk {}: the name is given twice; every disk needs its own",
+                    disk.name
+                ));
+            }
+            if !sockets.insert(&disk.vhost_user) {
+                let socket = disk.vhost_user.display();
+                return refuse(format!(
+                    "disk {}: another disk has the socket {socket}; every disk needs its own",
+                    disk.name
+                ));
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// Reads a polling limit from a flag.
+///
+/// # Errors
+/// [`ControlError::Poll`] where it is no number or beyond [`MAX_POLL_US`].
+pub fn poll_us(text: &str) -> Result<u32, ControlError> {
+    match text.parse() {
+        Ok(microseconds) if microseconds <= MAX_POLL_US => Ok(microseconds),
+        _ => Err(ControlError::Poll { text: text.to_owned() }),
+    }
+}
+
+fn deserialize_poll_us<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    poll_us(&number.to_string()).map_err(de::Error::custom)
+}
+
+/// A `[[disk]]` section: a [`DiskSpec`] in the file's words.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct DiskSection {
+    name: DiskName,
+    size: ByteSize,
+    vhost_user: PathBuf,
+    cap: Option<ByteSize>,
+    #[serde(default)]
+    format: DiskFormat,
+    #[serde(default = "DiskSpec::default_queues")]
+    queues: u16,
+}
+
+fn deserialize_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DiskSpec>, D::Error> {
+    let sections = Vec::<DiskSection>::deserialize(deserializer)?;
+    let spec = |section: DiskSection| DiskSpec {
+        name: section.name,
+        size_bytes: section.size.bytes(),
+        vhost_user: section.vhost_user,
+        cap_bytes: section.cap.map(ByteSize::bytes),
+        format: section.format,
+        queues: section.queues,
+    };
+    Ok(sections.into_iter().map(spec).collect())
+}
+
+/// `, line N` and what stands there, because a value's error does not always name its key.
+fn place_of(text: &str, offset: usize) -> String {
+    let number = text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
+    let line = text.lines().nth(number).unwrap_or_default().trim();
+    let shown: String = line.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect();
+    format!(", line {} (`{shown}`)", number + 1)
+}
+
+fn one_line(message: &str) -> String {
+    message.lines().map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../../packaging/tmem.toml");
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("t.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        assert_eq!(parse(""), Ok(Config::default()));
+        let config = Config::default();
+        assert_eq!(config.http.to_string(), "127.0.0.1:7780");
+        assert_eq!(
+            (config.poll_us, config.log_level, config.pool_size),
+            (1000, LogLevel::Info, PoolSize::Auto)
+        );
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = parse(
+            "pool-size = \"4G\"\nhttp = \"off\"\npoll-us = 0\nlog-level = \"debug\"\n\
+             [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nformat = \"none\"\nqueues = 3\n\
+             [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n",
+        )
+        .expect("config");
+        assert_eq!(config.pool_size, PoolSize::Fixed(ByteSize::from_bytes(4 << 30)));
+        assert_eq!((config.http, config.poll_us, config.log_level), (HttpListen::Off, 0, LogLevel::Debug));
+        let [a, b] = config.disks.as_slice() else { panic!("two disks") };
+        assert_eq!(
+            (a.size_bytes, a.cap_bytes, a.format, a.queues),
+            (2 << 30, Some(512 << 20), DiskFormat::None, 3)
+        );
+        assert_eq!((b.size_bytes, b.cap_bytes, b.format, b.queues), (1 << 20, None, DiskFormat::Swap, 4));
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_their_line() {
+        let error = parse("http = \"off\"\npool-sise = \"4G\"\n").unwrap_err();
+        assert!(
+            error.contains("t.toml, line 2") && error.contains("pool-sise") && error.contains("pool-size"),
+            "{error}"
+        );
+        let error =
+            parse("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nweight = 3\n").unwrap_err();
+        assert!(error.contains("line 5") && error.contains("weight"), "{error}");
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_one_line_that_names_them() {
+        for (text, mentions) in [
+            ("pool-size = \"4X\"", "4X"),
+            ("pool-size = 0", "holds nothing"),
+            ("pool-size = -5", "-5"),
+            ("pool-size = 1.5", "a size such as"),
+            ("http = \"everywhere\"", "everywhere"),
+            ("poll-us = -1", "-1"),
+            ("poll-us = 1000001", "1000001"),
+            ("log-level = \"loud\"", "loud"),
+            ("disk = 3", "disk"),
+            ("[[disk]]\nsize = \"2G\"\nvhost-user = \"/a\"", "name"),
+            ("[[disk]]\nname = \"a b\"\nsize = \"2G\"\nvhost-user = \"/a\"", "`a b`"),
+            ("[[disk]]\nname = \"a\"\nsize = \"1K\"\nvhost-user = \"/a\"", "at least 1M"),
+            ("[[disk]]\nname = \"a\"\nsize = \"-2G\"\nvhost-user = \"/a\"", "-2G"),
+            ("[[disk]]\nname = \"a\"\nsize = -2\nvhost-user = \"/a\"", "negative"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"a.sock\"", "a.sock"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nformat = \"ext4\"", "ext4"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nqueues = 0", "queues"),
+            ("http = ", "line 1"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(
+                error.contains(mentions) && !error.contains('\n') && error.contains("t.toml"),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_disks_share_neither_name_nor_socket() {
+        let disk = |name: &str, socket: &str| {
+            format!("[[disk]]\nname = \"{name}\"\nsize = \"2M\"\nvhost-user = \"{socket}\"\n")
+        };
+        let error = parse(&(disk("a", "/a") + &disk("a", "/b"))).unwrap_err();
+        assert!(error.contains("disk a") && error.contains("twice"), "{error}");
+        let error = parse(&(disk("a", "/a") + &disk("b", "/a"))).unwrap_err();
+        assert!(error.contains("disk b") && error.contains("/a"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::read(Path::new("/nowhere/tmem.toml")).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/tmem.toml"), "{error}");
+    }
+
+    #[test]
+    fn the_sample_file_changes_nothing_as_it_is() {
+        assert_eq!(parse(SAMPLE), Ok(Config::default()));
+    }
+
+    /// The sample shows each key as a comment `#key = value`; prose comments have a space after the `#`.
+    #[test]
+    fn every_key_of_the_sample_is_real_and_shows_its_default() {
+        let shown: String = SAMPLE
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#')
+                    .filter(|rest| !rest.is_empty() && !rest.starts_with(' '))
+                    .unwrap_or(line)
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let table: toml::Table = shown.parse().expect("sample with its comments taken off");
+        let keys: Vec<_> = table.keys().map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            ["disk", "http", "log-level", "poll-us", "pool-size"],
+            "every top-level key is in the sample"
+        );
+        let disk = table["disk"][0].as_table().expect("a disk section");
+        let disk_keys: Vec<_> = disk.keys().map(String::as_str).collect();
+        assert_eq!(disk_keys, ["cap", "format", "name", "queues", "size", "vhost-user"]);
+
+        let config = parse(&shown).expect("the values parse");
+        let [disk] = config.disks.as_slice() else { panic!("one disk") };
+        assert_eq!((disk.format, disk.queues), (DiskFormat::default(), DiskSpec::default_queues()));
+        assert_eq!(Config { disks: Vec::new(), ..config }, Config::default());
+    }
+}

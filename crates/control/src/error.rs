@@ -1,0 +1,116 @@
+//! Everything that can go wrong in this crate, except what the admin API answers ([`crate::AdminError`]).
+
+use std::{io, path::PathBuf};
+
+use crate::AdminError;
+
+/// What failed, on what, and the way out. Every message is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A size that cannot be read or makes no sense.
+    #[error("`{text}` is not a size: {why}")]
+    Size {
+        /// What was written.
+        text: String,
+        /// What is wrong with it, and what to write.
+        why: &'static str,
+    },
+    /// A disk name with characters that are not safe everywhere.
+    #[error("`{text}` is not a disk name: use 1 to 63 of A-Z a-z 0-9 . _ - (and neither `.` nor `..`)")]
+    Name {
+        /// What was written.
+        text: String,
+    },
+    /// An address for the TCP listener that cannot be read.
+    #[error("`{text}` is not an address: write IP:PORT such as 127.0.0.1:7780 or [::1]:7780, or `off`")]
+    Listen {
+        /// What was written.
+        text: String,
+    },
+    /// An unknown log level.
+    #[error("`{text}` is not a log level: write error, warn, info, debug or trace")]
+    LogLevel {
+        /// What was written.
+        text: String,
+    },
+    /// An unknown disk format.
+    #[error("`{text}` is not a disk format: write swap or none")]
+    Format {
+        /// What was written.
+        text: String,
+    },
+    /// A polling limit that makes no sense.
+    #[error("`{text}` is not a polling limit: write microseconds, 0 (never poll) to 1000000")]
+    Poll {
+        /// What was written.
+        text: String,
+    },
+    /// The pool's size does not fit this host.
+    #[error(
+        "pool-size {asked}: this host has {host} of memory; give a smaller size, or `auto` for half of it"
+    )]
+    PoolTooLarge {
+        /// What was asked for.
+        asked: crate::ByteSize,
+        /// MemTotal of the host, readable.
+        host: String,
+    },
+    /// The configuration file cannot be read.
+    #[error("cannot read configuration {path}: {source}; check the path given to --config")]
+    ConfigRead {
+        /// The file.
+        path: PathBuf,
+        /// What the OS said.
+        source: io::Error,
+    },
+    /// The configuration file says something that cannot be.
+    #[error("configuration {path}{place}: {message}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// `, line N`, or nothing where no line is known.
+        place: String,
+        /// What is wrong, naming the key.
+        message: String,
+    },
+    /// The host does not say how much memory it has.
+    #[error("cannot read this host's memory from /proc/meminfo: {0}; give the pool a size with --pool-size")]
+    HostMemory(io::Error),
+    /// The admin socket cannot be made.
+    #[error("cannot make the admin socket {path}: {source}; choose another directory with --runtime-dir")]
+    AdminSocket {
+        /// The socket.
+        path: PathBuf,
+        /// What the OS said.
+        source: io::Error,
+    },
+    /// The TCP listener cannot be made.
+    #[error(
+        "cannot listen on http address {address}: {source}; choose another with --http IP:PORT, or --http off"
+    )]
+    Http {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the OS said.
+        source: io::Error,
+    },
+    /// Nobody answers on the admin socket.
+    #[error("no daemon answers on {path} ({source}): start one with `tmem serve`, or name its --runtime-dir")]
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+        /// What the OS said.
+        source: io::Error,
+    },
+    /// The daemon's end of the conversation broke.
+    #[error("the daemon behind {path} broke off: {why}; see its log")]
+    Conversation {
+        /// The socket.
+        path: PathBuf,
+        /// What happened.
+        why: String,
+    },
+    /// The daemon said no.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}

@@ -1,0 +1,51 @@
+//! Control plane of tmem: the configuration, the documents that describe the daemon's state, the admin API that
+//! serves and changes it, and the client that the command line uses.
+//!
+//! This crate knows the store's counters but no transport. What a disk is made of is behind [`DiskService`], which
+//! the binary implements.
+//!
+//! | module | one job |
+//! |---|---|
+//! | [`ByteSize`] | sizes as people write them |
+//! | [`DiskName`] | names that are safe everywhere a disk's name goes |
+//! | [`Config`] | the TOML file |
+//! | [`DiskService`] | disks, as the admin API sees them |
+//! | [`Status`] | the status document |
+//! | `metrics` | the same numbers for Prometheus |
+//! | `page` | the same numbers for a browser |
+//! | `routes` | which request gets which answer |
+//! | [`Server`] | the two listeners |
+//! | [`AdminClient`] | the other end of the admin socket |
+
+mod byte_size;
+mod client;
+mod config;
+mod disk_name;
+mod disk_service;
+mod error;
+mod host_memory;
+mod listen;
+mod log_level;
+mod metrics;
+mod page;
+mod pool_size;
+mod routes;
+mod server;
+mod status;
+
+pub use byte_size::ByteSize;
+pub use client::AdminClient;
+pub use config::{Config, MAX_POLL_US, poll_us};
+pub use disk_name::DiskName;
+pub use disk_service::{
+    AdminError, DiskFormat, DiskInfo, DiskList, DiskService, DiskSpec, TRANSPORT_VHOST_USER_BLK,
+};
+pub use error::ControlError;
+pub use host_memory::host_memory_bytes;
+pub use listen::HttpListen;
+pub use log_level::LogLevel;
+pub use metrics::encode as encode_metrics;
+pub use pool_size::PoolSize;
+pub use routes::Control;
+pub use server::{ADMIN_SOCKET, Server};
+pub use status::{ClientStatus, DiskStatus, PoolStatus, Status, TierStatus};

@@ -1,0 +1,174 @@
+//! The status document as metrics: OpenMetrics text, which Prometheus reads.
+//!
+//! The counters live in the store, so nothing is registered or counted here: one collector encodes the status of the moment.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use crate::{ClientStatus, Status};
+
+/// What [`encode`] writes, for the Content-Type header.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// One family of a client's numbers: its name without `tmem_client_` (and a counter's without `_total`), what it says, and where it is
+/// found. The encoder ends what it says with a full stop.
+type ClientFamily = (&'static str, &'static str, fn(&ClientStatus) -> Option<u64>);
+
+const CLIENT_GAUGES: [ClientFamily; 11] = [
+    ("weight", "Share of the client under pressure, relative to others", |c| Some(u64::from(c.weight))),
+    ("cap_bytes", "The most of the pool that the client's pages may take; absent without a cap", |c| {
+        c.cap_bytes
+    }),
+    ("used_bytes", "Memory that the client's pages take, index included", |c| Some(c.used_bytes)),
+    ("stored_pages", "Pages of the client in the pool", |c| Some(c.stored_pages)),
+    ("peak_stored_pages", "The highest that stored_pages has been", |c| Some(c.peak_stored_pages)),
+    ("same_filled_pages", "Stored pages that repeat one value", |c| Some(c.same_filled_pages)),
+    ("dedup_pages", "Stored pages that share another page's block", |c| Some(c.dedup_pages)),
+    ("raw_pages", "Stored pages that do not compress", |c| Some(c.raw_pages)),
+    ("logical_bytes", "What the client's pages would take uncompressed", |c| Some(c.logical_bytes)),
+    ("compressed_bytes", "What the contents of the client's pages take compressed", |c| {
+        Some(c.compressed_bytes)
+    }),
+    ("metadata_bytes", "Index and block headers of the client's pages", |c| Some(c.metadata_bytes)),
+];
+
+const CLIENT_COUNTERS: [ClientFamily; 6] = [
+    ("puts", "Pages accepted", |c| Some(c.puts)),
+    ("gets", "Pages asked for, whether or not they were there", |c| Some(c.gets)),
+    ("flushes", "Pages flushed", |c| Some(c.flushes)),
+    ("refused_puts", "Puts refused because pool or client was full", |c| Some(c.refused_puts)),
+    ("evicted_pages", "Ephemeral pages dropped to make room", |c| Some(c.evicted_pages)),
+    ("checksum_errors", "Blocks that did not match their checksum", |c| Some(c.checksum_errors)),
+];
+
+const CLIENT_DISKS: [ClientFamily; 2] = [
+    ("disk_size_bytes", "What the guest sees as the size of the client's disk", |c| {
+        c.disk.as_ref().map(|disk| disk.size_bytes)
+    }),
+    ("disk_connected", "1 while a guest is connected to the client's disk", |c| {
+        c.disk.as_ref().map(|disk| u64::from(disk.connected))
+    }),
+];
+
+/// The whole page for a scraper.
+pub fn encode(status: &Status) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(StatusCollector(status.clone())));
+    let mut page = String::new();
+    // Writing to a String does not fail, and the collector makes no errors of its own.
+    let _infallible = text::encode(&mut page, &registry);
+    page
+}
+
+#[derive(Debug)]
+struct StatusCollector(Status);
+
+impl Collector for StatusCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let status = &self.0;
+        let help = "1, with the daemon's version as a label";
+        encoder
+            .encode_descriptor("tmem_build_info", help, None, MetricType::Gauge)?
+            .encode_family(&[("version", status.version.as_str())])?
+            .encode_gauge(&1u64)?;
+        let pool = &status.pool;
+        for (name, help, value) in [
+            ("tmem_uptime_seconds", "Seconds since the daemon's start", status.uptime_seconds),
+            ("tmem_pool_limit_bytes", "The most memory the pool may hold", pool.limit_bytes),
+            ("tmem_pool_used_bytes", "Memory that clients' pages take, index included", pool.used_bytes),
+            ("tmem_pool_held_bytes", "Memory held from the OS for the pool", pool.held_bytes),
+            ("tmem_pool_stored_pages", "Pages in the pool", pool.stored_pages),
+            ("tmem_pool_logical_bytes", "What the pages would take uncompressed", pool.logical_bytes),
+            ("tmem_pool_compressed_bytes", "What the pages' contents take compressed", pool.compressed_bytes),
+            ("tmem_pool_metadata_bytes", "Index and block headers", pool.metadata_bytes),
+        ] {
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
+        }
+        for families in [&CLIENT_GAUGES[..], &CLIENT_DISKS] {
+            clients(status, &mut encoder, MetricType::Gauge, families, |metric, value| {
+                metric.encode_gauge(&value)
+            })?;
+        }
+        clients(status, &mut encoder, MetricType::Counter, &CLIENT_COUNTERS, |metric, value| {
+            metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        })
+    }
+}
+
+/// Encodes families of which every client has a sample, unless it has no such number.
+fn clients(
+    status: &Status,
+    encoder: &mut DescriptorEncoder<'_>,
+    kind: MetricType,
+    families: &[ClientFamily],
+    encode: impl Fn(&mut MetricEncoder<'_>, u64) -> fmt::Result,
+) -> fmt::Result {
+    for (name, help, value) in families {
+        let name = format!("tmem_client_{name}");
+        let mut family = encoder.encode_descriptor(&name, help, None, kind)?;
+        for client in &status.clients {
+            if let Some(value) = value(client) {
+                let labels = [("client", client.name.as_str())];
+                encode(&mut family.encode_family(&labels)?, value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::tests::sample;
+
+    #[test]
+    fn a_scraper_reads_every_number() {
+        let page = encode(&sample());
+        for line in [
+            "# TYPE tmem_pool_used_bytes gauge",
+            "tmem_pool_used_bytes 303",
+            "tmem_pool_limit_bytes 4294967296",
+            "# TYPE tmem_client_puts counter",
+            "tmem_client_puts_total{client=\"vm1\"} 108",
+            "tmem_client_puts_total{client=\"vm2\"} 208",
+            "tmem_client_checksum_errors_total{client=\"vm1\"} 112",
+            "tmem_client_cap_bytes{client=\"vm1\"} 1073741824",
+            "tmem_client_disk_connected{client=\"vm1\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+        assert!(!page.contains("tmem_client_cap_bytes{client=\"vm2\"}"), "a cap that is not there");
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn names_follow_the_status_document() {
+        let text = encode(&sample());
+        let status = serde_json::to_value(sample()).expect("json");
+        for name in status["pool"].as_object().expect("pool").keys() {
+            assert!(text.contains(&format!("\ntmem_pool_{name} ")), "{name}");
+        }
+        let numbers =
+            status["clients"][0].as_object().expect("client").iter().filter(|(_, value)| value.is_u64());
+        for (name, _) in numbers {
+            let gauge = text.contains(&format!("\ntmem_client_{name}{{client=\"vm1\"}} "));
+            let counter = text.contains(&format!("\ntmem_client_{name}_total{{client=\"vm1\"}} "));
+            assert!(gauge != counter, "{name} is there, once");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_write_metrics_with_its_name() {
+        let mut status = sample();
+        status.clients[0].name = "a\"} 1\nevil\\ 2".to_owned();
+        let text = encode(&status);
+        assert!(!text.lines().any(|line| line.starts_with("evil")));
+        assert!(text.contains(r#"tmem_client_puts_total{client="a\"} 1\nevil\\ 2"} 108"#), "{text}");
+    }
+}

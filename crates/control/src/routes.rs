@@ -1,0 +1,181 @@
+//! Which request gets which answer.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{
+        DefaultBodyLimit, Path, Query, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::{delete, get},
+};
+use serde::{Deserialize, Serialize};
+use tmem_store::Store;
+
+use crate::{AdminError, DiskList, DiskName, DiskService, DiskSpec, Status, metrics, page};
+
+/// The largest request body, in bytes. A disk's specification takes a few hundred.
+const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// What the routes answer from.
+pub struct Control {
+    store: Arc<Store>,
+    disks: Arc<dyn DiskService>,
+    started: Instant,
+    http: Option<SocketAddr>,
+}
+
+impl Control {
+    /// Answers from this store and these disks. `http` is where the read-only listener listens.
+    pub fn new(store: Arc<Store>, disks: Arc<dyn DiskService>, http: Option<SocketAddr>) -> Self {
+        Self { store, disks, started: Instant::now(), http }
+    }
+
+    fn status(&self) -> Status {
+        Status::new(
+            self.started.elapsed(),
+            self.http,
+            self.store.usage(),
+            self.store.clients(),
+            self.disks.list(),
+        )
+    }
+}
+
+/// An error in JSON, with its HTTP status.
+struct Refusal(StatusCode, String);
+
+impl From<AdminError> for Refusal {
+    fn from(error: AdminError) -> Self {
+        let status = match &error {
+            AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
+            AdminError::NotFound(_) => StatusCode::NOT_FOUND,
+            AdminError::Conflict(_) => StatusCode::CONFLICT,
+            AdminError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        json(self.0, &serde_json::json!({ "error": self.1 }))
+    }
+}
+
+/// What both listeners serve: reads.
+pub(crate) fn reads(control: Arc<Control>) -> Router {
+    with_fallbacks(read_routes()).with_state(control)
+}
+
+/// What only the admin socket serves: reads and writes.
+pub(crate) fn admin(control: Arc<Control>) -> Router {
+    let routes = read_routes()
+        .route("/api/v1/disks", get(list_disks).post(add_disk))
+        .route("/api/v1/disks/{name}", delete(remove_disk));
+    with_fallbacks(routes).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(control)
+}
+
+fn read_routes() -> Router<Arc<Control>> {
+    Router::new()
+        .route(
+            "/",
+            get(async |State(control): State<Arc<Control>>| {
+                text("text/html; charset=utf-8", page::render(&control.status()))
+            }),
+        )
+        .route(
+            "/metrics",
+            get(async |State(control): State<Arc<Control>>| {
+                text(metrics::CONTENT_TYPE, metrics::encode(&control.status()))
+            }),
+        )
+        .route(
+            "/api/v1/status",
+            get(async |State(control): State<Arc<Control>>| json(StatusCode::OK, &control.status())),
+        )
+}
+
+fn with_fallbacks(routes: Router<Arc<Control>>) -> Router<Arc<Control>> {
+    routes
+        .fallback(async |uri: Uri| Refusal(StatusCode::NOT_FOUND, format!("nothing is at {}", uri.path())))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            Refusal(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+        })
+}
+
+async fn list_disks(State(control): State<Arc<Control>>) -> Response {
+    json(StatusCode::OK, &DiskList { disks: control.disks.list() })
+}
+
+async fn add_disk(
+    State(control): State<Arc<Control>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let body = body.map_err(|rejection| {
+        Refusal(rejection.status(), format!("request body: {}", rejection.body_text()))
+    })?;
+    let spec: DiskSpec = serde_json::from_slice(&body).map_err(|error| {
+        AdminError::Invalid(format!("request body: {error}; docs/admin-api.md has its fields"))
+    })?;
+    spec.check()?;
+    let info = blocking(move || control.disks.add(&spec)).await?;
+    Ok(json(StatusCode::CREATED, &info))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn remove_disk(
+    State(control): State<Arc<Control>>,
+    Path(name): Path<String>,
+    query: Result<Query<RemoveQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let name: DiskName =
+        name.parse().map_err(|error: crate::ControlError| AdminError::Invalid(error.to_string()))?;
+    let Query(RemoveQuery { force }) = query
+        .map_err(|rejection| Refusal(rejection.status(), format!("query: {}", rejection.body_text())))?;
+    blocking(move || control.disks.remove(&name, force)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Runs what may block on a thread where that holds up nobody. It runs to its end even if the caller hangs up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, AdminError> + Send + 'static,
+) -> Result<T, AdminError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(AdminError::Failed("the daemon failed at this request; its log says where".to_owned())),
+    }
+}
+
+fn text(content_type: &'static str, text: String) -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))], text).into_response()
+}
+
+/// Pretty, because people read it with curl, and small enough that nobody else minds.
+fn json(status: StatusCode, document: &impl Serialize) -> Response {
+    match serde_json::to_vec_pretty(document) {
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            (
+                status,
+                [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+                Body::from(bytes),
+            )
+                .into_response()
+        }
+        Err(error) => {
+            log::error!("cannot write an answer as JSON: {error}");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

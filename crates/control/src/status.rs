@@ -1,0 +1,378 @@
+//! The status document: what `GET /api/v1/status` and `tmem status --json` show.
+//!
+//! The names of these fields are fixed: tools read them. Fields may be added, none renamed.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tmem_store::{ClientKind, ClientUsage, StoreUsage};
+
+use crate::DiskInfo;
+
+/// Weight of a client. Weights are not implemented, all clients count the same, and 100 is what that is called.
+const EQUAL_WEIGHT: u32 = 100;
+
+/// The daemon's state at one moment. Sizes are in bytes, pages are 4 KiB.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Seconds since the daemon's start.
+    pub uptime_seconds: u64,
+    /// Where the read-only HTTP listener listens, as IP:PORT; null where it is off.
+    pub http: Option<SocketAddr>,
+    /// All clients together.
+    pub pool: PoolStatus,
+    /// One for each client, by name.
+    pub clients: Vec<ClientStatus>,
+    /// Where pages go when the arena is full. Empty: there are no tiers yet.
+    pub tiers: Vec<TierStatus>,
+}
+
+/// All clients together.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// The most memory the pool may hold.
+    pub limit_bytes: u64,
+    /// Memory that clients' pages take: the sum over all clients.
+    pub used_bytes: u64,
+    /// Memory held from the OS for it: used plus slack, never above the limit.
+    pub held_bytes: u64,
+    /// Pages in the pool.
+    pub stored_pages: u64,
+    /// What those pages would take uncompressed.
+    pub logical_bytes: u64,
+    /// What their contents take compressed.
+    pub compressed_bytes: u64,
+    /// Index and block headers: the part of `used_bytes` that is neither contents nor rounding.
+    pub metadata_bytes: u64,
+}
+
+/// One client.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// Its name.
+    pub name: String,
+    /// `disk` or `native`.
+    pub kind: String,
+    /// Its share under pressure, relative to others'. Always 100: clients are not weighted yet.
+    pub weight: u32,
+    /// The most of the pool its pages may take; null where only the pool's limit counts.
+    pub cap_bytes: Option<u64>,
+    /// What its pages take.
+    pub used_bytes: u64,
+    /// Its pages in the pool.
+    pub stored_pages: u64,
+    /// The highest that `stored_pages` has been.
+    pub peak_stored_pages: u64,
+    /// Of its pages, those that repeat one value and take no memory of their own.
+    pub same_filled_pages: u64,
+    /// Of its pages, those that share another page's block. Always 0: pages are not deduplicated yet.
+    pub dedup_pages: u64,
+    /// Of its pages, those stored as they are because they do not compress.
+    pub raw_pages: u64,
+    /// What its pages would take uncompressed.
+    pub logical_bytes: u64,
+    /// What their contents take compressed.
+    pub compressed_bytes: u64,
+    /// Index and block headers: the part of `used_bytes` that is neither contents nor rounding.
+    pub metadata_bytes: u64,
+    /// Pages accepted.
+    pub puts: u64,
+    /// Pages asked for, whether or not they were there.
+    pub gets: u64,
+    /// Pages flushed.
+    pub flushes: u64,
+    /// Puts refused because pool or client was full.
+    pub refused_puts: u64,
+    /// Ephemeral pages dropped to make room.
+    pub evicted_pages: u64,
+    /// Blocks that did not match their checksum.
+    pub checksum_errors: u64,
+    /// Its disk; null for clients that are none.
+    pub disk: Option<DiskStatus>,
+}
+
+/// The disk of a client.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// What the guest sees as its size.
+    pub size_bytes: u64,
+    /// How guests reach it.
+    pub transport: String,
+    /// Where guests reach it.
+    pub socket: PathBuf,
+    /// Whether a guest is connected now.
+    pub connected: bool,
+}
+
+/// A tier.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TierStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: String,
+    /// What its pages take there.
+    pub used_bytes: u64,
+    /// Pages in it.
+    pub stored_pages: u64,
+    /// Whether it works.
+    pub state: String,
+}
+
+impl Status {
+    /// Puts the document together.
+    pub fn new(
+        uptime: Duration,
+        http: Option<SocketAddr>,
+        pool: StoreUsage,
+        clients: Vec<ClientUsage>,
+        disks: Vec<DiskInfo>,
+    ) -> Self {
+        let mut disks: BTreeMap<String, DiskInfo> =
+            disks.into_iter().map(|disk| (disk.name.to_string(), disk)).collect();
+        let mut clients: Vec<_> = clients
+            .into_iter()
+            .map(|client| {
+                let disk = if client.kind == ClientKind::Disk { disks.remove(&client.name) } else { None };
+                ClientStatus::new(client, disk)
+            })
+            .collect();
+        clients.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: uptime.as_secs(),
+            http,
+            pool: PoolStatus::from(pool),
+            clients,
+            tiers: Vec::new(),
+        }
+    }
+}
+
+impl From<StoreUsage> for PoolStatus {
+    fn from(usage: StoreUsage) -> Self {
+        Self {
+            limit_bytes: usage.limit_bytes,
+            used_bytes: usage.used_bytes,
+            held_bytes: usage.held_bytes,
+            stored_pages: usage.stored_pages,
+            logical_bytes: usage.logical_bytes,
+            compressed_bytes: usage.compressed_bytes,
+            metadata_bytes: usage.metadata_bytes,
+        }
+    }
+}
+
+impl ClientStatus {
+    fn new(usage: ClientUsage, disk: Option<DiskInfo>) -> Self {
+        let kind = match usage.kind {
+            ClientKind::Disk => "disk",
+            ClientKind::Native => "native",
+        };
+        Self {
+            name: usage.name,
+            kind: kind.to_owned(),
+            weight: EQUAL_WEIGHT,
+            cap_bytes: usage.cap_bytes,
+            used_bytes: usage.used_bytes,
+            stored_pages: usage.stored_pages,
+            peak_stored_pages: usage.peak_stored_pages,
+            same_filled_pages: usage.same_filled_pages,
+            dedup_pages: 0,
+            raw_pages: usage.raw_pages,
+            logical_bytes: usage.logical_bytes,
+            compressed_bytes: usage.compressed_bytes,
+            metadata_bytes: usage.metadata_bytes,
+            puts: usage.puts,
+            gets: usage.gets,
+            flushes: usage.flushes,
+            refused_puts: usage.refused_puts,
+            evicted_pages: usage.evicted_pages,
+            checksum_errors: usage.checksum_errors,
+            disk: disk.map(|disk| DiskStatus {
+                size_bytes: disk.size_bytes,
+                transport: disk.transport,
+                socket: disk.socket,
+                connected: disk.connected,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{DiskFormat, TRANSPORT_VHOST_USER_BLK};
+
+    pub(crate) fn sample() -> Status {
+        let client = |name: &str, first: u64| ClientUsage {
+            name: name.to_owned(),
+            kind: ClientKind::Disk,
+            cap_bytes: (first == 100).then_some(1 << 30),
+            used_bytes: first + 1,
+            stored_pages: first + 2,
+            same_filled_pages: first + 3,
+            raw_pages: first + 4,
+            logical_bytes: first + 5,
+            compressed_bytes: first + 6,
+            peak_stored_pages: first + 7,
+            puts: first + 8,
+            gets: first + 9,
+            flushes: first + 10,
+            refused_puts: first + 11,
+            checksum_errors: first + 12,
+            metadata_bytes: first + 13,
+            evicted_pages: first + 14,
+        };
+        let pool = StoreUsage {
+            limit_bytes: 1 << 32,
+            used_bytes: 303,
+            held_bytes: 304,
+            stored_pages: 305,
+            logical_bytes: 306,
+            compressed_bytes: 307,
+            metadata_bytes: 308,
+        };
+        let disk = DiskInfo {
+            name: "vm1".parse().expect("name"),
+            size_bytes: 1 << 34,
+            cap_bytes: Some(1 << 30),
+            format: DiskFormat::Swap,
+            transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
+            socket: "/run/tmem/vm1.sock".into(),
+            queues: 1,
+            connected: true,
+        };
+        let http = Some(SocketAddr::from(([127, 0, 0, 1], 7780)));
+        Status::new(
+            Duration::from_millis(61_999),
+            http,
+            pool,
+            vec![client("vm2", 200), client("vm1", 100)],
+            vec![disk],
+        )
+    }
+
+    fn names(value: &Value) -> BTreeSet<&str> {
+        value.as_object().expect("an object").keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn the_names_are_fixed() {
+        let json = serde_json::to_value(sample()).expect("json");
+        assert_eq!(
+            names(&json),
+            ["clients", "http", "pid", "pool", "tiers", "uptime_seconds", "version"].into()
+        );
+        assert_eq!(
+            names(&json["pool"]),
+            [
+                "compressed_bytes",
+                "held_bytes",
+                "limit_bytes",
+                "logical_bytes",
+                "metadata_bytes",
+                "stored_pages",
+                "used_bytes"
+            ]
+            .into()
+        );
+        assert_eq!(
+            names(&json["clients"][0]),
+            [
+                "cap_bytes",
+                "checksum_errors",
+                "compressed_bytes",
+                "dedup_pages",
+                "evicted_pages",
+                "metadata_bytes",
+                "disk",
+                "flushes",
+                "gets",
+                "kind",
+                "logical_bytes",
+                "name",
+                "peak_stored_pages",
+                "puts",
+                "raw_pages",
+                "refused_puts",
+                "same_filled_pages",
+                "stored_pages",
+                "used_bytes",
+                "weight",
+            ]
+            .into()
+        );
+        assert_eq!(
+            names(&json["clients"][0]["disk"]),
+            ["connected", "size_bytes", "socket", "transport"].into()
+        );
+        let tier = TierStatus {
+            name: "n".into(),
+            kind: "k".into(),
+            used_bytes: 0,
+            stored_pages: 0,
+            state: "s".into(),
+        };
+        let tier = serde_json::to_value(tier).expect("json");
+        assert_eq!(names(&tier), ["kind", "name", "state", "stored_pages", "used_bytes"].into());
+    }
+
+    #[test]
+    fn each_number_stands_under_its_own_name() {
+        let json = serde_json::to_value(sample()).expect("json");
+        let client = &json["clients"][0];
+        for (name, value) in [
+            ("used_bytes", 101),
+            ("stored_pages", 102),
+            ("same_filled_pages", 103),
+            ("raw_pages", 104),
+            ("logical_bytes", 105),
+            ("compressed_bytes", 106),
+            ("peak_stored_pages", 107),
+            ("puts", 108),
+            ("gets", 109),
+            ("flushes", 110),
+            ("refused_puts", 111),
+            ("checksum_errors", 112),
+            ("metadata_bytes", 113),
+            ("evicted_pages", 114),
+            ("weight", 100),
+            ("dedup_pages", 0),
+            ("cap_bytes", 1 << 30),
+        ] {
+            assert_eq!(client[name], value, "{name}");
+        }
+        assert_eq!((&client["name"], &client["kind"]), (&Value::from("vm1"), &Value::from("disk")));
+        assert_eq!(json["clients"][1]["cap_bytes"], Value::Null);
+        assert_eq!(json["clients"][1]["disk"], Value::Null);
+        for (name, value) in [
+            ("limit_bytes", 1u64 << 32),
+            ("used_bytes", 303),
+            ("held_bytes", 304),
+            ("stored_pages", 305),
+            ("logical_bytes", 306),
+            ("compressed_bytes", 307),
+            ("metadata_bytes", 308),
+        ] {
+            assert_eq!(json["pool"][name], value, "{name}");
+        }
+        assert_eq!(json["uptime_seconds"], 61);
+        assert_eq!(json["tiers"], Value::Array(Vec::new()));
+    }
+
+    #[test]
+    fn it_reads_back() {
+        let text = serde_json::to_string(&sample()).expect("json");
+        assert_eq!(serde_json::from_str::<Status>(&text).expect("status"), sample());
+    }
+}

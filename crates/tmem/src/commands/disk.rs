@@ -1,0 +1,121 @@
+//! `tmem disk`: add, rm, ls.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use tmem_control::{AdminClient, ByteSize, DiskFormat, DiskList, DiskName, DiskSpec, Status};
+
+use super::print;
+use crate::{
+    Outcome,
+    failure::Failure,
+    table::{Align, Table},
+};
+
+/// What can be done with disks.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make a swap disk and serve it
+    Add(Add),
+    /// Stop serving a disk and forget its pages
+    Rm(Remove),
+    /// List the disks
+    Ls(List),
+}
+
+/// `tmem disk add`.
+#[derive(Args)]
+pub(crate) struct Add {
+    /// Name of the disk and of its client: 1 to 63 of A-Z a-z 0-9 . _ -
+    name: DiskName,
+    /// What the guest sees as its size: a multiple of 4K, at least 1M, such as 4G
+    #[arg(long, allow_hyphen_values = true)]
+    size: ByteSize,
+    /// Socket for the virtual machine monitor to connect to; nothing may be there yet
+    #[arg(long, value_name = "SOCKET")]
+    vhost_user: PathBuf,
+    /// The most of the pool that its pages may take [default: the pool's limit]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    cap: Option<ByteSize>,
+    /// swap: born as an empty swap area with the label tmem; none: zeroes
+    #[arg(long, value_name = "swap|none", default_value_t)]
+    format: DiskFormat,
+    /// Virtqueues offered to the guest, with a thread each
+    #[arg(long, value_name = "N", default_value_t = DiskSpec::default_queues())]
+    queues: u16,
+}
+
+/// `tmem disk rm`.
+#[derive(Args)]
+pub(crate) struct Remove {
+    /// Name of the disk
+    name: DiskName,
+    /// Even while a guest is connected: it loses its pages and gets I/O errors
+    #[arg(long)]
+    force: bool,
+}
+
+/// `tmem disk ls`.
+#[derive(Args)]
+pub(crate) struct List {
+    /// The daemon's JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs one of them.
+pub(crate) fn run(command: Command, client: &AdminClient) -> Outcome {
+    match command {
+        Command::Add(add) => run_add(add, client),
+        Command::Rm(remove) => Ok(client.remove_disk(&remove.name, remove.force)?),
+        Command::Ls(list) if list.json => {
+            let list = DiskList { disks: client.disks()? };
+            print(&format!("{}\n", serde_json::to_string_pretty(&list)?))
+        }
+        Command::Ls(_) => print(&table(&client.status()?)),
+    }
+}
+
+fn run_add(add: Add, client: &AdminClient) -> Outcome {
+    // The daemon has another working directory, so the path is made absolute here.
+    let vhost_user = std::path::absolute(&add.vhost_user)
+        .with_context(|| format!("cannot use socket path `{}`", add.vhost_user.display()))?;
+    let spec = DiskSpec {
+        name: add.name,
+        size_bytes: add.size.bytes(),
+        vhost_user,
+        cap_bytes: add.cap.map(ByteSize::bytes),
+        format: add.format,
+        queues: add.queues,
+    };
+    spec.check().map_err(|error| Failure::Usage(error.to_string()))?;
+    client.add_disk(&spec)?;
+    Ok(())
+}
+
+fn table(status: &Status) -> String {
+    use Align::{Left, Right};
+    let mut table = Table::new(&[
+        ("NAME", Left),
+        ("SIZE", Right),
+        ("GUEST", Left),
+        ("STORED", Right),
+        ("USED", Right),
+        ("SOCKET", Left),
+    ]);
+    let mut any = false;
+    for client in &status.clients {
+        let Some(disk) = &client.disk else { continue };
+        any = true;
+        table.row(vec![
+            client.name.clone(),
+            ByteSize::from_bytes(disk.size_bytes).to_string(),
+            if disk.connected { "connected" } else { "none" }.to_owned(),
+            ByteSize::from_bytes(client.logical_bytes).rounded(),
+            ByteSize::from_bytes(client.used_bytes).rounded(),
+            disk.socket.display().to_string(),
+        ]);
+    }
+    if any { table.render() } else { "no disks; `tmem disk add` makes one\n".to_owned() }
+}

@@ -1,0 +1,56 @@
+//! The subcommands, one file each.
+
+mod bench;
+mod disk;
+mod guest_config;
+mod serve;
+mod status;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::Subcommand;
+use tmem_control::AdminClient;
+
+use crate::{Outcome, runtime_dir};
+
+/// A subcommand. A new one is a variant here, an arm below and a file.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon in the foreground
+    Serve(serve::Arguments),
+    /// Add, remove and list swap disks
+    #[command(subcommand)]
+    Disk(disk::Command),
+    /// Show what the pool holds
+    Status(status::Arguments),
+    /// Print what a guest needs to use a disk
+    GuestConfig(guest_config::Arguments),
+    /// Measure a server's speed, tmem's or a peer's
+    #[command(subcommand)]
+    Bench(bench::Command),
+}
+
+impl Command {
+    /// Runs it. Every command but `serve` and `bench` talks to the daemon of the runtime directory.
+    pub(crate) fn run(self, runtime_dir: Option<PathBuf>) -> Outcome {
+        let client = |dir| runtime_dir::resolve(dir).map(|dir| AdminClient::new(&dir));
+        match self {
+            Self::Serve(arguments) => serve::run(arguments, &runtime_dir::resolve(runtime_dir)?),
+            Self::Disk(command) => disk::run(command, &client(runtime_dir)?),
+            Self::Status(arguments) => status::run(&arguments, &client(runtime_dir)?),
+            Self::GuestConfig(arguments) => guest_config::run(&arguments, &client(runtime_dir)?),
+            Self::Bench(command) => bench::run(&command),
+        }
+    }
+}
+
+/// Writes to stdout. A reader that has gone away (`tmem status | head -1`) is no failure.
+fn print(text: &str) -> Outcome {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,124 @@
+//! `tmem serve`: puts the parts together and runs until it is told to end.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tmem_control::{
+    ByteSize, Config, Control, ControlError, DiskService, HttpListen, LogLevel, PoolSize, Server, poll_us,
+};
+use tmem_store::{Store, StoreOptions};
+use tmem_vhost::PollLimit;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::print;
+use crate::{Outcome, disks::Disks, maintenance::Maintenance, notify, runtime_dir::Ownership};
+
+/// What `tmem serve` takes. Flags win over the file.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Configuration file; without it no file is read
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Hard limit of the pool, such as 4G; auto is half of the host's memory [default: auto]
+    #[arg(long, value_name = "SIZE|auto")]
+    pool_size: Option<PoolSize>,
+    /// Where /, /metrics and /api/v1/status are served, reads only [default: 127.0.0.1:7780]
+    #[arg(long, value_name = "ADDR|off")]
+    http: Option<HttpListen>,
+    /// Longest time a queue's thread polls after a request, in microseconds; 0 is never [default: 1000]
+    #[arg(long, value_name = "N", value_parser = poll_us, allow_negative_numbers = true)]
+    poll_us: Option<u32>,
+    /// What goes to stderr: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+}
+
+impl Arguments {
+    fn config(&self) -> Result<Config, ControlError> {
+        let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+        config.pool_size = self.pool_size.unwrap_or(config.pool_size);
+        config.http = self.http.unwrap_or(config.http);
+        config.poll_us = self.poll_us.unwrap_or(config.poll_us);
+        config.log_level = self.log_level.unwrap_or(config.log_level);
+        Ok(config)
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
+    let config = arguments.config()?;
+    let limit_bytes = config.pool_size.limit_bytes()?;
+    start_logging(config.log_level);
+    let ownership = Ownership::take(runtime_dir)?;
+    let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
+    let maintenance =
+        Maintenance::start(Arc::clone(&store)).context("cannot start the maintenance thread")?;
+    let disks = Arc::new(Disks::new(Arc::clone(&store), PollLimit::from_us(config.poll_us)));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control plane")?;
+    let served = runtime.block_on(serve(&config, runtime_dir, store, &disks));
+    // Ends the control plane first: a request in flight finishes, and none comes after it.
+    drop(runtime);
+    disks.stop_all();
+    drop(maintenance);
+    drop(ownership);
+    Ok(served?)
+}
+
+async fn serve(config: &Config, runtime_dir: &Path, store: Arc<Store>, disks: &Arc<Disks>) -> Result<()> {
+    // Caught from here on, so that whoever ends the daemon while it starts does not leave sockets behind.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let server = Server::bind(runtime_dir, config.http)?;
+    for spec in &config.disks {
+        disks.add(spec).context("the configuration's disks")?;
+    }
+    let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
+    let limit_bytes = store.usage().limit_bytes;
+    let control = Arc::new(Control::new(store, service, server.http_address()));
+    announce(&server, limit_bytes, config);
+    server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
+    Ok(())
+}
+
+/// Where the daemon listens, for people and scripts that wait for this line, and for systemd.
+fn announce(server: &Server, limit_bytes: u64, config: &Config) {
+    let limit = ByteSize::from_bytes(limit_bytes).rounded();
+    let limit = match config.pool_size {
+        PoolSize::Auto => format!("{limit} (half of the host's memory)"),
+        PoolSize::Fixed(_) => limit,
+    };
+    let http = server.http_address().map_or("no http".to_owned(), |address| format!("http://{address}/"));
+    let text = format!("admin socket {}, {http}, pool limit {limit}", server.admin_path().display());
+    if let Err(error) = print(&format!("tmem {} is ready: {text}\n", env!("CARGO_PKG_VERSION"))) {
+        log::warn!("cannot write to stdout: {error:?}");
+    }
+    notify::ready(&text);
+}
+
+async fn end_asked_for(terminate: &mut Signal, interrupt: &mut Signal) {
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    log::info!("{name}: stopping");
+    notify::stopping();
+}
+
+/// To stderr, a line each, without a clock: journald has one.
+fn start_logging(level: LogLevel) {
+    env_logger::Builder::new()
+        .filter_level(level.filter())
+        .format(|buffer, record| {
+            use std::io::Write;
+            let level = record.level().as_str().to_ascii_lowercase();
+            writeln!(buffer, "tmem: {level}: {}", record.args())
+        })
+        .init();
+}

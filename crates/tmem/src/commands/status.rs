@@ -1,0 +1,134 @@
+//! `tmem status`.
+
+use std::fmt::Write;
+
+use clap::Args;
+use tmem_control::{AdminClient, ByteSize, Status};
+
+use super::print;
+use crate::{
+    Outcome,
+    table::{Align, Table},
+};
+
+/// `tmem status`.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The daemon's JSON instead of a table; sizes in bytes
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows it.
+pub(crate) fn run(arguments: &Arguments, client: &AdminClient) -> Outcome {
+    if arguments.json { print(&client.status_json()?) } else { print(&table(&client.status()?)) }
+}
+
+fn table(status: &Status) -> String {
+    let pool = &status.pool;
+    let mut text = String::new();
+    // Writing to a `String` cannot fail.
+    let _ = writeln!(
+        text,
+        "tmem {}, pid {}, up {}{}\n",
+        status.version,
+        status.pid,
+        uptime(status.uptime_seconds),
+        status.http.map_or(String::new(), |address| format!(", http://{address}/"))
+    );
+    let _ = writeln!(
+        text,
+        "pool: {} used of {} ({} held from the host), {} pages, {} uncompressed, ratio {}\n",
+        size(pool.used_bytes),
+        size(pool.limit_bytes),
+        size(pool.held_bytes),
+        pool.stored_pages,
+        size(pool.logical_bytes),
+        ratio(pool.logical_bytes, pool.used_bytes)
+    );
+    text.push_str(&clients(status));
+    text
+}
+
+fn clients(status: &Status) -> String {
+    use Align::{Left, Right};
+    if status.clients.is_empty() {
+        return "no clients; `tmem disk add` makes one\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        ("CLIENT", Left),
+        ("KIND", Left),
+        ("GUEST", Left),
+        ("USED", Right),
+        ("CAP", Right),
+        ("PAGES", Right),
+        ("PEAK", Right),
+        ("SAME", Right),
+        ("RAW", Right),
+        ("RATIO", Right),
+        ("PUTS", Right),
+        ("GETS", Right),
+        ("FLUSHES", Right),
+        ("REFUSED", Right),
+        ("DAMAGED", Right),
+    ]);
+    for client in &status.clients {
+        let guest =
+            client.disk.as_ref().map_or("-", |disk| if disk.connected { "connected" } else { "none" });
+        table.row(vec![
+            client.name.clone(),
+            client.kind.clone(),
+            guest.to_owned(),
+            size(client.used_bytes),
+            client.cap_bytes.map_or("-".to_owned(), size),
+            client.stored_pages.to_string(),
+            client.peak_stored_pages.to_string(),
+            client.same_filled_pages.to_string(),
+            client.raw_pages.to_string(),
+            ratio(client.logical_bytes, client.used_bytes),
+            client.puts.to_string(),
+            client.gets.to_string(),
+            client.flushes.to_string(),
+            client.refused_puts.to_string(),
+            client.checksum_errors.to_string(),
+        ]);
+    }
+    table.render()
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize::from_bytes(bytes).rounded()
+}
+
+/// How many bytes of pages a byte of the pool holds.
+fn ratio(logical_bytes: u64, used_bytes: u64) -> String {
+    if used_bytes == 0 { "-".to_owned() } else { format!("{:.2}", logical_bytes as f64 / used_bytes as f64) }
+}
+
+fn uptime(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h{minutes:02}m"),
+        (days, hours, _) => format!("{days}d{hours:02}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uptime_keeps_two_units() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (61, "1m01s"), (3_660, "1h01m"), (90_000, "1d01h")] {
+            assert_eq!(uptime(seconds), text);
+        }
+    }
+
+    #[test]
+    fn an_empty_pool_has_no_ratio() {
+        assert_eq!(ratio(0, 0), "-");
+        assert_eq!(ratio(8192, 4096), "2.00");
+    }
+}

@@ -1,0 +1,53 @@
+//! The `tmem` binary: the command line, and `tmem serve`, which puts the parts together.
+//!
+//! | module | one job |
+//! |---|---|
+//! | `commands` | one file for each subcommand |
+//! | `failure` | exit codes, and errors as one line |
+//! | `runtime_dir` | which directory, and that one daemon owns it |
+//! | `disks` | swap disks with their frontends: what the admin API adds and removes |
+//! | `maintenance` | the background thread |
+//! | `notify` | readiness, told to systemd |
+//! | `guest_config` | what to paste for each virtual machine monitor |
+//! | `table` | columns for people |
+
+mod commands;
+mod disks;
+mod failure;
+mod guest_config;
+mod maintenance;
+mod notify;
+mod runtime_dir;
+mod table;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser};
+
+use crate::{commands::Command, failure::Failure};
+
+/// Transcendent memory: pools idle host memory and lends it, compressed, to guests that run out of theirs.
+#[derive(Parser)]
+#[command(name = "tmem", version, propagate_version = false, disable_help_subcommand = true)]
+struct CommandLine {
+    /// Directory of the daemon's admin socket. Default: /run/tmem for root, else $XDG_RUNTIME_DIR/tmem
+    #[arg(long, global = true, value_name = "DIR")]
+    runtime_dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let result = match CommandLine::try_parse() {
+        Ok(line) => line.command.run(line.runtime_dir),
+        Err(error) => failure::from_clap(error, &CommandLine::command()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// What every command returns.
+type Outcome = Result<(), Failure>;

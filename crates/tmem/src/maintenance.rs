@@ -1,0 +1,64 @@
+//! The background thread: compaction, within a share of one CPU and after everything else that wants to run.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tmem_store::Store;
+
+/// How often the thread looks whether there is something to gain. Looking takes some microseconds.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Work and pause alternate as long as there is: half of a CPU that nobody else wants.
+const WORK: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Lower than any thread that serves a guest: those run at 0.
+const NICENESS: libc::c_int = 19;
+
+/// The running thread. Dropping it ends the thread.
+pub(crate) struct Maintenance {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Maintenance {
+    /// Starts the thread.
+    pub(crate) fn start(store: Arc<Store>) -> io::Result<Self> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
+            // SAFETY: changes the priority of the calling thread only (Linux: 0 means the caller), touches no memory.
+            let _best_effort = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+            let mut wait = LOOK_EVERY;
+            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                let done = store.compact(WORK);
+                wait = if done.emptied_extents > 0 { PAUSE } else { LOOK_EVERY };
+                if done.emptied_extents > 0 {
+                    log::debug!(
+                        "compaction: {} pages moved, {} extents emptied",
+                        done.moved_pages,
+                        done.emptied_extents
+                    );
+                }
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the maintenance thread panicked");
+        }
+    }
+}
