@@ -1,0 +1,65 @@
+"""User-mode Linux guests for the benchmark scripts: a real kernel as a process, on the host's own file system."""
+
+import contextlib
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+MODULES = pathlib.Path("/usr/lib/uml/modules")
+
+INIT = """#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+# The kernel itself has mounted /dev.
+mount -t proc proc /proc && mount -t sysfs sys /sys || echo "GUEST FAILED: mount"
+insmod {module} || echo "GUEST FAILED: insmod"
+mkswap -q /dev/vda && swapon /dev/vda || echo "GUEST FAILED: swapon"
+{commands}
+echo "GUEST DONE"
+echo o > /proc/sysrq-trigger
+sleep 60
+"""
+
+
+def prepare():
+    if not shutil.which("linux.uml"):
+        sys.exit("linux.uml is missing: apt-get install user-mode-linux")
+
+
+@contextlib.contextmanager
+def guest(socket, memory_mib, commands):
+    """A guest that swaps to the disk at `socket` and runs shell commands: yields an iterator over what it prints."""
+    module = next(MODULES.glob("*/kernel/drivers/block/virtio_blk.ko"))
+    with tempfile.TemporaryDirectory(prefix="tmem-guest-") as folder:
+        init = pathlib.Path(folder, "init")
+        init.write_text(INIT.format(module=shlex.quote(str(module)), commands=commands))
+        init.chmod(0o755)
+        process = subprocess.Popen([
+            "linux.uml", f"mem={memory_mib}M", f"uml_dir={folder}", "con=null", "con0=fd:0,fd:1", "quiet", "panic=-1",
+            "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}", f"virtio_uml.device={socket}:2",
+        ], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace",
+            process_group=0)  # fmt: skip
+        try:
+            yield lines(process)
+        finally:
+            # Each process inside the guest is one of the host's, and outlives a kernel that is killed alone.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def lines(process):
+    tail = []
+    for line in process.stdout:
+        line = line.rstrip()
+        tail = [*tail[-20:], line]
+        if line.startswith("GUEST FAILED"):
+            raise RuntimeError("the guest did not come up:\n" + "\n".join(tail))
+        if line == "GUEST DONE":
+            return
+        yield line
+    raise RuntimeError("the guest ended before it was done:\n" + "\n".join(tail))

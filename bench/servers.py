@@ -1,0 +1,141 @@
+"""What the benchmark scripts share: starting tmem and its rival, and ending them again."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CORPUS = ROOT / "target/bench/corpus.pages"
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def add_arguments(parser):
+    parser.add_argument("--tmem", type=pathlib.Path, help="the tmem binary (default: built from this tree, release)")
+    parser.add_argument("--pages", type=pathlib.Path, default=CORPUS, help="file of real pages (default: bench/corpus makes it)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def prepare(options):
+    """Makes sure of the binary, the pages and the rival."""
+    if not shutil.which("qemu-storage-daemon"):
+        sys.exit("qemu-storage-daemon is missing: apt-get install qemu-system-common (QEMU 10 from backports)")
+    if not options.pages.exists():
+        say("making a file of real pages")
+        subprocess.run([ROOT / "bench/corpus", "--out", options.pages], check=True)
+    if options.tmem is None:
+        say("building tmem")
+        subprocess.run(["cargo", "build", "--release", "--package", "tmem"], cwd=ROOT, check=True)
+        options.tmem = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute() / "release/tmem"
+    if not options.tmem.exists():
+        sys.exit(f"{options.tmem}: no such file; --tmem names the binary")
+    busy = busy_share()
+    if busy > 0.1:
+        say(f"WARNING: other programs use {busy:.0%} of the processors, figures will be off")
+
+
+def busy_share(seconds=1):
+    """Share of the processors' time that is not idle, watched for a while."""
+    def times():
+        fields = [int(field) for field in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+
+    (total, idle), _, (total_after, idle_after) = times(), time.sleep(seconds), times()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
+
+
+def wait_for(path, process, name, seconds=20):
+    end = time.monotonic() + seconds
+    while not pathlib.Path(path).exists():
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} ended at once with exit code {process.returncode}")
+        if time.monotonic() > end:
+            raise RuntimeError(f"{name}: {path} did not appear within {seconds} s")
+        time.sleep(0.02)
+
+
+def end(process):
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@dataclasses.dataclass(frozen=True)
+class Rival:
+    """qemu-storage-daemon with a raw file on tmpfs, and an iothread of its own."""
+
+    aio: str = "native"
+    poll_max_ns: int = 32768
+    queues: int = 1
+
+    @property
+    def name(self):
+        return f"aio={self.aio}, poll-max-ns={self.poll_max_ns}, {self.queues} queue{'s' if self.queues > 1 else ''}"
+
+    @contextlib.contextmanager
+    def disk(self, size_bytes):
+        """A running server: yields (socket, process)."""
+        with tempfile.TemporaryDirectory(prefix="tmem-bench-") as folder, tempfile.NamedTemporaryFile(
+            prefix="tmem-bench-", suffix=".raw", dir="/dev/shm"
+        ) as image:
+            # Its memory is there before the clock runs: to find pages for a file on tmpfs is not the server's work.
+            os.posix_fallocate(image.fileno(), 0, size_bytes)
+            socket = f"{folder}/rival.sock"
+            direct = ",cache.direct=on" if self.aio == "native" else ""
+            process = subprocess.Popen([
+                "qemu-storage-daemon",
+                "--blockdev", f"driver=file,filename={image.name},node-name=disk,aio={self.aio}{direct}",
+                "--object", f"iothread,id=io,poll-max-ns={self.poll_max_ns}",
+                "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},"
+                            f"writable=on,logical-block-size=4096,iothread=io,num-queues={self.queues}",
+            ])  # fmt: skip
+            try:
+                wait_for(socket, process, "qemu-storage-daemon")
+                yield socket, process
+            finally:
+                end(process)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tmem:
+    """tmem serve with one disk, everything else at its defaults."""
+
+    binary: pathlib.Path
+    queues: int = 1
+    poll_us: int | None = None
+
+    @property
+    def name(self):
+        poll = "" if self.poll_us is None else f", poll-us={self.poll_us}"
+        return f"{self.queues} queue{'s' if self.queues > 1 else ''}{poll}"
+
+    @contextlib.contextmanager
+    def disk(self, size_bytes, pool="4G"):
+        """A running server with an empty unformatted disk: yields (socket, process)."""
+        with tempfile.TemporaryDirectory(prefix="tmem-bench-") as folder:
+            socket = f"{folder}/disk.sock"
+            command = [self.binary, "--runtime-dir", folder]
+            poll = [] if self.poll_us is None else ["--poll-us", str(self.poll_us)]
+            serve = [*command, "serve", "--pool-size", pool, "--http", "off", "--log-level", "warn", *poll]
+            process = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
+            try:
+                wait_for(f"{folder}/admin.sock", process, "tmem serve")
+                subprocess.run([
+                    *command, "disk", "add", "bench", "--size", str(size_bytes), "--vhost-user", socket,
+                    "--format", "none", "--queues", str(self.queues),
+                ], check=True)  # fmt: skip
+                wait_for(socket, process, "tmem disk add")
+                yield socket, process
+            finally:
+                end(process)
