@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tmem_control::ByteSize;
+
 use super::{PAGE_BYTES, error::BenchError};
 
 /// How the benchmark learns that a request is done.
@@ -26,8 +28,8 @@ pub struct VhostArgs {
     #[arg(long, value_name = "FILE")]
     pub pages: Option<PathBuf>,
     /// How much of the disk to use, from its start
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
-    pub size: u64,
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub size: ByteSize,
     /// Requests in flight, over all queues; one round of phases for each
     #[arg(long, value_name = "N,...", default_value = "1,32", value_delimiter = ',')]
     pub depth: Vec<u16>,
@@ -81,7 +83,7 @@ impl VhostArgs {
 
     /// The blocks of the region to use, of a disk of `capacity_bytes`.
     pub(super) fn region_blocks(&self, capacity_bytes: u64) -> Result<u64, BenchError> {
-        let blocks = self.size / PAGE_BYTES as u64;
+        let blocks = self.size.bytes() / PAGE_BYTES as u64;
         // Every request in flight has a block of its own; twice as many keep the choice random.
         let least = 2 * self.depth.iter().copied().max().map_or(1, u64::from);
         if blocks < least {
@@ -94,26 +96,11 @@ impl VhostArgs {
             return Err(BenchError::DiskTooSmall {
                 socket: self.socket.clone(),
                 capacity_bytes,
-                size_bytes: self.size,
+                size_bytes: self.size.bytes(),
             });
         }
         Ok(blocks)
     }
-}
-
-/// Bytes of a size as people write it: `4096`, `512M`, `4G` (binary units).
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
-        "" | "B" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        unit => return Err(format!("unknown unit {unit}; use K, M, G or T")),
-    };
-    let number: u64 = digits.parse().map_err(|_| "not a size; write it like 512M or 4G".to_string())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_string())
 }
 
 #[cfg(test)]
@@ -135,20 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_binary() {
-        assert_eq!(parse_size("512M"), Ok(512 << 20));
-        assert_eq!(parse_size("4G"), Ok(4 << 30));
-        assert_eq!(parse_size("4096"), Ok(4096));
-        for wrong in ["", "G", "-1G", "1X", "1.5G", "99999999T"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn defaults_are_depth_1_and_32_with_polling() {
         let args = parse("x --socket s").unwrap();
         assert_eq!((args.depth, args.read_percent), (vec![1, 32], vec![100, 0, 50]));
-        assert_eq!((args.completion, args.size), (Completion::Poll, 1 << 30));
+        assert_eq!((args.completion, args.size), (Completion::Poll, ByteSize::from_bytes(1 << 30)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::error::ErrorKind;
+use tmem_bench::vhost::BenchError;
 use tmem_control::ControlError;
 
 use crate::Outcome;
@@ -41,12 +42,15 @@ impl Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        match error.downcast_ref::<ControlError>() {
-            // A value that would be wrong usage as a flag is wrong usage in a file, too.
-            Some(ControlError::Config { .. } | ControlError::PoolTooLarge { .. }) => {
-                Self::Usage(error.to_string())
-            }
-            _ => Self::Failed(error),
+        // A value that would be wrong usage as a flag is wrong usage in a file, too.
+        let in_a_file = matches!(
+            error.downcast_ref(),
+            Some(ControlError::Config { .. } | ControlError::PoolTooLarge { .. })
+        );
+        if in_a_file || matches!(error.downcast_ref(), Some(BenchError::Usage(_))) {
+            Self::Usage(error.to_string())
+        } else {
+            Self::Failed(error)
         }
     }
 }
