@@ -1,0 +1,183 @@
+//! The real daemon, in a runtime directory of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{places, process::Process};
+
+const START: Duration = Duration::from_secs(15);
+const STOP: Duration = Duration::from_secs(15);
+const POLL: Duration = Duration::from_millis(50);
+
+/// What a tmem command did.
+pub struct Answer {
+    /// Its exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+/// A running `tmem serve`. Dropping it kills the daemon and removes its directory.
+pub struct Daemon {
+    binary: PathBuf,
+    process: Process,
+    directory: TempDir,
+}
+
+impl Daemon {
+    /// Starts a daemon whose pool has this size, and waits until it answers.
+    ///
+    /// # Errors
+    /// The binary is missing, or the daemon does not come up.
+    pub fn start(pool_size: &str) -> Result<Self> {
+        let binary = places::tmem_binary()?;
+        let directory = places::scratch()?;
+        let mut command = Command::new(&binary);
+        command.arg("--runtime-dir").arg(directory.path().join("run"));
+        command.args(["serve", "--http", "off", "--pool-size", pool_size]);
+        let process = Process::start("tmem serve", &mut command)?;
+        let daemon = Self { binary, process, directory };
+        daemon.process.wait_for("tmem ", START)?;
+        Ok(daemon)
+    }
+
+    /// A directory that lives as long as the daemon.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Runs a tmem command.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn tmem(&self, arguments: &[&str]) -> Result<Answer> {
+        let output = Command::new(&self.binary)
+            .arg("--runtime-dir")
+            .arg(self.directory.path().join("run"))
+            .args(arguments)
+            .output()
+            .with_context(|| format!("cannot run {}", self.binary.display()))?;
+        Ok(Answer {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs a tmem command that has to succeed, and returns what it printed.
+    ///
+    /// # Errors
+    /// It did not exit with 0.
+    pub fn tmem_ok(&self, arguments: &[&str]) -> Result<String> {
+        let answer = self.tmem(arguments)?;
+        if answer.code != Some(0) {
+            bail!("tmem {} exited with {:?}: {}", arguments.join(" "), answer.code, answer.stderr);
+        }
+        Ok(answer.stdout)
+    }
+
+    /// Makes a disk on a vhost-user socket; `more` are further flags.
+    ///
+    /// # Errors
+    /// The daemon refused.
+    pub fn add_disk(&self, name: &str, size: &str, more: &[&str]) -> Result<()> {
+        let socket = self.directory.path().join(format!("{name}.sock"));
+        let socket = socket.to_str().context("the socket's path is not UTF-8")?;
+        let arguments = [&["disk", "add", name, "--size", size, "--vhost-user", socket], more].concat();
+        self.tmem_ok(&arguments).map(drop)
+    }
+
+    /// What a guest with so much memory needs on its command line to have this disk.
+    ///
+    /// # Errors
+    /// The daemon has no such disk.
+    pub fn guest_arguments(&self, disk: &str, vmm: &str, memory_mib: u64) -> Result<Vec<String>> {
+        let memory = format!("{memory_mib}M");
+        let text = self.tmem_ok(&["guest-config", disk, "--vmm", vmm, "--memory", &memory, "--args-only"])?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The status document.
+    ///
+    /// # Errors
+    /// The daemon does not answer with JSON.
+    pub fn status(&self) -> Result<Value> {
+        serde_json::from_str(&self.tmem_ok(&["status", "--json"])?).context("status is no JSON")
+    }
+
+    /// A number of the pool, by its name in the status.
+    ///
+    /// # Errors
+    /// There is no such number.
+    pub fn pool(&self, field: &str) -> Result<u64> {
+        self.status()?["pool"][field].as_u64().with_context(|| format!("status has no pool.{field}"))
+    }
+
+    /// A number of a client, by its name in the status.
+    ///
+    /// # Errors
+    /// There is no such client or number.
+    pub fn client(&self, name: &str, field: &str) -> Result<u64> {
+        let client = self.client_entry(name)?;
+        client[field].as_u64().with_context(|| format!("status has no {field} of client {name}"))
+    }
+
+    /// Whether a guest is connected to a disk.
+    ///
+    /// # Errors
+    /// There is no such disk.
+    pub fn is_connected(&self, disk: &str) -> Result<bool> {
+        let client = self.client_entry(disk)?;
+        client["disk"]["connected"].as_bool().with_context(|| format!("{disk} is no disk: {client}"))
+    }
+
+    fn client_entry(&self, name: &str) -> Result<Value> {
+        let status = self.status()?;
+        let clients = status["clients"].as_array().context("status has no clients")?;
+        let found = clients.iter().find(|client| client["name"] == name);
+        found.cloned().with_context(|| format!("status has no client {name}"))
+    }
+
+    /// Waits until something is true.
+    ///
+    /// # Errors
+    /// It could not be asked, or the time is up; `what` says what did not come true.
+    pub fn wait_until(
+        &self,
+        what: &str,
+        timeout: Duration,
+        mut condition: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        while !condition(self)? {
+            if Instant::now() > deadline {
+                bail!("not within {timeout:?}: {what}; status: {:#}", self.status()?);
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Stops the daemon as a service manager does, and returns what it logged.
+    ///
+    /// # Errors
+    /// It does not end in time, or not with exit code 0.
+    pub fn stop(mut self) -> Result<Vec<String>> {
+        self.process.terminate();
+        let status = self.process.wait(STOP)?;
+        if !status.success() {
+            bail!("tmem serve ended with {status}:\n{}", self.process.lines().join("\n"));
+        }
+        Ok(self.process.lines())
+    }
+}

@@ -1,0 +1,31 @@
+//! The harness of the end-to-end tests: real daemons, real guests, real programs in them.
+//!
+//! | file | job |
+//! |---|---|
+//! | `places` | where the binary, the guests' kernel and the programs are |
+//! | `process` | a child whose output is watched, and that never outlives its test |
+//! | `daemon` | `tmem serve` in a directory of its own, and the commands that talk to it |
+//! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped |
+//! | `uml` | boots User-Mode Linux on the host's file system |
+//! | `qemu`, `initramfs` | boots a 6.12 kernel in QEMU, on an archive made here |
+//!
+//! The tests are in `tests/`. They take the `tmem` binary that lies beside them in the target folder, or the one
+//! that `TMEM_BINARY` names: cargo does not build it for them, `scripts/test` does. It also installs the packages
+//! they need and fetches the kernel. Where something is missing a test fails and says so.
+
+mod checker;
+mod daemon;
+mod initramfs;
+mod places;
+mod process;
+mod qemu;
+mod uml;
+
+pub use checker::build_checker;
+pub use daemon::{Answer, Daemon};
+pub use process::Process;
+pub use qemu::QemuGuest;
+pub use uml::UmlGuest;
+
+/// Memory of a guest in these tests, in MiB: little, so that swapping starts early.
+pub const GUEST_MEMORY_MIB: u64 = 192;
