@@ -42,10 +42,10 @@ pub enum IoError {
     /// Offset or length is not a multiple of 4096 bytes.
     #[error("offset or length is not a multiple of 4096 bytes")]
     Unaligned,
-    /// A page of the request was refused; the pages before it are written.
+    /// A page of the request was refused; the others may be written.
     #[error("the pool is full, or the disk's cap is reached")]
     Refused,
-    /// A block's last write was refused, so there is nothing to read.
+    /// The block held something, and its last write was refused: the old contents are gone and the new ones never came.
     #[error("the block's last write was refused")]
     Lost,
     /// A stored page failed its check.
@@ -72,6 +72,7 @@ impl From<GetError> for IoError {
             GetError::Refused => IoError::Lost,
             GetError::Damaged => IoError::Damaged,
             GetError::NoSuchPage => IoError::OutOfRange,
+            GetError::Destroyed => IoError::Removed,
         }
     }
 }

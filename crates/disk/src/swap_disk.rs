@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tmem_store::{
-    ClientKind, ClientOptions, Got, Keys, ObjectId, PAGE_BYTES, PageIndex, PageTarget, Persistence, Pool,
-    Store,
+    Client, ClientKind, ClientOptions, Got, Keys, ObjectId, PAGE_BYTES, PageIndex, PageTarget, Persistence,
+    Pool, Store,
 };
 
 use crate::{
@@ -54,6 +54,7 @@ pub struct DiskOptions {
 #[derive(Debug)]
 pub struct SwapDisk {
     store: Arc<Store>,
+    client: Arc<Client>,
     pool: Arc<Pool>,
     options: DiskOptions,
 }
@@ -74,12 +75,12 @@ impl SwapDisk {
         let pool = match client.create_pool(Persistence::Persistent, keys) {
             Ok(pool) => pool,
             Err(source) => {
-                let _never_missing = store.remove_client(&name);
+                let _never_missing = store.remove_client(&client);
                 return Err(DiskError::Store { name, source });
             }
         };
         // From here on dropping the disk removes the client.
-        let disk = SwapDisk { store: store.clone(), pool, options };
+        let disk = SwapDisk { store: store.clone(), client, pool, options };
         if disk.options.format == Format::Swap {
             disk.write_swap_header().map_err(|source| DiskError::Format { name, source })?;
         }
@@ -128,7 +129,7 @@ impl SwapDisk {
     }
 
     /// Stores the segments, in order, on the disk. Errors: a page of the request was refused. Every page of it was tried, so each
-    /// either holds what was written or is lost; none holds what was there before.
+    /// holds what was written or not what was there before: a page that held something is lost, one that held nothing still does.
     pub fn write(&self, offset_bytes: u64, segments: &[Segment<'_>]) -> Result<(), IoError> {
         let len_bytes = segments.iter().map(|segment| segment.len() as u64).sum();
         let mut pieces = Pieces::new(segments);
@@ -183,6 +184,6 @@ impl SwapDisk {
 
 impl Drop for SwapDisk {
     fn drop(&mut self) {
-        let _never_missing = self.store.remove_client(&self.options.name);
+        let _never_missing = self.store.remove_client(&self.client);
     }
 }

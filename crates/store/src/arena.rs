@@ -34,7 +34,7 @@ pub(crate) struct Arena {
     persistent: Head,
     ephemeral: Head,
     survivors: Head,
-    /// Sealed ephemeral extents, oldest first. It may name extents that were given back since.
+    /// Sealed ephemeral extents, oldest first. It may name extents that were given back since, and some twice.
     ephemeral_order: Mutex<VecDeque<ExtentId>>,
     /// Where the next search for the emptiest extent starts.
     search_from: AtomicU32,
@@ -48,8 +48,33 @@ pub(crate) struct Emptied {
     sealed: bool,
 }
 
-/// Extents looked at in one search for the emptiest: 1 GiB of arena, some microseconds.
-const SEARCH_EXTENTS: u32 = 8192;
+/// Extents among which the emptiest is chosen: 1 GiB of arena, some microseconds.
+const WINDOW_EXTENTS: u32 = 8192;
+
+/// From this many names on, and each time it has doubled, the order of ephemeral extents is rid of those given back.
+const LONG_ORDER: usize = 1024;
+
+/// What there has to be room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// So many bytes outside the arena: a page of an index.
+    Bytes(u64),
+    /// A block with such a payload.
+    Block {
+        payload_bytes: u16,
+        /// Persistent or ephemeral.
+        usage: ExtentUse,
+    },
+}
+
+/// How far to look for an extent to empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// While a put waits: through 16 GiB of arena at most, well under a disk write's time.
+    Brief,
+    /// Through all of it.
+    Whole,
+}
 
 impl Arena {
     /// An arena that can grow as far as offsets reach and the budget allows. Costs address space only, until used.
@@ -98,7 +123,23 @@ impl Arena {
         Some(open.append(bytes))
     }
 
-    /// Says that a reserved block is filled, and published or freed.
+    /// Reserves room for a persistent block in what compaction left free in its own open extent, as long as compaction can have
+    /// another for what it is moving.
+    pub(crate) fn reserve_among_survivors(&self, payload_bytes: u16) -> Option<ArenaOffset> {
+        let bytes = block::block_bytes(payload_bytes);
+        let mut open = self.survivors.lock();
+        let open =
+            open.as_mut().filter(|open| open.has_room(bytes) && self.extents.has_room(Claim::Compaction))?;
+        self.extents.state(open.extent).reserve(bytes);
+        Some(open.append(bytes))
+    }
+
+    /// Keeps the extent of a block that an index entry refers to, whose lock the caller holds. Undone by [`Arena::commit`].
+    pub(crate) fn pin_block(&self, block: ArenaOffset) {
+        self.extents.state(extent_of(block)).pin();
+    }
+
+    /// Says that a reserved block is filled, and published or freed; or that a pinned one was read.
     pub(crate) fn commit(&self, block: ArenaOffset) {
         let extent = extent_of(block);
         let seen = self.extents.state(extent).unpin();
@@ -185,34 +226,50 @@ impl Arena {
             if self.extents.usage(extent) != Some(ExtentUse::Ephemeral) {
                 continue; // given back since
             }
-            if let Some(walk) = self.pin(extent) {
+            if let Some(walk) = self.pin(extent, |usage| usage == ExtentUse::Ephemeral) {
                 return Some(walk);
             }
-            self.order().push_back(extent); // a put is just writing to it
+            self.order().push_back(extent); // a put is just writing to it, or a get reading
         }
         None
     }
 
-    /// Pins the extent with the fewest live bytes among those that hold persistent blocks and have at most `live_bytes`. `None`:
-    /// there is none near where the search stands.
-    pub(crate) fn pin_emptiest(&self, live_bytes: u32) -> Option<Walk<'_>> {
-        let end = self.extents.untouched_from();
-        let looked_at = end.min(SEARCH_EXTENTS);
-        let from = self.search_from.fetch_add(looked_at, Ordering::Relaxed) % end.max(1);
-        let candidates = (0..looked_at).map(|i| ExtentId((from + i) % end)).filter_map(|extent| {
-            let seen = self.extents.state(extent).see();
-            let walkable = seen.sealed && !seen.damaged && seen.pins == 0 && seen.live_bytes > 0;
-            let usage = self.extents.usage(extent)?;
-            (walkable && seen.live_bytes <= live_bytes && usage != ExtentUse::Ephemeral)
-                .then_some((seen.live_bytes, extent))
-        });
-        let (_, emptiest) = candidates.min()?;
-        self.pin(emptiest)
+    /// An ephemeral extent was not emptied: it can be tried again.
+    pub(crate) fn put_back_in_order(&self, extent: ExtentId) {
+        self.order().push_back(extent);
     }
 
-    fn pin(&self, extent: ExtentId) -> Option<Walk<'_>> {
+    /// Pins an extent with few live bytes, `live_bytes` at most, among those that hold persistent blocks: the emptiest of the first
+    /// window that has one. `None`: there is none as far as the search goes.
+    pub(crate) fn pin_emptiest(&self, live_bytes: u32, search: Search) -> Option<Walk<'_>> {
+        let end = self.extents.untouched_from();
+        let windows = end.div_ceil(WINDOW_EXTENTS);
+        let windows = if search == Search::Brief { windows.min(16) } else { windows };
+        let is_persistent = |usage| usage != ExtentUse::Ephemeral;
+        (0..windows).find_map(|_| {
+            let looked_at = end.min(WINDOW_EXTENTS);
+            let from = self.search_from.fetch_add(looked_at, Ordering::Relaxed) % end;
+            let candidates = (0..looked_at).map(|i| ExtentId((from + i) % end)).filter_map(|extent| {
+                let seen = self.extents.state(extent).see();
+                let walkable = seen.sealed && !seen.damaged && seen.pins == 0 && seen.live_bytes > 0;
+                (walkable
+                    && seen.live_bytes <= live_bytes
+                    && self.extents.usage(extent).is_some_and(is_persistent))
+                .then_some((seen.live_bytes, extent))
+            });
+            let (_, emptiest) = candidates.min()?;
+            self.pin(emptiest, is_persistent)
+        })
+    }
+
+    /// Pins an extent for a walk, if it is for that use. While it is pinned the use stays; before, it may change at any time.
+    fn pin(&self, extent: ExtentId, wanted: impl Fn(ExtentUse) -> bool) -> Option<Walk<'_>> {
         let state = self.extents.state(extent);
-        state.pin_for_walk().then(|| Walk::new(self, state, extent))
+        if !state.pin_for_walk() {
+            return None;
+        }
+        let walk = Walk::new(self, state, extent);
+        self.extents.usage(extent).is_some_and(wanted).then_some(walk)
     }
 
     /// Ends a walk.
@@ -220,11 +277,21 @@ impl Arena {
         self.commit(ArenaOffset(extent.offset() as u64));
     }
 
-    /// Whether there is room for a persistent block: another extent is to be had, or survivors left some.
-    pub(crate) fn has_room(&self, payload_bytes: u16) -> bool {
-        let bytes = block::block_bytes(payload_bytes);
-        self.extents.has_room(Claim::Growth)
-            || self.survivors.lock().as_ref().is_some_and(|open| open.has_room(bytes))
+    /// Whether there is room, at this moment.
+    pub(crate) fn has_room(&self, need: Need) -> bool {
+        match need {
+            Need::Bytes(bytes) => self.extents.has_room_for_bytes(bytes),
+            Need::Block { payload_bytes, usage } => {
+                let bytes = block::block_bytes(payload_bytes);
+                let has_room =
+                    |usage| self.head(usage).lock().as_ref().is_some_and(|open| open.has_room(bytes));
+                self.extents.has_room(Claim::Growth)
+                    || has_room(usage)
+                    || usage == ExtentUse::Persistent
+                        && self.extents.has_room(Claim::Compaction)
+                        && has_room(ExtentUse::Survivors)
+            }
+        }
     }
 
     /// Bytes that live blocks take, and bytes of all extents held.
@@ -237,8 +304,11 @@ impl Arena {
     }
 
     /// Seals the open extents of persistent blocks that have no room for such a block, so that they can be compacted, too.
-    pub(crate) fn seal_full(&self, payload_bytes: u16) {
-        let bytes = block::block_bytes(payload_bytes);
+    pub(crate) fn seal_full(&self, need: Need) {
+        let bytes = match need {
+            Need::Block { payload_bytes, .. } => block::block_bytes(payload_bytes),
+            Need::Bytes(_) => return,
+        };
         for usage in [ExtentUse::Persistent, ExtentUse::Survivors] {
             let full = self.head(usage).lock().take_if(|open| !open.has_room(bytes));
             self.seal(usage, full);
@@ -255,7 +325,11 @@ impl Arena {
             });
         }
         if usage == ExtentUse::Ephemeral {
-            self.order().push_back(extent);
+            let mut order = self.order();
+            if order.len() >= LONG_ORDER && order.len().is_power_of_two() {
+                order.retain(|extent| self.extents.usage(*extent) == Some(ExtentUse::Ephemeral));
+            }
+            order.push_back(extent);
         }
         if self.extents.state(extent).seal().is_unused() {
             self.give_back(extent);
@@ -263,9 +337,6 @@ impl Arena {
     }
 
     fn give_back(&self, extent: ExtentId) {
-        if self.extents.usage(extent) == Some(ExtentUse::Ephemeral) {
-            self.order().retain(|other| *other != extent);
-        }
         self.extents.give_back(&self.memory, extent);
     }
 

@@ -20,12 +20,20 @@ pub(crate) enum Claim {
 pub(crate) struct Budget {
     limit_bytes: AtomicU64,
     held_bytes: AtomicU64,
+    /// How far compaction may go: the limit, or after the limit was lowered below what is held, that and the working room, falling
+    /// with what is held.
+    compaction_limit_bytes: AtomicU64,
     working_room_bytes: u64,
 }
 
 impl Budget {
     pub(crate) fn new(limit_bytes: u64, working_room_bytes: u64) -> Self {
-        Self { limit_bytes: AtomicU64::new(limit_bytes), held_bytes: AtomicU64::new(0), working_room_bytes }
+        Self {
+            limit_bytes: AtomicU64::new(limit_bytes),
+            held_bytes: AtomicU64::new(0),
+            compaction_limit_bytes: AtomicU64::new(limit_bytes),
+            working_room_bytes,
+        }
     }
 
     pub(crate) fn limit_bytes(&self) -> u64 {
@@ -38,6 +46,13 @@ impl Budget {
 
     pub(crate) fn set_limit_bytes(&self, limit_bytes: u64) {
         self.limit_bytes.store(limit_bytes, Ordering::Relaxed);
+        let reach = limit_bytes.max(self.held_bytes() + self.working_room_bytes);
+        self.compaction_limit_bytes.store(reach, Ordering::Relaxed);
+    }
+
+    /// Whether more is held than the limit allows, because it was lowered.
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.held_bytes() > self.limit_bytes()
     }
 
     /// Takes `bytes` if they fit under the limit; says whether it did.
@@ -64,16 +79,23 @@ impl Budget {
     }
 
     fn fits(&self, held: u64, bytes: u64, claim: Claim) -> bool {
-        let kept_back = if claim == Claim::Growth { self.working_room_bytes } else { 0 };
+        let (kept_back, limit) = match claim {
+            Claim::Growth => (self.working_room_bytes, self.limit_bytes()),
+            Claim::Compaction => (0, self.compaction_limit_bytes.load(Ordering::Relaxed)),
+        };
         held.checked_add(bytes)
             .and_then(|wanted| wanted.checked_add(kept_back))
-            .is_some_and(|wanted| wanted <= self.limit_bytes())
+            .is_some_and(|wanted| wanted <= limit)
     }
 
     /// Gives back what [`Budget::try_reserve`] took.
     pub(crate) fn release(&self, bytes: u64) {
         let before = self.held_bytes.fetch_sub(bytes, Ordering::AcqRel);
         debug_assert!(before >= bytes, "released {bytes} of {before} bytes held");
+        if self.compaction_limit_bytes.load(Ordering::Relaxed) > self.limit_bytes() {
+            let reach = self.limit_bytes().max(before - bytes + self.working_room_bytes);
+            self.compaction_limit_bytes.fetch_min(reach, Ordering::Relaxed);
+        }
     }
 }
 
@@ -113,6 +135,22 @@ mod tests {
         assert!(!budget.try_reserve(1, Claim::Compaction));
         budget.release(40);
         assert!(budget.try_reserve(10, Claim::Growth));
+    }
+
+    #[test]
+    fn compaction_can_work_its_way_down_to_a_lower_limit() {
+        let budget = Budget::new(100, 10);
+        assert!(budget.try_reserve(90, Claim::Growth));
+        budget.set_limit_bytes(40);
+        let mut held = 90;
+        while held > 30 {
+            assert!(budget.try_reserve(10, Claim::Compaction), "stuck at {held}");
+            assert!(!budget.try_reserve(1, Claim::Compaction), "more than the working room at {held}");
+            budget.release(20);
+            held -= 10;
+        }
+        assert!(budget.try_reserve(10, Claim::Compaction));
+        assert!(!budget.try_reserve(1, Claim::Compaction));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A client: whoever lends pages, with a name, a cap and pools.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
     account::Account,
@@ -36,12 +36,13 @@ pub struct ClientOptions {
 pub struct Client {
     account: Arc<Account>,
     engine: Arc<Engine>,
-    pools: Mutex<Vec<Arc<Pool>>>,
+    /// `None` once the client was removed.
+    pools: Mutex<Option<Vec<Arc<Pool>>>>,
 }
 
 impl Client {
     pub(crate) fn new(options: ClientOptions, engine: Arc<Engine>) -> Self {
-        Self { account: Arc::new(Account::new(options)), engine, pools: Mutex::default() }
+        Self { account: Arc::new(Account::new(options)), engine, pools: Mutex::new(Some(Vec::new())) }
     }
 
     /// Its name.
@@ -49,36 +50,45 @@ impl Client {
         &self.account.options.name
     }
 
-    /// Makes an empty pool.
+    /// Makes an empty pool. Errors: the client was removed, or the pool cannot be made.
     pub fn create_pool(&self, persistence: Persistence, keys: Keys) -> Result<Arc<Pool>, StoreError> {
+        let mut pools = self.lock();
+        let pools =
+            pools.as_mut().ok_or_else(|| StoreError::NoSuchClient { name: self.name().to_owned() })?;
         let pool = self
             .engine
             .add_pool(|id| Pool::new(id, persistence, keys, self.account.clone(), self.engine.clone()))?;
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
+        pools.push(pool.clone());
         Ok(pool)
     }
 
-    /// Forgets all pages of a pool; puts into it are refused from now on. A pool of another client is left alone.
+    /// Forgets all pages of a pool and what it did; puts into it are refused from now on. A pool of another client is left alone.
     pub fn destroy_pool(&self, pool: &Arc<Pool>) {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = pools.len();
-        pools.retain(|own| !Arc::ptr_eq(own, pool));
-        let was_own = pools.len() < before;
+        let mut pools = self.lock();
+        let own = pools.as_mut().and_then(|pools| {
+            let at = pools.iter().position(|own| Arc::ptr_eq(own, pool))?;
+            Some(pools.remove(at))
+        });
         drop(pools);
-        if was_own {
-            pool.destroy();
+        if let Some(own) = own {
+            own.destroy();
         }
     }
 
-    pub(crate) fn destroy_all(&self) {
-        let pools = std::mem::take(&mut *self.pools.lock().unwrap_or_else(PoisonError::into_inner));
-        pools.iter().for_each(|pool| pool.destroy());
+    /// Destroys all pools and makes no more.
+    pub(crate) fn remove(&self) {
+        let pools = self.lock().take();
+        pools.iter().flatten().for_each(|pool| pool.destroy());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Arc<Pool>>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it holds and has done, at this moment.
     pub fn usage(&self) -> ClientUsage {
         let mut sum = Counters::default();
-        for pool in self.pools.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for pool in self.lock().iter().flatten() {
             sum += pool.counters();
         }
         ClientUsage::new(&self.account, &sum)

@@ -1,11 +1,12 @@
 //! Making room: dropping ephemeral extents, and moving live blocks out of extents that are mostly dead.
 
 use std::{
-    sync::PoisonError,
+    sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use crate::{
+    arena::{Need, Search},
     engine::{Engine, Owner},
     entry::BlockRef,
     extents::{EXTENT_BYTES, ExtentUse},
@@ -35,51 +36,80 @@ pub struct Compaction {
     pub moved_pages: u64,
 }
 
+/// How emptying an extent went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Emptying {
+    Done,
+    /// A block of it is damaged. It is not tried again.
+    Damaged,
+    /// Some of its blocks had to stay for now.
+    Partly,
+    /// There is no room to move blocks to.
+    NoRoom,
+}
+
 impl Engine {
-    /// Makes room for a block. False: there is nothing to be had.
-    pub(crate) fn make_room(&self, payload_bytes: u16) -> bool {
-        self.evict_oldest_ephemeral() || self.compact_until_room(payload_bytes)
+    /// Makes room. False: there is nothing to be had.
+    pub(crate) fn make_room(&self, need: Need) -> bool {
+        while !self.arena.has_room(need) {
+            if !self.evict_oldest_ephemeral() {
+                return self.compact_until_room(need);
+            }
+        }
+        true
     }
 
-    /// Drops every block of the oldest ephemeral extent.
+    /// Drops the blocks of the oldest ephemeral extent. False: there is none, or none of its blocks could be dropped.
     fn evict_oldest_ephemeral(&self) -> bool {
         let Some(mut walk) = self.arena.pin_oldest_ephemeral() else { return false };
+        let (mut dropped, mut whole) = (false, true);
         loop {
             match walk.next() {
                 Ok(Some(met)) => match self.owner(met.header.pool) {
-                    Owner::Pool(pool) => pool.evict(met.header.slot, met.place),
+                    Owner::Pool(pool) => dropped |= pool.evict(met.header.slot, met.place),
                     Owner::Nobody => {}
-                    Owner::Changing => return true,
+                    Owner::Changing => whole = false,
                 },
-                Ok(None) => {
+                Ok(None) if whole => {
                     walk.forget_lost_blocks();
                     return true;
                 }
-                Err(_) => return true,
+                Ok(None) => {
+                    self.arena.put_back_in_order(walk.extent());
+                    return dropped;
+                }
+                // The rest of it goes when its pages are forgotten.
+                Err(_) => return dropped,
             }
         }
     }
 
-    fn compact_until_room(&self, payload_bytes: u16) -> bool {
-        let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+    fn compact_until_room(&self, need: Need) -> bool {
+        self.compaction_wanted.fetch_add(1, Ordering::Relaxed);
+        let one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.compaction_wanted.fetch_sub(1, Ordering::Relaxed);
         let mut done = Compaction::default();
         for _ in 0..MOST_EXTENTS_AT_ONCE {
-            self.arena.seal_full(payload_bytes);
-            if self.arena.has_room(payload_bytes) {
+            self.arena.seal_full(need);
+            if self.arena.has_room(need) {
                 return true;
             }
-            let Some(walk) = self.arena.pin_emptiest(LIVE_BYTES_WHEN_FULL) else { return false };
-            if !self.empty(walk, &mut done) {
+            let Some(walk) = self.arena.pin_emptiest(LIVE_BYTES_WHEN_FULL, Search::Brief) else {
+                return false;
+            };
+            if self.empty(walk, &mut done) == Emptying::NoRoom {
                 return false;
             }
         }
-        self.arena.has_room(payload_bytes)
+        drop(one_at_a_time);
+        self.arena.has_room(need)
     }
 
     /// Empties extents for as long as it pays, and at most about `time`.
     pub(crate) fn compact_in_background(&self, time: Duration) -> Compaction {
         let start = Instant::now();
         let mut done = Compaction::default();
+        while self.budget.is_exceeded() && self.evict_oldest_ephemeral() {}
         loop {
             let (live, held) = self.arena.live_and_held_bytes();
             if (held - live.min(held)) * TOLERATED_DEAD_FRACTION <= held {
@@ -87,34 +117,41 @@ impl Engine {
             }
             // Looking at all extents takes a while; so empty several before looking again.
             for _ in 0..MOST_EXTENTS_AT_ONCE {
-                let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
-                if start.elapsed() >= time {
+                // A put that needs room does not wait for more than one extent.
+                if start.elapsed() >= time || self.compaction_wanted.load(Ordering::Relaxed) > 0 {
                     return done;
                 }
-                let Some(walk) = self.arena.pin_emptiest(LIVE_BYTES_IN_BACKGROUND) else { return done };
-                if !self.empty(walk, &mut done) {
+                let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(walk) = self.arena.pin_emptiest(LIVE_BYTES_IN_BACKGROUND, Search::Whole) else {
+                    return done;
+                };
+                if matches!(self.empty(walk, &mut done), Emptying::Partly | Emptying::NoRoom) {
                     return done;
                 }
             }
         }
     }
 
-    /// Moves every block that is still referred to out of an extent. False: there is no room to move them to.
-    fn empty(&self, mut walk: Walk<'_>, done: &mut Compaction) -> bool {
+    /// Moves every block that is still referred to out of an extent.
+    fn empty(&self, mut walk: Walk<'_>, done: &mut Compaction) -> Emptying {
+        let mut whole = true;
         loop {
             let met = match walk.next() {
                 Ok(Some(met)) => met,
                 Ok(None) => break,
-                Err(_) => return true, // the extent stays as it is; there may be others
+                Err(_) => return Emptying::Damaged,
             };
             let (header, from) = (met.header, met.place);
             let pool = match self.owner(header.pool) {
                 Owner::Pool(pool) if pool.refers_to(header.slot, from) => pool,
                 Owner::Pool(_) | Owner::Nobody => continue,
-                Owner::Changing => return true, // leave it alone for now
+                Owner::Changing => {
+                    whole = false;
+                    continue;
+                }
             };
             let Some(offset) = self.arena.reserve(header.payload_bytes, ExtentUse::Survivors) else {
-                return false;
+                return Emptying::NoRoom;
             };
             let to = BlockRef { offset, payload_bytes: header.payload_bytes };
             // SAFETY: the block was just reserved here.
@@ -128,8 +165,11 @@ impl Engine {
             }
             self.arena.commit(offset);
         }
+        if !whole {
+            return Emptying::Partly;
+        }
         walk.forget_lost_blocks();
         done.emptied_extents += 1;
-        true
+        Emptying::Done
     }
 }

@@ -1,6 +1,6 @@
 //! What all pools share: the budget, the arena, and the list of pools by which blocks find their owners.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, atomic::AtomicU32};
 
 use crate::{
     arena::Arena, budget::Budget, error::StoreError, extents::EXTENT_BYTES, ids::PoolId, pool::Pool,
@@ -12,6 +12,8 @@ pub(crate) struct Engine {
     pub(crate) arena: Arena,
     /// Held by whoever compacts: one at a time.
     pub(crate) compacting: Mutex<()>,
+    /// Puts that wait for it.
+    pub(crate) compaction_wanted: AtomicU32,
     pools: RwLock<Vec<PoolSeat>>,
 }
 
@@ -38,7 +40,13 @@ impl Engine {
         let budget = Arc::new(Budget::new(limit_bytes, EXTENT_BYTES as u64));
         let arena =
             Arena::new(budget.clone()).map_err(|source| StoreError::Memory { what: "the arena", source })?;
-        Ok(Self { budget, arena, compacting: Mutex::default(), pools: RwLock::default() })
+        Ok(Self {
+            budget,
+            arena,
+            compacting: Mutex::default(),
+            compaction_wanted: AtomicU32::new(0),
+            pools: RwLock::default(),
+        })
     }
 
     /// Makes a pool with a number of its own and enters it in the list.

@@ -42,7 +42,7 @@ pub enum StoreError {
         pages: u64,
     },
     /// All pool numbers are taken.
-    #[error("no more than {} pools can exist at one time: remove a client first", u16::MAX)]
+    #[error("no more than {} pools can exist at one time: remove a client first", 1 << 16)]
     TooManyPools,
 }
 
@@ -75,4 +75,7 @@ pub enum GetError {
     /// The pool has no such page.
     #[error("the pool has no such page")]
     NoSuchPage,
+    /// The pool was destroyed.
+    #[error("the pool was destroyed")]
+    Destroyed,
 }

@@ -9,7 +9,7 @@
 //!                                                     pinned (being emptied)
 //! ```
 //!
-//! Users are live bytes and pins; a block that was reserved and not yet committed pins its extent, too. Whoever takes the last user
+//! Users are live bytes and pins; a block that was reserved and not yet committed pins its extent, too, and so does a get. Whoever takes the last user
 //! away from a sealed extent learns so from the operation that did it, exactly once, and gives the extent back.
 
 use crate::sync::{AtomicU64, Ordering};
@@ -50,6 +50,11 @@ impl ExtentState {
     /// Enters a block that is about to be written. Only for open extents, under the lock of their head.
     pub(crate) fn reserve(&self, bytes: u32) {
         self.0.fetch_add(PIN + u64::from(bytes), Ordering::AcqRel);
+    }
+
+    /// Keeps an extent that has a live block, which nobody frees meanwhile.
+    pub(crate) fn pin(&self) {
+        self.0.fetch_add(PIN, Ordering::AcqRel);
     }
 
     /// Takes a pin away: a reserved block is complete and published, or a walk is over.

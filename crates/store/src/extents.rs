@@ -97,6 +97,11 @@ impl Extents {
         self.budget.has_room(EXTENT_BYTES as u64, claim)
     }
 
+    /// Whether so many bytes outside the arena would be granted now.
+    pub(crate) fn has_room_for_bytes(&self, bytes: u64) -> bool {
+        self.budget.has_room(bytes, Claim::Growth)
+    }
+
     /// What an extent is used for. `None`: it is free, or there is none of that number.
     pub(crate) fn usage(&self, extent: ExtentId) -> Option<ExtentUse> {
         let cell = self.table.as_u16s().get(extent.0 as usize)?;

@@ -48,6 +48,32 @@ pub(crate) enum IndexMemory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
+/// An index page that was charged to the budget before it is known whether it will be needed. What is not used is given back.
+#[derive(Debug)]
+pub(crate) struct PaidPage<'a>(Option<&'a Budget>);
+
+impl PaidPage<'_> {
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn is_paid(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn use_up(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+}
+
+impl Drop for PaidPage<'_> {
+    fn drop(&mut self) {
+        if let Some(budget) = self.0 {
+            budget.release(INDEX_PAGE_BYTES);
+        }
+    }
+}
+
 impl Index {
     /// An index of `slots` entries, all absent. Costs nothing until used.
     pub(crate) fn new(slots: u64, budget: Arc<Budget>) -> io::Result<Self> {
@@ -77,8 +103,24 @@ impl Index {
         self.population(slot).load(Ordering::Relaxed) == 0
     }
 
+    /// Charges the index page of a slot to the budget, if it holds nothing yet.
+    pub(crate) fn pay_for_page(&self, slot: IndexSlot) -> Result<PaidPage<'_>, NoRoom> {
+        if !self.is_page_empty(slot) {
+            return Ok(PaidPage::none());
+        }
+        if !self.budget.try_reserve(INDEX_PAGE_BYTES, Claim::Growth) {
+            return Err(NoRoom);
+        }
+        Ok(PaidPage(Some(&self.budget)))
+    }
+
     /// Replaces an entry. Errors: the new entry needs an index page that the limit has no room for; nothing has changed then.
-    pub(crate) fn replace(&self, slot: IndexSlot, new: Entry) -> Result<IndexMemory, NoRoom> {
+    pub(crate) fn replace(
+        &self,
+        slot: IndexSlot,
+        new: Entry,
+        paid: &mut PaidPage<'_>,
+    ) -> Result<IndexMemory, NoRoom> {
         let cell = self.cell(slot);
         let was_absent = self.bits(slot) == 0;
         let population = self.population(slot);
@@ -86,7 +128,7 @@ impl Index {
         match (was_absent, new == Entry::Absent) {
             (true, false) => {
                 if population.load(Ordering::Relaxed) == 0 {
-                    if !self.budget.try_reserve(INDEX_PAGE_BYTES, Claim::Growth) {
+                    if !paid.use_up() && !self.budget.try_reserve(INDEX_PAGE_BYTES, Claim::Growth) {
                         return Err(NoRoom);
                     }
                     memory = IndexMemory::Grew;
@@ -152,6 +194,10 @@ impl Index {
 mod tests {
     use super::*;
 
+    fn replace(index: &Index, slot: IndexSlot, new: Entry) -> Result<IndexMemory, NoRoom> {
+        index.replace(slot, new, &mut PaidPage::none())
+    }
+
     #[test]
     fn an_untouched_terabyte_costs_nothing() {
         let budget = Arc::new(Budget::new(1 << 20, 0));
@@ -164,13 +210,13 @@ mod tests {
     fn r7_an_index_page_is_held_from_its_first_entry_to_its_last() {
         let budget = Arc::new(Budget::new(INDEX_PAGE_BYTES, 0));
         let index = Index::new(2048, budget.clone()).unwrap();
-        assert_eq!(index.replace(IndexSlot(3), Entry::SameFilled(1)), Ok(IndexMemory::Grew));
-        assert_eq!(index.replace(IndexSlot(4), Entry::SameFilled(2)), Ok(IndexMemory::Unchanged));
-        assert_eq!(index.replace(IndexSlot(600), Entry::SameFilled(3)), Err(NoRoom));
+        assert_eq!(replace(&index, IndexSlot(3), Entry::SameFilled(1)), Ok(IndexMemory::Grew));
+        assert_eq!(replace(&index, IndexSlot(4), Entry::SameFilled(2)), Ok(IndexMemory::Unchanged));
+        assert_eq!(replace(&index, IndexSlot(600), Entry::SameFilled(3)), Err(NoRoom));
         assert_eq!(index.load(IndexSlot(600)), Ok(Entry::Absent));
         assert_eq!(index.allocated_bytes().unwrap(), INDEX_PAGE_BYTES, "reading costs memory");
-        assert_eq!(index.replace(IndexSlot(3), Entry::Absent), Ok(IndexMemory::Unchanged));
-        assert_eq!(index.replace(IndexSlot(4), Entry::Absent), Ok(IndexMemory::Shrank));
+        assert_eq!(replace(&index, IndexSlot(3), Entry::Absent), Ok(IndexMemory::Unchanged));
+        assert_eq!(replace(&index, IndexSlot(4), Entry::Absent), Ok(IndexMemory::Shrank));
         assert_eq!((budget.held_bytes(), index.allocated_bytes().unwrap()), (0, 0));
     }
 
@@ -178,10 +224,10 @@ mod tests {
     fn r1_a_damaged_neighbour_does_not_take_an_entry_along() {
         let budget = Arc::new(Budget::new(1 << 20, 0));
         let index = Index::new(512, budget).unwrap();
-        index.replace(IndexSlot(1), Entry::SameFilled(1)).unwrap();
+        replace(&index, IndexSlot(1), Entry::SameFilled(1)).unwrap();
         index.flip_bit(IndexSlot(2), 40); // never stored, never counted
         assert_eq!(index.load(IndexSlot(2)), Err(DamagedEntry));
-        assert_eq!(index.replace(IndexSlot(2), Entry::Absent), Ok(IndexMemory::Unchanged));
+        assert_eq!(replace(&index, IndexSlot(2), Entry::Absent), Ok(IndexMemory::Unchanged));
         assert_eq!(index.load(IndexSlot(1)), Ok(Entry::SameFilled(1)));
     }
 }

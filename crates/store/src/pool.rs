@@ -1,8 +1,8 @@
 //! A pool: a client's set of pages, and what can be done with them.
 //!
-//! Each page belongs to a stripe, whose lock orders everything that happens to it: whoever holds the lock may read the page's
-//! block, and a block is freed only after its entry was replaced under the lock. Compressing and reserving memory happen before
-//! the lock is taken, freeing after it is given back.
+//! Each page belongs to a stripe, whose lock orders everything that happens to it. A block is freed when its entry is replaced,
+//! under the lock; a get pins the block's extent under the lock and reads after it. Compressing, reserving memory and touching
+//! the caller's page happen without any lock.
 
 use std::{
     ops::Range,
@@ -14,19 +14,19 @@ use std::{
 
 use crate::{
     account::Account,
-    arena::Emptied,
-    block::{self, BlockHeader},
-    codec::{self, Codec},
+    arena::{Emptied, Need},
+    block, codec,
     counters::Counters,
     directory::Directory,
     engine::Engine,
     entry::{BlockRef, DamagedEntry, Entry},
     error::{GetError, PutError, StoreError},
-    extents::ExtentUse,
-    ids::{ArenaOffset, IndexSlot, ObjectId, PageIndex, PoolId},
-    index::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index, IndexMemory},
-    page::{PAGE_BYTES, PageSource, PageTarget},
+    ids::{IndexSlot, ObjectId, PageIndex, PoolId},
+    index::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index, IndexMemory, NoRoom, PaidPage},
+    page::{PAGE_BYTES, PageTarget},
 };
+
+mod put;
 
 /// What a pool promises about the pages put into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,21 +83,22 @@ struct Stripe(Mutex<Counters>);
 /// Index pages go to stripes in turn. A guest's CPUs swap in clusters as large as an index page, so they meet on different ones.
 const MAX_STRIPES: u64 = 64;
 
-/// How often a put makes room and tries again before it gives up: other threads may take what was made.
-const MOST_TRIES: usize = 8;
-
-/// A page's contents, ready to be stored.
-#[derive(Clone, Copy)]
-enum Content<'a> {
-    SameFilled(u32),
-    Payload(Codec, &'a [u8]),
+/// Why a put did not go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NoRoom(Need),
+    OverCap,
+    Destroyed,
 }
 
-impl Content<'_> {
-    fn payload_bytes(&self) -> u16 {
-        match self {
-            Content::SameFilled(_) => 0,
-            Content::Payload(_, payload) => payload.len() as u16,
+const NO_INDEX_PAGE: Refusal = Refusal::NoRoom(Need::Bytes(INDEX_PAGE_BYTES));
+
+impl From<Refusal> for PutError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoRoom(_) => PutError::Full,
+            Refusal::OverCap => PutError::OverCap,
+            Refusal::Destroyed => PutError::Destroyed,
         }
     }
 }
@@ -132,105 +133,6 @@ impl Pool {
         })
     }
 
-    /// Stores a page, replacing what its key held. Errors: it is not stored, and neither is what was there before.
-    pub fn put(&self, object: ObjectId, index: PageIndex, page: PageSource<'_>) -> Result<(), PutError> {
-        if let Some(word) = page.same_filled() {
-            return self.put_content(object, index, Content::SameFilled(word));
-        }
-        codec::compress(page, |codec, payload| {
-            self.put_content(object, index, Content::Payload(codec, payload))
-        })
-    }
-
-    fn put_content(&self, object: ObjectId, index: PageIndex, content: Content<'_>) -> Result<(), PutError> {
-        let found = self.directory.find_or_add(object, index).map_err(|_| PutError::NoSuchPage)?;
-        for _ in 0..MOST_TRIES {
-            match self.try_put(found.slot, content) {
-                Ok(()) => return Ok(()),
-                // The last resort is to forget what this put replaces.
-                Err(PutError::Full)
-                    if self.engine.make_room(content.payload_bytes()) || self.forget_block(found.slot) => {}
-                Err(error) => {
-                    self.refuse(found.slot);
-                    return Err(error);
-                }
-            }
-        }
-        self.refuse(found.slot);
-        Err(PutError::Full)
-    }
-
-    fn try_put(&self, slot: IndexSlot, content: Content<'_>) -> Result<(), PutError> {
-        let (codec, payload) = match content {
-            Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word)),
-            Content::Payload(codec, payload) => (codec, payload),
-        };
-        let usage = match self.persistence {
-            Persistence::Persistent => ExtentUse::Persistent,
-            Persistence::Ephemeral => ExtentUse::Ephemeral,
-        };
-        let arena = &self.engine.arena;
-        let payload_bytes = payload.len() as u16;
-        let offset = arena
-            .reserve(payload_bytes, usage)
-            .or_else(|| self.reserve_among_survivors(payload_bytes))
-            .ok_or(PutError::Full)?;
-        let place = BlockRef { offset, payload_bytes };
-        // SAFETY: the block was just reserved here and is committed below.
-        if let Some(block) = unsafe { arena.block_mut(place) } {
-            BlockHeader { pool: self.id, slot, codec, payload_bytes }.write(block, payload);
-        }
-        let published = self.publish(slot, Entry::Block(place));
-        if published.is_err() {
-            let _pinned = arena.free(place);
-        }
-        arena.commit(offset);
-        published
-    }
-
-    /// When no other extent is to be had, what compaction gained may still be in the extent it moves blocks to.
-    fn reserve_among_survivors(&self, payload_bytes: u16) -> Option<ArenaOffset> {
-        let may = self.persistence == Persistence::Persistent;
-        may.then(|| self.engine.arena.reserve_in_open(payload_bytes, ExtentUse::Survivors))?
-    }
-
-    fn publish(&self, slot: IndexSlot, new: Entry) -> Result<(), PutError> {
-        let mut counters = self.lock(slot);
-        // Destroying sets the flag first and takes every stripe's lock afterwards, so no page slips in behind it.
-        if self.destroyed.load(Ordering::SeqCst) {
-            return Err(PutError::Destroyed);
-        }
-        let emptied = self.exchange(&mut counters, slot, new)?;
-        counters.puts += 1;
-        drop(counters);
-        self.engine.arena.settle(emptied);
-        Ok(())
-    }
-
-    /// After a refused put: what was there before must not be found any more.
-    fn refuse(&self, slot: IndexSlot) {
-        let mut counters = self.lock(slot);
-        counters.refused_puts += 1;
-        let emptied = match self.index.load(slot) {
-            Ok(Entry::Absent) => None,
-            _ => self.exchange(&mut counters, slot, Entry::Refused).ok().flatten(),
-        };
-        drop(counters);
-        self.engine.arena.settle(emptied);
-    }
-
-    /// Frees the block of a page that is about to be overwritten. False: it has none.
-    fn forget_block(&self, slot: IndexSlot) -> bool {
-        let mut counters = self.lock(slot);
-        if !matches!(self.index.load(slot), Ok(Entry::Block(_))) {
-            return false;
-        }
-        let emptied = self.exchange(&mut counters, slot, Entry::Refused).ok().flatten();
-        drop(counters);
-        self.engine.arena.settle(emptied);
-        true
-    }
-
     /// Fetches a page into `target`.
     pub fn get(
         &self,
@@ -241,32 +143,46 @@ impl Pool {
         let Some(found) = self.directory.find(object, index).map_err(|_| GetError::NoSuchPage)? else {
             return Ok(Got::Nothing);
         };
-        let mut counters = self.lock(found.slot);
-        counters.gets += 1;
-        let got = match self.index.load(found.slot) {
+        // What is found is unpacked after the lock is given back: the target may be a guest's memory, and that may itself have to
+        // come from a disk.
+        let entry = {
+            let mut counters = self.lock(found.slot);
+            counters.gets += 1;
+            let entry = self.index.load(found.slot);
+            if let Ok(Entry::Block(block)) = entry {
+                self.engine.arena.pin_block(block.offset);
+            }
+            entry
+        };
+        let got = match entry {
+            Ok(Entry::Absent) if self.destroyed.load(Ordering::SeqCst) => Err(GetError::Destroyed),
             Ok(Entry::Absent) => Ok(Got::Nothing),
             Ok(Entry::Refused) => Err(GetError::Refused),
             Ok(Entry::SameFilled(word)) => {
                 target.fill(word);
                 Ok(Got::Page)
             }
-            Ok(Entry::Block(block)) => self.read_block(found.slot, block, &mut target),
+            Ok(Entry::Block(block)) => {
+                let got = self.read_block(found.slot, block, &mut target);
+                self.engine.arena.commit(block.offset);
+                got
+            }
             Err(DamagedEntry) => Err(GetError::Damaged),
         };
         if got == Err(GetError::Damaged) {
-            counters.checksum_errors += 1;
+            self.lock(found.slot).checksum_errors += 1;
         }
         got
     }
 
-    /// Checks and unpacks a block. The page's stripe is locked by the caller.
+    /// Checks and unpacks a block, whose extent the caller has pinned.
     fn read_block(
         &self,
         slot: IndexSlot,
         block: BlockRef,
         target: &mut PageTarget<'_>,
     ) -> Result<Got, GetError> {
-        // SAFETY: the entry was read under the stripe's lock, which the caller still holds: nobody frees the block meanwhile.
+        // SAFETY: the block was live when its extent was pinned under the stripe's lock, so it is complete, and the extent stays.
         let bytes = unsafe { self.engine.arena.block(block) }.ok_or(GetError::Damaged)?;
         prefetch(bytes);
         let (header, payload) = block::read(bytes).map_err(|_| GetError::Damaged)?;
@@ -342,22 +258,23 @@ impl Pool {
             return None;
         }
         counters.flushes += 1;
-        self.exchange(counters, slot, Entry::Absent).ok().flatten()
+        self.replace(counters, slot, Entry::Absent)
     }
 
-    /// Drops an ephemeral page if it is still in that block.
-    pub(crate) fn evict(&self, slot: IndexSlot, block: BlockRef) {
+    /// Drops an ephemeral page if it is still in that block; says whether it was.
+    pub(crate) fn evict(&self, slot: IndexSlot, block: BlockRef) -> bool {
         if self.persistence != Persistence::Ephemeral || u64::from(slot.0) >= self.index.slots() {
-            return;
+            return false;
         }
         let mut counters = self.lock(slot);
         if self.index.load(slot) != Ok(Entry::Block(block)) {
-            return;
+            return false;
         }
         counters.evicted_pages += 1;
-        let emptied = self.exchange(&mut counters, slot, Entry::Absent).ok().flatten();
+        let emptied = self.replace(&mut counters, slot, Entry::Absent);
         drop(counters);
         self.engine.arena.settle(emptied);
+        true
     }
 
     /// Whether a page is in that block.
@@ -374,9 +291,23 @@ impl Pool {
         if self.index.load(slot) != Ok(Entry::Block(from)) {
             return false;
         }
-        let moved = self.exchange(&mut counters, slot, Entry::Block(to));
+        let emptied = self.replace(&mut counters, slot, Entry::Block(to));
         drop(counters);
-        moved.map(|emptied| self.engine.arena.settle(emptied)).is_ok()
+        self.engine.arena.settle(emptied);
+        true
+    }
+
+    /// Whether the pool keeps nothing in a leaf of its index.
+    fn is_leaf_free(&self, leaf: Range<u32>) -> bool {
+        let _counters = self.lock(IndexSlot(leaf.start));
+        leaf.into_iter().all(|slot| self.index.load(IndexSlot(slot)) == Ok(Entry::Absent))
+    }
+
+    /// As [`Pool::exchange`], where the new entry takes no more memory than the old one, which cannot fail.
+    fn replace(&self, counters: &mut Counters, slot: IndexSlot, new: Entry) -> Option<Emptied> {
+        let exchanged = self.exchange(counters, slot, new, &mut PaidPage::none());
+        debug_assert!(exchanged.is_ok(), "no room to replace an entry by {new:?}");
+        exchanged.ok().flatten()
     }
 
     /// Replaces an entry, frees the block it held and keeps the books; gives the extent that this emptied, to be settled once the
@@ -386,24 +317,25 @@ impl Pool {
         counters: &mut Counters,
         slot: IndexSlot,
         new: Entry,
-    ) -> Result<Option<Emptied>, PutError> {
+        index_page: &mut PaidPage<'_>,
+    ) -> Result<Option<Emptied>, Refusal> {
         let old = self.index.load(slot);
         let (before, after) = (counts(old), counts(Ok(new)));
         let grows = old == Ok(Entry::Absent) && new != Entry::Absent && self.index.is_page_empty(slot);
         let needed = after.block_bytes + if grows { INDEX_PAGE_BYTES } else { 0 };
         if !self.account.try_replace(before.block_bytes, needed) {
-            return Err(PutError::OverCap);
+            return Err(Refusal::OverCap);
         }
-        match self.index.replace(slot, new) {
+        match self.index.replace(slot, new, index_page) {
             Ok(IndexMemory::Unchanged) => {}
             Ok(IndexMemory::Grew) => counters.index_bytes += INDEX_PAGE_BYTES,
             Ok(IndexMemory::Shrank) => {
                 counters.index_bytes -= INDEX_PAGE_BYTES;
                 let _less = self.account.try_replace(INDEX_PAGE_BYTES, 0);
             }
-            Err(_) => {
+            Err(NoRoom) => {
                 let _less = self.account.try_replace(needed, before.block_bytes);
-                return Err(PutError::Full);
+                return Err(NO_INDEX_PAGE);
             }
         }
         counters.replace(&before, &after);

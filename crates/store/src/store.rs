@@ -42,7 +42,7 @@ impl Store {
         Ok(Arc::new(Store { engine: Arc::new(Engine::new(options.limit_bytes)?), clients: Mutex::default() }))
     }
 
-    /// Changes the limit. A lower one takes no page away; it refuses what comes after.
+    /// Changes the limit. A lower one refuses what comes after; persistent pages stay, and compaction works towards it.
     pub fn set_limit_bytes(&self, limit_bytes: u64) -> Result<(), StoreError> {
         check_limit(limit_bytes)?;
         self.engine.budget.set_limit_bytes(limit_bytes);
@@ -60,16 +60,16 @@ impl Store {
         Ok(client)
     }
 
-    /// Forgets a client with all its pages.
-    pub fn remove_client(&self, name: &str) -> Result<(), StoreError> {
+    /// Forgets a client with all its pages. Errors: it was removed before.
+    pub fn remove_client(&self, client: &Arc<Client>) -> Result<(), StoreError> {
         let mut clients = self.lock();
         let at = clients
             .iter()
-            .position(|client| client.name() == name)
-            .ok_or_else(|| StoreError::NoSuchClient { name: name.to_owned() })?;
-        let client = clients.remove(at);
+            .position(|other| Arc::ptr_eq(other, client))
+            .ok_or_else(|| StoreError::NoSuchClient { name: client.name().to_owned() })?;
+        clients.remove(at);
         drop(clients);
-        client.destroy_all();
+        client.remove();
         Ok(())
     }
 

@@ -11,7 +11,7 @@ pub struct StoreUsage {
     pub limit_bytes: u64,
     /// Memory that clients' pages take, in bytes, index included: the sum over all clients.
     pub used_bytes: u64,
-    /// Memory held from the OS, in bytes: used and slack. Never above the limit.
+    /// Memory held from the OS, in bytes: used and slack. Never above the limit, unless that was lowered.
     pub held_bytes: u64,
     /// Pages stored.
     pub stored_pages: u64,

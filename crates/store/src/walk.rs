@@ -47,6 +47,11 @@ impl<'a> Walk<'a> {
         Ok(Some(Met { place, header, payload }))
     }
 
+    /// Which extent it is.
+    pub(crate) fn extent(&self) -> ExtentId {
+        self.extent
+    }
+
     /// After every block was met and every one that an entry refers to was freed: what still counts as live belonged to index
     /// entries that were damaged. Nothing can reach it any more, so it is taken out of the books.
     pub(crate) fn forget_lost_blocks(&self) {

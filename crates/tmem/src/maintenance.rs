@@ -1,4 +1,7 @@
-//! The background thread: compaction, within a share of one CPU and after everything else that wants to run.
+//! The background thread: compaction, within a fifth of one CPU.
+//!
+//! It runs at the priority of everything else: a put that needs room waits for the extent that is just being emptied, and with a lower
+//! priority that took tens of milliseconds on a busy host instead of tens of microseconds.
 
 use std::{
     io,
@@ -15,12 +18,9 @@ use tmem_store::Store;
 /// How often the thread looks whether there is something to gain. Looking takes some microseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Work and pause alternate as long as there is: half of a CPU that nobody else wants.
-const WORK: Duration = Duration::from_millis(50);
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// Lower than any thread that serves a guest: those run at 0.
-const NICENESS: libc::c_int = 19;
+/// Work and pause alternate as long as there is something to gain.
+const WORK: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The running thread. Dropping it ends the thread.
 pub(crate) struct Maintenance {
@@ -33,8 +33,6 @@ impl Maintenance {
     pub(crate) fn start(store: Arc<Store>) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
-            // SAFETY: changes the priority of the calling thread only (Linux: 0 means the caller), touches no memory.
-            let _best_effort = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
             let mut wait = LOOK_EVERY;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 let done = store.compact(WORK);

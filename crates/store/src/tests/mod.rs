@@ -5,5 +5,6 @@
 mod damage;
 mod model;
 mod pages;
+mod room;
 mod rules;
 mod threads;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use proptest::prelude::*;
 
 use super::pages::{client_options, get, page, put, store};
-use crate::{GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, Store};
+use crate::{Client, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, Store};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -44,19 +44,20 @@ enum Known {
 
 struct World {
     store: Arc<Store>,
-    pools: Vec<Arc<Pool>>,
+    pools: Vec<(Arc<Client>, Arc<Pool>)>,
     known: HashMap<(usize, u64, u64), Known>,
     lives: usize,
 }
 
 /// Pool 0: a disk. Pool 1: persistent, many objects, with a cap. Pool 2: ephemeral.
-fn make_pool(store: &Store, number: usize, life: usize) -> Arc<Pool> {
+fn make_pool(store: &Store, number: usize, life: usize) -> (Arc<Client>, Arc<Pool>) {
     let cap_bytes = (number == 1).then_some(700 << 10);
     let client = store.create_client(client_options(&format!("c{number}-{life}"), cap_bytes)).unwrap();
     let persistence = if number == 2 { Persistence::Ephemeral } else { Persistence::Persistent };
     let keys =
         if number == 0 { Keys::Flat { pages: FLAT_PAGES } } else { Keys::Sparse { max_pages: 1 << 20 } };
-    client.create_pool(persistence, keys).unwrap()
+    let pool = client.create_pool(persistence, keys).unwrap();
+    (client, pool)
 }
 
 impl World {
@@ -70,7 +71,7 @@ impl World {
         match step {
             Step::Put { pool, object, index, seed } => {
                 let key = (pool, object, index);
-                match put(&self.pools[pool], object, index, seed) {
+                match put(&self.pools[pool].1, object, index, seed) {
                     Ok(()) => {
                         self.known.insert(key, Known::Page(seed));
                     }
@@ -85,36 +86,34 @@ impl World {
             }
             Step::Get { pool, object, index } => self.check(pool, object, index),
             Step::FlushPage { pool, object, index } => {
-                self.pools[pool].flush_page(ObjectId(object), PageIndex(index));
+                self.pools[pool].1.flush_page(ObjectId(object), PageIndex(index));
                 self.known.remove(&(pool, object, index));
             }
             Step::FlushRange { pool, object, start, len } => {
-                self.pools[pool].flush_range(ObjectId(object), start..start + len);
+                self.pools[pool].1.flush_range(ObjectId(object), start..start + len);
                 self.forget(|key| key.0 == pool && key.1 == object && (start..start + len).contains(&key.2));
             }
             Step::FlushObject { pool, object } => {
-                self.pools[pool].flush_object(ObjectId(object));
+                self.pools[pool].1.flush_object(ObjectId(object));
                 self.forget(|key| key.0 == pool && key.1 == object);
             }
             Step::Limit { mebibytes } => self.store.set_limit_bytes(mebibytes << 20).unwrap(),
             Step::Compact => {
-                let before = self.store.usage().held_bytes;
+                let before = self.store.usage();
                 self.store.compact(Duration::from_secs(10));
-                assert!(self.store.usage().held_bytes <= before);
+                let after = self.store.usage();
+                // A round may end with one extent half filled.
+                assert!(after.held_bytes <= before.held_bytes + (128 << 10));
+                assert!(after.held_bytes <= before.held_bytes.max(after.limit_bytes));
             }
             Step::Recreate { pool } => {
-                self.store.remove_client(&self.name(pool)).unwrap();
-                assert_eq!(put(&self.pools[pool], 0, 0, 2), Err(PutError::Destroyed));
+                self.store.remove_client(&self.pools[pool].0).unwrap();
+                assert_eq!(put(&self.pools[pool].1, 0, 0, 2), Err(PutError::Destroyed));
                 self.lives += 1;
                 self.pools[pool] = make_pool(&self.store, pool, self.lives);
                 self.forget(|key| key.0 == pool);
             }
         }
-    }
-
-    fn name(&self, pool: usize) -> String {
-        let names = self.store.clients();
-        names.iter().find(|client| client.name.starts_with(&format!("c{pool}-"))).unwrap().name.clone()
     }
 
     fn forget(&mut self, which: impl Fn(&(usize, u64, u64)) -> bool) {
@@ -123,7 +122,7 @@ impl World {
 
     /// r1, r2, r3: a persistent page is what was put last; an ephemeral one that or nothing; a refused one never an older page.
     fn check(&self, pool: usize, object: u64, index: u64) {
-        let got = get(&self.pools[pool], object, index);
+        let got = get(&self.pools[pool].1, object, index);
         match self.known.get(&(pool, object, index)) {
             Some(Known::Page(seed)) => match got {
                 Ok(Some(found)) => assert!(*found == page(*seed), "pool {pool} gave a wrong page"),
@@ -176,7 +175,7 @@ proptest! {
         for (pool, object, index) in keys {
             world.check(pool, object, index);
         }
-        for pool in &world.pools {
+        for (_, pool) in &world.pools {
             (0..3).for_each(|object| pool.flush_object(ObjectId(object)));
         }
         let usage = world.store.usage();

@@ -77,7 +77,7 @@ fn r6_a_client_neither_sees_nor_evicts_anothers_pages() {
     assert!((0..1000).any(|i| put(&other_pool, 0, i, noise(i)) == Err(PutError::OverCap)));
     assert!(other.usage().used_bytes <= 1 << 20);
     other.destroy_pool(&pool); // not its own
-    store.remove_client("b").unwrap();
+    store.remove_client(&other).unwrap();
     (0..100).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i))));
 }
 
@@ -152,11 +152,17 @@ fn names_and_limits_are_checked() {
         store.create_client(client_options("a", None)),
         Err(StoreError::NameTaken { name }) if name == "a"
     ));
-    assert!(matches!(store.remove_client("b"), Err(StoreError::NoSuchClient { .. })));
     assert!(matches!(store.set_limit_bytes(1000), Err(StoreError::Limit { limit_bytes: 1000 })));
     let client = store.create_client(client_options("b", None)).unwrap();
     for pages in [0, 1 << 32] {
         let made = client.create_pool(Persistence::Persistent, Keys::Flat { pages });
         assert!(matches!(made, Err(StoreError::PoolSize { .. })));
     }
+    let pool = client.create_pool(Persistence::Persistent, Keys::Flat { pages: 5 }).unwrap();
+    store.remove_client(&client).unwrap();
+    assert!(matches!(store.remove_client(&client), Err(StoreError::NoSuchClient { name }) if name == "b"));
+    let made = client.create_pool(Persistence::Persistent, Keys::Flat { pages: 5 });
+    assert!(matches!(made, Err(StoreError::NoSuchClient { .. })));
+    assert_eq!(put(&pool, 0, 0, 2), Err(PutError::Destroyed));
+    assert_eq!(get(&pool, 0, 0), Err(GetError::Destroyed));
 }

@@ -93,3 +93,38 @@ fn r1_r6_threads_on_one_pool_never_see_a_wrong_page() {
     let usage = store.usage();
     assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
 }
+
+#[test]
+fn r1_r3_limits_jump_and_clients_come_and_go() {
+    let store = store(8 << 20);
+    let pool = flat_pool(&store, "a", PAGES);
+    let cache = evictable_noise(&store);
+    thread::scope(|scope| {
+        let busy = scope.spawn(|| work(&pool, 0, 10_000));
+        let other = scope.spawn(|| work(&pool, 1, 10_000));
+        scope.spawn(|| {
+            (0..8000).for_each(|i| {
+                let _may_be_refused = put(&cache, i % 5, i, seed(i, 3));
+            })
+        });
+        let running = || !busy.is_finished() || !other.is_finished();
+        let mut state = 7;
+        while running() {
+            store.set_limit_bytes((4 << 20) + random(&mut state) % (6 << 20)).unwrap();
+            let client = store.create_client(client_options("guest", None)).unwrap();
+            let own = client.create_pool(Persistence::Persistent, Keys::Flat { pages: 600 }).unwrap();
+            for i in 0..100 {
+                if put(&own, 0, i, seed(i, 5)).is_ok() {
+                    assert!(*get(&own, 0, i).unwrap().unwrap() == page(seed(i, 5)));
+                }
+            }
+            store.compact(Duration::from_millis(1));
+            store.remove_client(&client).unwrap();
+            assert_eq!(put(&own, 0, 1, 2), Err(PutError::Destroyed));
+        }
+    });
+    pool.flush_object(ObjectId(0));
+    (0..5).for_each(|object| cache.flush_object(ObjectId(object)));
+    let usage = store.usage();
+    assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
+}

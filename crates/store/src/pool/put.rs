@@ -1,0 +1,154 @@
+//! Putting a page: find room, write the block, publish it; or refuse, and let nothing older be found.
+
+use std::sync::atomic::Ordering;
+
+use super::{NO_INDEX_PAGE, Persistence, Pool, Refusal};
+use crate::{
+    arena::Need,
+    block::BlockHeader,
+    codec::{self, Codec},
+    entry::{BlockRef, Entry},
+    error::PutError,
+    extents::ExtentUse,
+    ids::{ArenaOffset, IndexSlot, ObjectId, PageIndex},
+    index::PaidPage,
+    page::PageSource,
+};
+
+/// How often a put makes room and tries again before it gives up: other threads may take what was made.
+const MOST_TRIES: usize = 8;
+
+/// A page's contents, ready to be stored.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    SameFilled(u32),
+    Payload(Codec, &'a [u8]),
+}
+
+impl Pool {
+    /// Stores a page, replacing what its key held. Errors: it is not stored, and neither is what was there before.
+    pub fn put(&self, object: ObjectId, index: PageIndex, page: PageSource<'_>) -> Result<(), PutError> {
+        // An ephemeral page always gets a block, because what makes room finds ephemeral pages by their blocks.
+        if self.persistence == Persistence::Persistent
+            && let Some(word) = page.same_filled()
+        {
+            return self.put_content(object, index, Content::SameFilled(word));
+        }
+        codec::compress(page, |codec, payload| {
+            self.put_content(object, index, Content::Payload(codec, payload))
+        })
+    }
+
+    fn put_content(&self, object: ObjectId, index: PageIndex, content: Content<'_>) -> Result<(), PutError> {
+        let is_free = |leaf| self.is_leaf_free(leaf);
+        let found = self.directory.find_or_add(object, index, is_free).map_err(|_| PutError::NoSuchPage)?;
+        if self.destroyed.load(Ordering::SeqCst) {
+            return Err(PutError::Destroyed);
+        }
+        let mut index_page = PaidPage::none();
+        for _ in 0..MOST_TRIES {
+            match self.try_put(found.slot, content, &mut index_page) {
+                Ok(()) => return Ok(()),
+                // The last resort is to forget what this put replaces.
+                Err(Refusal::NoRoom(need))
+                    if self.engine.make_room(need) || self.forget_block(found.slot) => {}
+                Err(refusal) => {
+                    self.refuse(found.slot);
+                    return Err(refusal.into());
+                }
+            }
+        }
+        self.refuse(found.slot);
+        Err(PutError::Full)
+    }
+
+    fn try_put<'a>(
+        &'a self,
+        slot: IndexSlot,
+        content: Content<'_>,
+        index_page: &mut PaidPage<'a>,
+    ) -> Result<(), Refusal> {
+        // The index page first, and it stays paid while room is made for the block: otherwise each could take the other's.
+        if !index_page.is_paid() {
+            *index_page = self.index.pay_for_page(slot).map_err(|_| NO_INDEX_PAGE)?;
+        }
+        let (codec, payload) = match content {
+            Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word), index_page),
+            Content::Payload(codec, payload) => (codec, payload),
+        };
+        let arena = &self.engine.arena;
+        let payload_bytes = payload.len() as u16;
+        let place = BlockRef { offset: self.reserve(payload_bytes)?, payload_bytes };
+        // SAFETY: the block was just reserved here and is committed below.
+        if let Some(block) = unsafe { arena.block_mut(place) } {
+            BlockHeader { pool: self.id, slot, codec, payload_bytes }.write(block, payload);
+        }
+        let published = self.publish(slot, Entry::Block(place), index_page);
+        if published.is_err() {
+            let _pinned = arena.free(place);
+        }
+        arena.commit(place.offset);
+        published
+    }
+
+    fn reserve(&self, payload_bytes: u16) -> Result<ArenaOffset, Refusal> {
+        let arena = &self.engine.arena;
+        let (usage, reserved) = match self.persistence {
+            Persistence::Persistent => {
+                let usage = ExtentUse::Persistent;
+                let reserved = arena.reserve(payload_bytes, usage);
+                // When no other extent is to be had, what compaction gained may be in the extent it moves blocks to.
+                (usage, reserved.or_else(|| arena.reserve_among_survivors(payload_bytes)))
+            }
+            Persistence::Ephemeral => {
+                (ExtentUse::Ephemeral, arena.reserve(payload_bytes, ExtentUse::Ephemeral))
+            }
+        };
+        reserved.ok_or(Refusal::NoRoom(Need::Block { payload_bytes, usage }))
+    }
+
+    fn publish(&self, slot: IndexSlot, new: Entry, index_page: &mut PaidPage<'_>) -> Result<(), Refusal> {
+        let mut counters = self.lock(slot);
+        // Destroying sets the flag first and takes every stripe's lock afterwards, so no page slips in behind it.
+        if self.destroyed.load(Ordering::SeqCst) {
+            return Err(Refusal::Destroyed);
+        }
+        let emptied = self.exchange(&mut counters, slot, new, index_page)?;
+        counters.puts += 1;
+        drop(counters);
+        self.engine.arena.settle(emptied);
+        Ok(())
+    }
+
+    /// What an entry becomes whose contents were lost to a refused put. An ephemeral page may just vanish.
+    fn lost(&self) -> Entry {
+        match self.persistence {
+            Persistence::Persistent => Entry::Refused,
+            Persistence::Ephemeral => Entry::Absent,
+        }
+    }
+
+    /// After a refused put: what was there before must not be found any more.
+    fn refuse(&self, slot: IndexSlot) {
+        let mut counters = self.lock(slot);
+        counters.refused_puts += 1;
+        let emptied = match self.index.load(slot) {
+            Ok(Entry::Absent) => None,
+            _ => self.replace(&mut counters, slot, self.lost()),
+        };
+        drop(counters);
+        self.engine.arena.settle(emptied);
+    }
+
+    /// Frees the block of a page that is about to be overwritten. False: it has none.
+    fn forget_block(&self, slot: IndexSlot) -> bool {
+        let mut counters = self.lock(slot);
+        if !matches!(self.index.load(slot), Ok(Entry::Block(_))) {
+            return false;
+        }
+        let emptied = self.replace(&mut counters, slot, self.lost());
+        drop(counters);
+        self.engine.arena.settle(emptied);
+        true
+    }
+}
