@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,9 @@ def add_arguments(parser):
 
 
 def prepare(options):
-    """Makes sure of the binary, the pages and the rival."""
+    """Makes sure of the binary, the pages and the rival, and that whoever ends the script ends what it started."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     if not shutil.which("qemu-storage-daemon"):
         sys.exit("qemu-storage-daemon is missing: apt-get install qemu-system-common (QEMU 10 from backports)")
     if not options.pages.exists():

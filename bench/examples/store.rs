@@ -18,7 +18,8 @@ fn main() -> Result<()> {
     let count = pages.len() as u64;
     let store = Store::new(StoreOptions { limit_bytes: 64 << 30 })?;
     let options = ClientOptions { name: "bench".to_owned(), kind: ClientKind::Native, cap_bytes: None };
-    let pool = store.create_client(options)?.create_pool(Persistence::Persistent, Keys::Flat { pages: count })?;
+    let pool =
+        store.create_client(options)?.create_pool(Persistence::Persistent, Keys::Flat { pages: count })?;
 
     println!("{path}: {count} pages\n\n| step | us/page | held MiB | held : payload |\n|---|---|---|---|");
     let row = |step: &str, time: Duration, pages: u64| {
