@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     row("put all", timed(|| put_all(&pool, pages, 0))?, count);
     row("get all, in random order", timed(|| get_all(&pool, count))?, count);
     row("put all again, each page to another place", timed(|| put_all(&pool, pages, count / 3))?, count);
-    let mostly = || (0..count).filter(|index| scatter(*index) % 10 != 0);
+    let mostly = || (0..count).filter(|index| !scatter(*index).is_multiple_of(10));
     let flush = || {
         mostly().for_each(|index| pool.flush_page(OBJECT, PageIndex(index)));
         Ok(())
