@@ -103,7 +103,8 @@ add_backports() {
     need_apt "an apt source for bookworm-backports"
     apt_update
     mirror=$(debian_mirror)
-    say "adding ${mirror:=http://deb.debian.org/debian} bookworm-backports to apt's sources"
+    [ -n "$mirror" ] || die "apt has no Debian mirror for bookworm; add one to /etc/apt/sources.list.d first"
+    say "adding $mirror bookworm-backports to apt's sources"
     {
         printf 'Types: deb\nURIs: %s\nSuites: bookworm-backports\nComponents: main\n' "$mirror"
         printf 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n'
