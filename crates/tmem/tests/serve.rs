@@ -70,7 +70,7 @@ fn a_killed_daemon_is_in_nobodys_way() {
     let dir = home.path().join("run");
     let mut first = Daemon::start_in(&dir, &["--pool-size", "64M"]);
     let disk = first.add("vm1", "16M");
-    first.signal("KILL");
+    first.signal(libc::SIGKILL);
     first.wait();
     assert!(fs::exists(first.path("admin.sock")).expect("look"), "the stale socket is there");
     let second = Daemon::start_in(&dir, &["--pool-size", "64M"]);
@@ -223,8 +223,7 @@ fn systemd_is_told_when_it_is_ready_and_when_it_ends() {
         ready.starts_with("READY=1\nSTATUS=admin socket ") && ready.contains("pool limit 64.0M"),
         "{ready}"
     );
-    let sent = std::process::Command::new("kill").arg(daemon.id().to_string()).status().expect("kill");
-    assert!(sent.success());
+    common::send(daemon.id(), libc::SIGTERM);
     assert!(receive().starts_with("STOPPING=1\n"));
     assert_eq!(daemon.wait().expect("wait").code(), Some(0));
 }

@@ -26,6 +26,12 @@ pub struct Daemon {
     _home: Option<TempDir>,
 }
 
+/// Sends a signal to a process that this test started.
+pub fn send(process: u32, signal: i32) {
+    // SAFETY: touches no memory.
+    assert_eq!(unsafe { libc::kill(process as i32, signal) }, 0, "cannot signal {process}");
+}
+
 impl Daemon {
     /// In a new directory, with a small pool and a TCP port that the OS chooses.
     pub fn start() -> Self {
@@ -103,10 +109,8 @@ impl Daemon {
         exchange(TcpStream::connect(self.http_address()).expect("connect"), request, "")
     }
 
-    pub fn signal(&self, signal: &str) {
-        let sent =
-            Command::new("kill").args([format!("-{signal}"), self.pid().to_string()]).status().expect("kill");
-        assert!(sent.success());
+    pub fn signal(&self, signal: i32) {
+        send(self.pid(), signal);
     }
 
     pub fn wait(&mut self) -> ExitStatus {
