@@ -42,7 +42,7 @@ fn auto_is_half_of_the_host() {
 
 #[test]
 fn sigterm_and_sigint_end_it_cleanly() {
-    for signal in ["TERM", "INT"] {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
         let mut daemon = Daemon::start();
         let disk = daemon.add("vm1", "16M");
         let admin = daemon.path("admin.sock");
