@@ -115,12 +115,9 @@ impl Arena {
     }
 
     /// Reserves room for a block in the open extent. `None`: it has none.
-    pub(crate) fn reserve_in_open(&self, payload_bytes: u16, usage: ExtentUse) -> Option<ArenaOffset> {
+    fn reserve_in_open(&self, payload_bytes: u16, usage: ExtentUse) -> Option<ArenaOffset> {
         let bytes = block::block_bytes(payload_bytes);
-        let mut open = self.head(usage).lock();
-        let open = open.as_mut().filter(|open| open.has_room(bytes))?;
-        self.extents.state(open.extent).reserve(bytes);
-        Some(open.append(bytes))
+        self.append(self.head(usage).lock().as_mut()?, bytes)
     }
 
     /// Reserves room for a persistent block in what compaction left free in its own open extent, as long as compaction can have
@@ -128,8 +125,17 @@ impl Arena {
     pub(crate) fn reserve_among_survivors(&self, payload_bytes: u16) -> Option<ArenaOffset> {
         let bytes = block::block_bytes(payload_bytes);
         let mut open = self.survivors.lock();
-        let open =
-            open.as_mut().filter(|open| open.has_room(bytes) && self.extents.has_room(Claim::Compaction))?;
+        if !self.extents.has_room(Claim::Compaction) {
+            return None;
+        }
+        self.append(open.as_mut()?, bytes)
+    }
+
+    /// Reserves the next place in an open extent, whose head's lock the caller holds. `None`: it has no room.
+    fn append(&self, open: &mut OpenExtent, bytes: u32) -> Option<ArenaOffset> {
+        if !open.has_room(bytes) {
+            return None;
+        }
         self.extents.state(open.extent).reserve(bytes);
         Some(open.append(bytes))
     }
