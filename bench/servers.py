@@ -30,7 +30,7 @@ def prepare(options):
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     if not shutil.which("qemu-storage-daemon"):
-        sys.exit("qemu-storage-daemon is missing: apt-get install qemu-system-common (QEMU 10 from backports)")
+        sys.exit("qemu-storage-daemon is missing: apt-get install qemu-utils (QEMU 10 from backports)")
     if not options.pages.exists():
         say("making a file of real pages")
         subprocess.run([ROOT / "bench/corpus", "--out", options.pages], check=True)

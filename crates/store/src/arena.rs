@@ -59,9 +59,9 @@ const LONG_ORDER: usize = 1024;
 pub(crate) enum Need {
     /// So many bytes outside the arena: a page of an index.
     Bytes(u64),
-    /// A block with such a payload.
+    /// A block of such a size.
     Block {
-        payload_bytes: u16,
+        block_bytes: u16,
         /// Persistent or ephemeral.
         usage: ExtentUse,
     },
@@ -92,18 +92,17 @@ impl Arena {
     }
 
     /// Reserves room for a block. `None`: the open extent has none, and another extent is not to be had.
-    pub(crate) fn reserve(&self, payload_bytes: u16, usage: ExtentUse) -> Option<ArenaOffset> {
-        let bytes = block::block_bytes(payload_bytes);
+    pub(crate) fn reserve(&self, block_bytes: u16, usage: ExtentUse) -> Option<BlockRef> {
         let head = self.head(usage);
         let claim = if usage == ExtentUse::Survivors { Claim::Compaction } else { Claim::Growth };
         loop {
-            if let Some(block) = self.reserve_in_open(payload_bytes, usage) {
+            if let Some(block) = self.reserve_in_open(block_bytes, usage) {
                 return Some(block);
             }
             // The OS finds the memory while nobody waits for the head.
             let fresh = self.extents.acquire(&self.memory, usage, claim)?;
             let mut open = head.lock();
-            if open.as_ref().is_some_and(|open| open.has_room(bytes)) {
+            if open.as_ref().is_some_and(|open| open.has_room(block_bytes)) {
                 drop(open);
                 self.extents.give_back(&self.memory, fresh); // another thread was quicker
                 continue;
@@ -115,29 +114,27 @@ impl Arena {
     }
 
     /// Reserves room for a block in the open extent. `None`: it has none.
-    fn reserve_in_open(&self, payload_bytes: u16, usage: ExtentUse) -> Option<ArenaOffset> {
-        let bytes = block::block_bytes(payload_bytes);
-        self.append(self.head(usage).lock().as_mut()?, bytes)
+    fn reserve_in_open(&self, block_bytes: u16, usage: ExtentUse) -> Option<BlockRef> {
+        self.append(self.head(usage).lock().as_mut()?, block_bytes)
     }
 
     /// Reserves room for a persistent block in what compaction left free in its own open extent, as long as compaction can have
     /// another for what it is moving.
-    pub(crate) fn reserve_among_survivors(&self, payload_bytes: u16) -> Option<ArenaOffset> {
-        let bytes = block::block_bytes(payload_bytes);
+    pub(crate) fn reserve_among_survivors(&self, block_bytes: u16) -> Option<BlockRef> {
         let mut open = self.survivors.lock();
         if !self.extents.has_room(Claim::Compaction) {
             return None;
         }
-        self.append(open.as_mut()?, bytes)
+        self.append(open.as_mut()?, block_bytes)
     }
 
     /// Reserves the next place in an open extent, whose head's lock the caller holds. `None`: it has no room.
-    fn append(&self, open: &mut OpenExtent, bytes: u32) -> Option<ArenaOffset> {
-        if !open.has_room(bytes) {
+    fn append(&self, open: &mut OpenExtent, block_bytes: u16) -> Option<BlockRef> {
+        if !open.has_room(block_bytes) {
             return None;
         }
-        self.extents.state(open.extent).reserve(bytes);
-        Some(open.append(bytes))
+        self.extents.state(open.extent).reserve(u32::from(block_bytes));
+        Some(BlockRef { offset: open.append(block_bytes), block_bytes })
     }
 
     /// Keeps the extent of a block that an index entry refers to, whose lock the caller holds. Undone by [`Arena::commit`].
@@ -158,7 +155,7 @@ impl Arena {
     /// knows: a block that no entry refers to is not counted as live.
     pub(crate) fn free(&self, block: BlockRef) -> Option<Emptied> {
         let extent = extent_of(block.offset);
-        let seen = self.extents.state(extent).free(block::block_bytes(block.payload_bytes));
+        let seen = self.extents.state(extent).free(u32::from(block.block_bytes));
         seen.is_unused().then_some(Emptied { extent, sealed: seen.sealed })
     }
 
@@ -183,14 +180,13 @@ impl Arena {
         close
     }
 
-    /// A stored block's bytes: header and payload. `None`: no such place.
+    /// A stored block's bytes. `None`: no such place.
     ///
     /// # Safety
     /// For as long as the slice lives the block is not freed, or its extent is pinned.
     pub(crate) unsafe fn block(&self, block: BlockRef) -> Option<&[u8]> {
-        let bytes = block::HEADER_BYTES + usize::from(block.payload_bytes);
         // SAFETY: by the caller's promise nobody reuses the place, and complete blocks are never written to.
-        unsafe { self.bytes(block.offset, bytes) }
+        unsafe { self.bytes(block.offset, usize::from(block.block_bytes)) }
     }
 
     /// A reserved block's bytes, for filling.
@@ -202,7 +198,7 @@ impl Arena {
         reason = "the reservation is what makes the slice exclusive, as the contract says"
     )]
     pub(crate) unsafe fn block_mut(&self, block: BlockRef) -> Option<&mut [u8]> {
-        let bytes = block::block_bytes(block.payload_bytes) as usize;
+        let bytes = usize::from(block.block_bytes);
         let mut start = self.memory.at(block.offset.0 as usize, bytes)?;
         // SAFETY: the range is inside the mapping and the caller's alone.
         Some(unsafe { std::slice::from_raw_parts_mut(start.as_mut(), bytes) })
@@ -287,10 +283,9 @@ impl Arena {
     pub(crate) fn has_room(&self, need: Need) -> bool {
         match need {
             Need::Bytes(bytes) => self.extents.has_room_for_bytes(bytes),
-            Need::Block { payload_bytes, usage } => {
-                let bytes = block::block_bytes(payload_bytes);
+            Need::Block { block_bytes, usage } => {
                 let has_room =
-                    |usage| self.head(usage).lock().as_ref().is_some_and(|open| open.has_room(bytes));
+                    |usage| self.head(usage).lock().as_ref().is_some_and(|open| open.has_room(block_bytes));
                 self.extents.has_room(Claim::Growth)
                     || has_room(usage)
                     || usage == ExtentUse::Persistent
@@ -311,12 +306,9 @@ impl Arena {
 
     /// Seals the open extents of persistent blocks that have no room for such a block, so that they can be compacted, too.
     pub(crate) fn seal_full(&self, need: Need) {
-        let bytes = match need {
-            Need::Block { payload_bytes, .. } => block::block_bytes(payload_bytes),
-            Need::Bytes(_) => return,
-        };
+        let Need::Block { block_bytes, .. } = need else { return };
         for usage in [ExtentUse::Persistent, ExtentUse::Survivors] {
-            let full = self.head(usage).lock().take_if(|open| !open.has_room(bytes));
+            let full = self.head(usage).lock().take_if(|open| !open.has_room(block_bytes));
             self.seal(usage, full);
         }
     }

@@ -11,13 +11,20 @@
 use crate::{
     codec::Codec,
     ids::{IndexSlot, PoolId},
+    page::PAGE_BYTES,
 };
 
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 12;
 
 /// Blocks start at multiples of this, in bytes.
-pub(crate) const ALIGN_BYTES: usize = 8;
+pub(crate) const ALIGN_BYTES: u16 = 8;
+
+/// The shortest block, in bytes: an index entry counts from here, which makes the longest one fit.
+pub(crate) const MIN_BLOCK_BYTES: u16 = 24;
+
+/// The longest block, in bytes: a page as it is.
+pub(crate) const MAX_BLOCK_BYTES: u16 = block_bytes(PAGE_BYTES as u16);
 
 /// Who owns a block, and how its payload is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +41,9 @@ pub(crate) struct BlockHeader {
 pub(crate) struct DamagedBlock;
 
 /// What a block with such a payload takes in the arena, in bytes.
-pub(crate) fn block_bytes(payload_bytes: u16) -> u32 {
-    (HEADER_BYTES + usize::from(payload_bytes)).next_multiple_of(ALIGN_BYTES) as u32
+pub(crate) const fn block_bytes(payload_bytes: u16) -> u16 {
+    let bytes = (HEADER_BYTES as u16 + payload_bytes).next_multiple_of(ALIGN_BYTES);
+    if bytes < MIN_BLOCK_BYTES { MIN_BLOCK_BYTES } else { bytes }
 }
 
 impl BlockHeader {

@@ -8,7 +8,6 @@ use std::{
 use crate::{
     arena::{Need, Search},
     engine::{Engine, Owner},
-    entry::BlockRef,
     extents::{EXTENT_BYTES, ExtentUse},
     page::PAGE_BYTES,
     walk::Walk,
@@ -150,10 +149,9 @@ impl Engine {
                     continue;
                 }
             };
-            let Some(offset) = self.arena.reserve(header.payload_bytes, ExtentUse::Survivors) else {
+            let Some(to) = self.arena.reserve(from.block_bytes, ExtentUse::Survivors) else {
                 return Emptying::NoRoom;
             };
-            let to = BlockRef { offset, payload_bytes: header.payload_bytes };
             // SAFETY: the block was just reserved here.
             if let Some(block) = unsafe { self.arena.block_mut(to) } {
                 header.write(block, met.payload);
@@ -163,7 +161,7 @@ impl Engine {
             } else {
                 let _pinned = self.arena.free(to); // forgotten meanwhile
             }
-            self.arena.commit(offset);
+            self.arena.commit(to.offset);
         }
         if !whole {
             return Emptying::Partly;

@@ -15,8 +15,6 @@ pub(crate) struct Counters {
     /// Pages in blocks, raw ones included.
     pub(crate) block_pages: u64,
     pub(crate) raw_pages: u64,
-    /// Payloads of all blocks.
-    pub(crate) payload_bytes: u64,
     /// All blocks: header, payload and padding.
     pub(crate) block_bytes: u64,
     /// Index pages held.
@@ -38,7 +36,6 @@ impl Counters {
         self.same_filled_pages = self.same_filled_pages + after.same_filled_pages - before.same_filled_pages;
         self.block_pages = self.block_pages + after.block_pages - before.block_pages;
         self.raw_pages = self.raw_pages + after.raw_pages - before.raw_pages;
-        self.payload_bytes = self.payload_bytes + after.payload_bytes - before.payload_bytes;
         self.block_bytes = self.block_bytes + after.block_bytes - before.block_bytes;
     }
 }
@@ -54,7 +51,6 @@ impl AddAssign for Counters {
         self.same_filled_pages += other.same_filled_pages;
         self.block_pages += other.block_pages;
         self.raw_pages += other.raw_pages;
-        self.payload_bytes += other.payload_bytes;
         self.block_bytes += other.block_bytes;
         self.index_bytes += other.index_bytes;
     }

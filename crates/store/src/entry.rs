@@ -1,17 +1,20 @@
 //! An index entry: all that is known of a page, in 8 bytes.
 //!
 //! ```text
-//!  63                            27 26    23 22           11 10   8 7      0
-//! | arena offset / 8               | age    | length - 1    | kind | check  |   block
-//! | repeated word (32 bits)                  | 0            | kind | check  |   same-filled
-//! | 0                                                       | kind | check  |   refused
-//! | 0                                                                       |   absent
+//!  63                          27 26     20 19               11 10   8 7      0
+//! | arena offset / 8             | 0       | block bytes / 8 - 3 | kind | check  |   block
+//! | repeated word (63 to 32) | 0                               | kind | check  |   same-filled
+//! | 0                                                          | kind | check  |   refused
+//! | 0                                                                          |   absent
 //! ```
 //!
-//! `check` is a CRC-8 of the other seven bytes, so that no single flipped bit turns one entry into another. The age is for the
-//! store's knowledge of how long a page has been there; kinds 4 to 7 are for shared blocks and tiers.
+//! `check` is a CRC-8 of the other seven bytes, so that no single flipped bit turns one entry into another. Seven bits are free for
+//! the store's knowledge of how long a page has been there; kinds 4 to 7 are for shared blocks and tiers.
 
-use crate::{ids::ArenaOffset, page::PAGE_BYTES};
+use crate::{
+    block::{ALIGN_BYTES, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES},
+    ids::ArenaOffset,
+};
 
 /// What an index entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +29,12 @@ pub(crate) enum Entry {
     Block(BlockRef),
 }
 
-/// Where a block is and how long its payload is.
+/// Where a block is and what it takes there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockRef {
     pub(crate) offset: ArenaOffset,
-    /// 1 to 4096.
-    pub(crate) payload_bytes: u16,
+    /// Header, payload and padding: a multiple of 8, from [`MIN_BLOCK_BYTES`] to [`MAX_BLOCK_BYTES`].
+    pub(crate) block_bytes: u16,
 }
 
 /// An entry whose check does not fit: its memory was damaged.
@@ -47,7 +50,7 @@ const KIND_BLOCK: u64 = 3;
 
 const KIND_SHIFT: u32 = 8;
 const LENGTH_SHIFT: u32 = 11;
-const LENGTH_MASK: u64 = 0xfff;
+const LENGTH_MASK: u64 = 0x1ff;
 const WORD_SHIFT: u32 = 32;
 const OFFSET_SHIFT: u32 = 27;
 
@@ -59,9 +62,9 @@ impl Entry {
             Entry::SameFilled(word) => KIND_SAME_FILLED << KIND_SHIFT | u64::from(word) << WORD_SHIFT,
             Entry::Block(block) => {
                 debug_assert!(block.offset.0 % 8 == 0 && block.offset.0 < MAX_ARENA_BYTES);
-                debug_assert!((1..=PAGE_BYTES as u16).contains(&block.payload_bytes));
+                debug_assert!((MIN_BLOCK_BYTES..=MAX_BLOCK_BYTES).contains(&block.block_bytes));
                 KIND_BLOCK << KIND_SHIFT
-                    | u64::from(block.payload_bytes - 1) << LENGTH_SHIFT
+                    | u64::from((block.block_bytes - MIN_BLOCK_BYTES) / ALIGN_BYTES) << LENGTH_SHIFT
                     | (block.offset.0 / 8) << OFFSET_SHIFT
             }
         };
@@ -80,7 +83,7 @@ impl Entry {
             KIND_SAME_FILLED => Ok(Entry::SameFilled((bits >> WORD_SHIFT) as u32)),
             KIND_BLOCK => Ok(Entry::Block(BlockRef {
                 offset: ArenaOffset((bits >> OFFSET_SHIFT) * 8),
-                payload_bytes: (bits >> LENGTH_SHIFT & LENGTH_MASK) as u16 + 1,
+                block_bytes: (bits >> LENGTH_SHIFT & LENGTH_MASK) as u16 * ALIGN_BYTES + MIN_BLOCK_BYTES,
             })),
             _ => Err(DamagedEntry),
         }
@@ -118,9 +121,9 @@ mod tests {
             Just(Entry::Absent),
             Just(Entry::Refused),
             any::<u32>().prop_map(Entry::SameFilled),
-            (0..MAX_ARENA_BYTES / 8, 1..=PAGE_BYTES as u16).prop_map(|(unit, payload_bytes)| Entry::Block(
-                BlockRef { offset: ArenaOffset(unit * 8), payload_bytes }
-            )),
+            (0..MAX_ARENA_BYTES / 8, MIN_BLOCK_BYTES / 8..=MAX_BLOCK_BYTES / 8).prop_map(|(unit, length)| {
+                Entry::Block(BlockRef { offset: ArenaOffset(unit * 8), block_bytes: length * 8 })
+            }),
         ]
     }
 

@@ -31,14 +31,14 @@ impl OpenExtent {
         Self { extent, filled_bytes: 0 }
     }
 
-    pub(crate) fn has_room(&self, bytes: u32) -> bool {
-        self.filled_bytes as usize + bytes as usize <= EXTENT_BYTES
+    pub(crate) fn has_room(&self, block_bytes: u16) -> bool {
+        self.filled_bytes as usize + usize::from(block_bytes) <= EXTENT_BYTES
     }
 
     /// Where the next block goes. There is room for it.
-    pub(crate) fn append(&mut self, bytes: u32) -> ArenaOffset {
+    pub(crate) fn append(&mut self, block_bytes: u16) -> ArenaOffset {
         let offset = self.extent.offset() + self.filled_bytes as usize;
-        self.filled_bytes += bytes;
+        self.filled_bytes += u32::from(block_bytes);
         ArenaOffset(offset as u64)
     }
 }

@@ -15,7 +15,8 @@ use std::{
 use crate::{
     account::Account,
     arena::{Emptied, Need},
-    block, codec,
+    block::{self, MAX_BLOCK_BYTES},
+    codec,
     counters::Counters,
     directory::Directory,
     engine::Engine,
@@ -23,7 +24,7 @@ use crate::{
     error::{GetError, PutError, StoreError},
     ids::{IndexSlot, ObjectId, PageIndex, PoolId},
     index::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index, IndexMemory, NoRoom, PaidPage},
-    page::{PAGE_BYTES, PageTarget},
+    page::PageTarget,
 };
 
 mod put;
@@ -186,7 +187,8 @@ impl Pool {
         let bytes = unsafe { self.engine.arena.block(block) }.ok_or(GetError::Damaged)?;
         prefetch(bytes);
         let (header, payload) = block::read(bytes).map_err(|_| GetError::Damaged)?;
-        if (header.pool, header.slot, header.payload_bytes) != (self.id, slot, block.payload_bytes) {
+        let block_bytes = block::block_bytes(header.payload_bytes);
+        if (header.pool, header.slot, block_bytes) != (self.id, slot, block.block_bytes) {
             return Err(GetError::Damaged);
         }
         codec::decompress(header.codec, payload, target).map_err(|_| GetError::Damaged)?;
@@ -376,9 +378,8 @@ fn counts(entry: Result<Entry, DamagedEntry>) -> Counters {
         Ok(Entry::SameFilled(_)) => Counters { same_filled_pages: 1, ..Counters::default() },
         Ok(Entry::Block(block)) => Counters {
             block_pages: 1,
-            raw_pages: u64::from(usize::from(block.payload_bytes) == PAGE_BYTES),
-            payload_bytes: u64::from(block.payload_bytes),
-            block_bytes: u64::from(block::block_bytes(block.payload_bytes)),
+            raw_pages: u64::from(block.block_bytes == MAX_BLOCK_BYTES),
+            block_bytes: u64::from(block.block_bytes),
             ..Counters::default()
         },
         Ok(Entry::Absent | Entry::Refused) | Err(DamagedEntry) => Counters::default(),

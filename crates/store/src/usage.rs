@@ -17,9 +17,9 @@ pub struct StoreUsage {
     pub stored_pages: u64,
     /// What the stored pages would take as they are, in bytes.
     pub logical_bytes: u64,
-    /// What the stored pages take compressed, in bytes: payloads alone.
+    /// What the stored pages take compressed, in bytes: payloads, each rounded up to 8 bytes with its header.
     pub compressed_bytes: u64,
-    /// Index and block headers, in bytes: the part of `used_bytes` that is neither payload nor rounding.
+    /// Index and block headers, in bytes: the part of `used_bytes` that is not compressed pages.
     pub metadata_bytes: u64,
 }
 
@@ -44,7 +44,7 @@ pub struct ClientUsage {
     pub raw_pages: u64,
     /// What the stored pages would take as they are, in bytes.
     pub logical_bytes: u64,
-    /// What the stored pages take compressed, in bytes: payloads alone.
+    /// What the stored pages take compressed, in bytes: payloads, each rounded up to 8 bytes with its header.
     pub compressed_bytes: u64,
     /// Index and block headers, in bytes.
     pub metadata_bytes: u64,
@@ -64,6 +64,7 @@ pub struct ClientUsage {
 
 impl ClientUsage {
     pub(crate) fn new(account: &Account, sum: &Counters) -> Self {
+        let header_bytes = sum.block_pages * HEADER_BYTES as u64;
         Self {
             name: account.options.name.clone(),
             kind: account.options.kind,
@@ -74,8 +75,8 @@ impl ClientUsage {
             same_filled_pages: sum.same_filled_pages,
             raw_pages: sum.raw_pages,
             logical_bytes: sum.stored_pages() * PAGE_BYTES as u64,
-            compressed_bytes: sum.payload_bytes,
-            metadata_bytes: sum.index_bytes + sum.block_pages * HEADER_BYTES as u64,
+            compressed_bytes: sum.block_bytes - header_bytes,
+            metadata_bytes: sum.index_bytes + header_bytes,
             puts: sum.puts,
             gets: sum.gets,
             flushes: sum.flushes,

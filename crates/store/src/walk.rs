@@ -42,8 +42,9 @@ impl<'a> Walk<'a> {
             return Ok(None);
         }
         let (header, payload) = block::read(rest).inspect_err(|_| self.state.mark_damaged())?;
-        self.at_bytes += block::block_bytes(header.payload_bytes) as usize;
-        let place = BlockRef { offset, payload_bytes: header.payload_bytes };
+        let block_bytes = block::block_bytes(header.payload_bytes);
+        self.at_bytes += usize::from(block_bytes);
+        let place = BlockRef { offset, block_bytes };
         Ok(Some(Met { place, header, payload }))
     }
 

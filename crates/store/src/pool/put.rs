@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use super::{NO_INDEX_PAGE, Persistence, Pool, Refusal};
 use crate::{
     arena::Need,
-    block::BlockHeader,
+    block::{self, BlockHeader},
     codec::{self, Codec},
     entry::{BlockRef, Entry},
     error::PutError,
     extents::ExtentUse,
-    ids::{ArenaOffset, IndexSlot, ObjectId, PageIndex},
+    ids::{IndexSlot, ObjectId, PageIndex},
     index::PaidPage,
     page::PageSource,
 };
@@ -78,7 +78,7 @@ impl Pool {
         };
         let arena = &self.engine.arena;
         let payload_bytes = payload.len() as u16;
-        let place = BlockRef { offset: self.reserve(payload_bytes)?, payload_bytes };
+        let place = self.reserve(block::block_bytes(payload_bytes))?;
         // SAFETY: the block was just reserved here and is committed below.
         if let Some(block) = unsafe { arena.block_mut(place) } {
             BlockHeader { pool: self.id, slot, codec, payload_bytes }.write(block, payload);
@@ -91,20 +91,20 @@ impl Pool {
         published
     }
 
-    fn reserve(&self, payload_bytes: u16) -> Result<ArenaOffset, Refusal> {
+    fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {
         let arena = &self.engine.arena;
         let (usage, reserved) = match self.persistence {
             Persistence::Persistent => {
                 let usage = ExtentUse::Persistent;
-                let reserved = arena.reserve(payload_bytes, usage);
+                let reserved = arena.reserve(block_bytes, usage);
                 // When no other extent is to be had, what compaction gained may be in the extent it moves blocks to.
-                (usage, reserved.or_else(|| arena.reserve_among_survivors(payload_bytes)))
+                (usage, reserved.or_else(|| arena.reserve_among_survivors(block_bytes)))
             }
             Persistence::Ephemeral => {
-                (ExtentUse::Ephemeral, arena.reserve(payload_bytes, ExtentUse::Ephemeral))
+                (ExtentUse::Ephemeral, arena.reserve(block_bytes, ExtentUse::Ephemeral))
             }
         };
-        reserved.ok_or(Refusal::NoRoom(Need::Block { payload_bytes, usage }))
+        reserved.ok_or(Refusal::NoRoom(Need::Block { block_bytes, usage }))
     }
 
     fn publish(&self, slot: IndexSlot, new: Entry, index_page: &mut PaidPage<'_>) -> Result<(), Refusal> {
