@@ -32,6 +32,8 @@ fn main() -> Result<()> {
     row("put all", timed(|| put_all(&pool, pages, 0))?, count);
     row("get all, in random order", timed(|| get_all(&pool, count))?, count);
     row("put all again, each page to another place", timed(|| put_all(&pool, pages, count / 3))?, count);
+    row("use huge pages", timed(|| huge(&store))?, count);
+    row("get all, in random order", timed(|| get_all(&pool, count))?, count);
     let mostly = || (0..count).filter(|index| !scatter(*index).is_multiple_of(10));
     let flush = || {
         mostly().for_each(|index| pool.flush_page(OBJECT, PageIndex(index)));
@@ -64,6 +66,11 @@ fn get_all(pool: &Pool, count: u64) -> Result<()> {
         let target = &mut targets[turn % 4096];
         pool.get(OBJECT, PageIndex(index), target.into())?;
     }
+    Ok(())
+}
+
+fn huge(store: &Store) -> Result<()> {
+    while store.make_huge_page() {}
     Ok(())
 }
 

@@ -20,10 +20,10 @@ use crate::{
     block,
     budget::{Budget, Claim},
     entry::{BlockRef, MAX_ARENA_BYTES},
-    extents::{EXTENT_BYTES, ExtentId, ExtentUse, Extents},
+    extents::{EXTENT_BYTES, EXTENTS_PER_HUGE_PAGE, ExtentId, ExtentUse, Extents},
     head::{Head, OpenExtent},
     ids::ArenaOffset,
-    memory_file::MemoryFile,
+    memory_file::{HUGE_PAGE_BYTES, MemoryFile},
     walk::Walk,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Arena {
     ephemeral_order: Mutex<VecDeque<ExtentId>>,
     /// Where the next search for the emptiest extent starts.
     search_from: AtomicU32,
+    /// Where the next search for a stretch without a huge page starts.
+    collapse_from: AtomicU32,
 }
 
 /// An extent that a block's end left without users. Hand it to [`Arena::settle`] once no lock is held.
@@ -88,6 +90,7 @@ impl Arena {
             survivors: Head::default(),
             ephemeral_order: Mutex::default(),
             search_from: AtomicU32::new(0),
+            collapse_from: AtomicU32::new(0),
         })
     }
 
@@ -272,6 +275,28 @@ impl Arena {
         }
         let walk = Walk::new(self, state, extent);
         self.extents.usage(extent).is_some_and(wanted).then_some(walk)
+    }
+
+    /// Puts one more stretch of the arena into a huge page: the next one whose extents are all sealed. False: there is none, or the
+    /// OS has none to give.
+    pub(crate) fn collapse_next(&self) -> bool {
+        let end = self.extents.untouched_from() / EXTENTS_PER_HUGE_PAGE;
+        let collapsed = (0..end).find_map(|_| {
+            let stretch = self.collapse_from.fetch_add(1, Ordering::Relaxed) % end;
+            if self.extents.is_huge(stretch) { None } else { self.collapse(stretch) }
+        });
+        collapsed.unwrap_or(false)
+    }
+
+    /// Puts a stretch into a huge page; says whether the OS did. `None`: some extent of it is open, free or just looked at.
+    fn collapse(&self, stretch: u32) -> Option<bool> {
+        let first = stretch * EXTENTS_PER_HUGE_PAGE;
+        let extents = (first..first + EXTENTS_PER_HUGE_PAGE).map(ExtentId);
+        // While they are pinned no extent is given back, whose memory would otherwise be found again here.
+        let _walks = extents.map(|extent| self.pin(extent, |_| true)).collect::<Option<Vec<_>>>()?;
+        let is_huge = self.memory.collapse(ExtentId(first).offset(), HUGE_PAGE_BYTES).is_ok();
+        self.extents.set_huge(stretch, is_huge);
+        Some(is_huge)
     }
 
     /// Ends a walk.

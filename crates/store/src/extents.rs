@@ -6,20 +6,23 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicU32, Ordering},
     },
 };
 
 use crate::{
     budget::{Budget, Claim},
     extent_state::ExtentState,
-    memory_file::MemoryFile,
+    memory_file::{HUGE_PAGE_BYTES, MemoryFile},
     zeroed::zeroed,
 };
 
 /// The unit in which the arena takes memory from the OS and gives it back, in bytes. Large enough that the tail no block fits into
 /// (half a block on average) is about half a percent of it; small enough that a pool of a few mebibytes still has some.
 pub(crate) const EXTENT_BYTES: usize = 128 << 10;
+
+/// Extents that make a huge page.
+pub(crate) const EXTENTS_PER_HUGE_PAGE: u32 = (HUGE_PAGE_BYTES / EXTENT_BYTES) as u32;
 
 /// An extent of the arena, counted from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +47,8 @@ pub(crate) struct Extents {
     table: MemoryFile,
     /// Derived: can be counted from the indexes.
     states: Box<[ExtentState]>,
+    /// Derived: of each stretch of the arena as large as a huge page, whether it is one (1) or not (0).
+    huge: Box<[AtomicU32]>,
     free: Mutex<FreeExtents>,
     budget: Arc<Budget>,
 }
@@ -60,7 +65,13 @@ impl Extents {
     pub(crate) fn new(count: u32, budget: Arc<Budget>) -> io::Result<Self> {
         let table_bytes = (count as usize * 2).next_multiple_of(4096);
         let table = MemoryFile::create("tmem-extents", table_bytes)?;
-        Ok(Self { table, states: zeroed(count as usize), free: Mutex::default(), budget })
+        Ok(Self {
+            table,
+            states: zeroed(count as usize),
+            huge: zeroed((count / EXTENTS_PER_HUGE_PAGE) as usize),
+            free: Mutex::default(),
+            budget,
+        })
     }
 
     /// Takes a free extent and the OS's memory for it; it is open and empty. `None`: the claim goes beyond the limit, or the OS has
@@ -85,6 +96,7 @@ impl Extents {
     /// Gives an extent that nobody uses back to the OS.
     pub(crate) fn give_back(&self, memory: &MemoryFile, extent: ExtentId) {
         self.cell(extent).store(0, Ordering::Release);
+        self.set_huge(extent.stretch(), false); // a hole splits it
         // Punching a hole in a memory file only fails for lack of kernel memory. The extent then stays usable and is given
         // back the next time.
         let _ = memory.give_back(extent.offset(), EXTENT_BYTES);
@@ -117,6 +129,18 @@ impl Extents {
         &self.states[extent.0 as usize]
     }
 
+    /// Whether a stretch of the arena is a huge page.
+    pub(crate) fn is_huge(&self, stretch: u32) -> bool {
+        self.huge[stretch as usize].load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn set_huge(&self, stretch: u32, is_huge: bool) {
+        let cell = &self.huge[stretch as usize];
+        if is_huge != (cell.load(Ordering::Relaxed) != 0) {
+            cell.store(is_huge.into(), Ordering::Relaxed);
+        }
+    }
+
     /// Extents from this one on were never used.
     pub(crate) fn untouched_from(&self) -> u32 {
         self.lock().untouched_from
@@ -147,5 +171,10 @@ impl ExtentId {
     /// Where it starts in the arena, in bytes.
     pub(crate) fn offset(self) -> usize {
         self.0 as usize * EXTENT_BYTES
+    }
+
+    /// The stretch, as large as a huge page, that it belongs to.
+    fn stretch(self) -> u32 {
+        self.0 / EXTENTS_PER_HUGE_PAGE
     }
 }

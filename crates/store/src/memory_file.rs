@@ -13,6 +13,9 @@ use rustix::{
     mm::{Advice, MapFlags, ProtFlags},
 };
 
+/// A huge page's size and alignment, in bytes, on the machines that have them.
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 /// A sparse memory file and its mapping. Untouched parts cost nothing and read as zeroes.
 pub(crate) struct MemoryFile {
     file: OwnedFd,
@@ -31,18 +34,7 @@ impl MemoryFile {
     pub(crate) fn create(name: &str, len_bytes: usize) -> io::Result<Self> {
         let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, len_bytes as u64)?;
-        // SAFETY: a fresh mapping at an address the kernel picks touches no memory of ours.
-        let start = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                len_bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                &file,
-                0,
-            )?
-        };
-        let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = map_aligned(&file, len_bytes)?;
         // What clients store stays out of core dumps. Failing to say so is no reason to stop.
         // SAFETY: the range is the mapping just made, and this advice does not change its contents.
         let _ =
@@ -83,6 +75,17 @@ impl MemoryFile {
         Ok(())
     }
 
+    /// Has the OS put a range, whose memory it holds already, into huge pages. Both ends are multiples of [`HUGE_PAGE_BYTES`].
+    /// Whoever touches the range meanwhile waits, a millisecond or so. Errors: the OS has none to give, or does not do it.
+    pub(crate) fn collapse(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
+        let start = self.at(offset, len_bytes).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: the range is inside the mapping; collapsing does not change what it holds.
+        match unsafe { libc::madvise(start.as_ptr().cast::<c_void>(), len_bytes, libc::MADV_COLLAPSE) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Gives the memory of a range back to the OS; it reads as zeroes afterwards.
     pub(crate) fn give_back(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -97,6 +100,40 @@ impl MemoryFile {
     }
 }
 
+/// Maps a file where huge pages can be mapped: at a multiple of their size, found within an address range that is that much too
+/// large.
+fn map_aligned(file: &OwnedFd, len_bytes: usize) -> io::Result<NonNull<u8>> {
+    let reserved_bytes = len_bytes.checked_add(HUGE_PAGE_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
+    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
+    // SAFETY: a fresh mapping at an address the kernel picks touches no memory of ours.
+    let reserved = unsafe {
+        rustix::mm::mmap_anonymous(
+            ptr::null_mut(),
+            reserved_bytes,
+            ProtFlags::empty(),
+            MapFlags::PRIVATE | MapFlags::NORESERVE,
+        )?
+    };
+    let before = reserved.addr().next_multiple_of(HUGE_PAGE_BYTES) - reserved.addr();
+    let after = HUGE_PAGE_BYTES - before;
+    // SAFETY: all three ranges lie within the one just reserved, which nobody else knows of: the middle is replaced by the file,
+    // the ends are given back. Unmapping cannot fail on such ranges; if it did, address space would be lost and nothing else.
+    unsafe {
+        let start = reserved.byte_add(before);
+        let mapped = rustix::mm::mmap(start, len_bytes, access, flags | MapFlags::FIXED, file, 0);
+        if before > 0 {
+            let _ = rustix::mm::munmap(reserved, before);
+        }
+        if after > 0 {
+            let _ = rustix::mm::munmap(start.byte_add(len_bytes), after);
+        }
+        if mapped.is_err() {
+            let _ = rustix::mm::munmap(start, len_bytes);
+        }
+        NonNull::new(mapped?.cast::<u8>()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+}
+
 impl AsFd for MemoryFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -105,7 +142,7 @@ impl AsFd for MemoryFile {
 
 impl Drop for MemoryFile {
     fn drop(&mut self) {
-        // SAFETY: start and len are those of the mapping made in create, and nobody borrows self any more.
+        // SAFETY: start and len are those of the mapping made by map_aligned, and nobody borrows self any more.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast::<c_void>(), self.len_bytes) };
     }
 }

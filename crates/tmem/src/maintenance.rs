@@ -1,4 +1,4 @@
-//! The background thread: compaction, within a fifth of one CPU.
+//! The background thread: compaction, then huge pages, within a fifth of one CPU.
 //!
 //! It runs at the priority of everything else: a put that needs room waits for the extent that is just being emptied, and with a lower
 //! priority that took tens of milliseconds on a busy host instead of tens of microseconds.
@@ -36,7 +36,8 @@ impl Maintenance {
             let mut wait = LOOK_EVERY;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 let done = store.compact(WORK);
-                wait = if done.emptied_extents > 0 { PAUSE } else { LOOK_EVERY };
+                let busy = done.emptied_extents > 0 || store.make_huge_page();
+                wait = if busy { PAUSE } else { LOOK_EVERY };
                 if done.emptied_extents > 0 {
                     log::debug!(
                         "compaction: {} pages moved, {} extents emptied",

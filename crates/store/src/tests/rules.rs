@@ -136,6 +136,28 @@ fn r1_a_full_pool_makes_use_of_what_was_forgotten_anywhere() {
 }
 
 #[test]
+fn r1_r7_huge_pages_change_neither_contents_nor_books() {
+    let store = store(256 << 20);
+    let pool = flat_pool(&store, "a", 100_000);
+    (0..9_000).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    let huge_pages = (0..).take_while(|_| store.make_huge_page()).count();
+    println!("{huge_pages} huge pages granted");
+    let allocated =
+        || store.engine().arena.allocated_bytes().unwrap() + pool.index().allocated_bytes().unwrap();
+    assert_eq!(allocated(), store.usage().held_bytes);
+    (0..9_000).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i))));
+    // Holes split them again.
+    (0..9_000).filter(|i| i / 100 % 2 == 0).for_each(|i| pool.flush_page(ObjectId(0), PageIndex(i)));
+    store.compact(Duration::from_secs(60));
+    assert_eq!(allocated(), store.usage().held_bytes);
+    (0..9_000)
+        .filter(|i| i / 100 % 2 == 1)
+        .for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i))));
+    pool.flush_object(ObjectId(0));
+    assert_eq!(allocated(), 0);
+}
+
+#[test]
 fn r7_metadata_is_within_24_bytes_a_page() {
     let store = store(64 << 20);
     let pool = flat_pool(&store, "a", 100_000);
