@@ -17,7 +17,12 @@ fn main() -> Result<()> {
     let (pages, _) = bytes.as_chunks::<PAGE_BYTES>();
     let count = pages.len() as u64;
     let store = Store::new(StoreOptions { limit_bytes: 64 << 30 })?;
-    let options = ClientOptions { name: "bench".to_owned(), kind: ClientKind::Native, cap_bytes: None };
+    let options = ClientOptions {
+        name: "bench".to_owned(),
+        kind: ClientKind::Native,
+        cap_bytes: None,
+        dedup: if env::var("DEDUP_OFF").is_ok() { tmem_store::Dedup::Off } else { tmem_store::Dedup::Alone },
+    };
     let pool =
         store.create_client(options)?.create_pool(Persistence::Persistent, Keys::Flat { pages: count })?;
 

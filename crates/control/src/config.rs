@@ -8,7 +8,9 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{ByteSize, ControlError, DiskFormat, DiskName, DiskSpec, HttpListen, LogLevel, PoolSize};
+use crate::{
+    ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, HttpListen, LogLevel, PoolSize,
+};
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
 /// costs tens of microseconds, so that a guest in the middle of swapping should not have to.
@@ -122,6 +124,8 @@ struct DiskSection {
     vhost_user: PathBuf,
     cap: Option<ByteSize>,
     #[serde(default)]
+    dedup: DedupChoice,
+    #[serde(default)]
     format: DiskFormat,
     #[serde(default = "DiskSpec::default_queues")]
     queues: u16,
@@ -134,6 +138,7 @@ fn deserialize_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<D
         size_bytes: section.size.bytes(),
         vhost_user: section.vhost_user,
         cap_bytes: section.cap.map(ByteSize::bytes),
+        dedup: section.dedup,
         format: section.format,
         queues: section.queues,
     };
@@ -276,11 +281,12 @@ mod tests {
         );
         let disk = table["disk"][0].as_table().expect("a disk section");
         let disk_keys: Vec<_> = disk.keys().map(String::as_str).collect();
-        assert_eq!(disk_keys, ["cap", "format", "name", "queues", "size", "vhost-user"]);
+        assert_eq!(disk_keys, ["cap", "dedup", "format", "name", "queues", "size", "vhost-user"]);
 
         let config = parse(&shown).expect("the values parse");
         let [disk] = config.disks.as_slice() else { panic!("one disk") };
         assert_eq!((disk.format, disk.queues), (DiskFormat::default(), DiskSpec::default_queues()));
+        assert_eq!(disk.dedup, DedupChoice::default());
         assert_eq!(Config { disks: Vec::new(), ..config }, Config::default());
     }
 }

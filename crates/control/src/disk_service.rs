@@ -4,7 +4,7 @@ use std::{fmt, os::unix::ffi::OsStrExt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, ControlError, DiskName};
+use crate::{ByteSize, ControlError, DedupChoice, DiskName};
 
 /// The unit of a disk's size, in bytes: one page.
 const BLOCK_BYTES: u64 = 4096;
@@ -61,6 +61,9 @@ pub struct DiskSpec {
     /// The most of the pool that its pages may take, in bytes. None: up to the pool's limit.
     #[serde(default)]
     pub cap_bytes: Option<u64>,
+    /// With whose pages its own may share memory.
+    #[serde(default)]
+    pub dedup: DedupChoice,
     /// What it holds at first.
     #[serde(default)]
     pub format: DiskFormat,
@@ -125,6 +128,8 @@ pub struct DiskInfo {
     pub size_bytes: u64,
     /// The most of the pool that its pages may take, in bytes.
     pub cap_bytes: Option<u64>,
+    /// With whose pages its own may share memory.
+    pub dedup: DedupChoice,
     /// What it held at first.
     pub format: DiskFormat,
     /// How guests reach it: [`TRANSPORT_VHOST_USER_BLK`].
@@ -189,6 +194,7 @@ mod tests {
             size_bytes: 4 << 30,
             vhost_user: "/run/tmem/vm1.sock".into(),
             cap_bytes: None,
+            dedup: DedupChoice::Alone,
             format: DiskFormat::Swap,
             queues: 1,
         }

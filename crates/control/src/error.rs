@@ -21,6 +21,12 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// A dedup domain with characters that are not safe everywhere.
+    #[error("`{text}` is no dedup domain: write `alone`, `off`, or a name of 1 to 63 of A-Z a-z 0-9 . _ -")]
+    DedupDomain {
+        /// What was written.
+        text: String,
+    },
     /// An address for the TCP listener that cannot be read.
     #[error("`{text}` is not an address: write IP:PORT such as 127.0.0.1:7780 or [::1]:7780, or `off`")]
     Listen {

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`ByteSize`] | sizes as people write them |
 //! | [`DiskName`] | names that are safe everywhere a disk's name goes |
+//! | [`DedupChoice`] | with whose pages a disk's may share memory |
 //! | [`Config`] | the TOML file |
 //! | [`DiskService`] | disks, as the admin API sees them |
 //! | [`Status`] | the status document |
@@ -20,6 +21,7 @@
 mod byte_size;
 mod client;
 mod config;
+mod dedup_choice;
 mod disk_name;
 mod disk_service;
 mod error;
@@ -36,6 +38,7 @@ mod status;
 pub use byte_size::ByteSize;
 pub use client::AdminClient;
 pub use config::{Config, MAX_POLL_US, poll_us};
+pub use dedup_choice::DedupChoice;
 pub use disk_name::DiskName;
 pub use disk_service::{
     AdminError, DiskFormat, DiskInfo, DiskList, DiskService, DiskSpec, TRANSPORT_VHOST_USER_BLK,

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tmem_store::{ClientKind, ClientUsage, StoreUsage};
+use tmem_store::{ClientKind, ClientUsage, Dedup, StoreUsage};
 
 use crate::DiskInfo;
 
@@ -61,7 +61,9 @@ pub struct ClientStatus {
     pub weight: u32,
     /// The most of the pool its pages may take; null where only the pool's limit counts.
     pub cap_bytes: Option<u64>,
-    /// What its pages take.
+    /// With whose pages its own may share memory: `alone`, `off`, or a domain's name.
+    pub dedup: String,
+    /// What its pages take. Of what it shares with others, its part.
     pub used_bytes: u64,
     /// Its pages in the pool.
     pub stored_pages: u64,
@@ -69,7 +71,7 @@ pub struct ClientStatus {
     pub peak_stored_pages: u64,
     /// Of its pages, those that repeat one value and take no memory of their own.
     pub same_filled_pages: u64,
-    /// Of its pages, those that share another page's block. Always 0: pages are not deduplicated yet.
+    /// Of its pages, those that share a block with others of the same contents.
     pub dedup_pages: u64,
     /// Of its pages, those stored as they are because they do not compress.
     pub raw_pages: u64,
@@ -179,11 +181,16 @@ impl ClientStatus {
             kind: kind.to_owned(),
             weight: EQUAL_WEIGHT,
             cap_bytes: usage.cap_bytes,
+            dedup: match usage.dedup {
+                Dedup::Alone => "alone".to_owned(),
+                Dedup::Off => "off".to_owned(),
+                Dedup::Domain(name) => name,
+            },
             used_bytes: usage.used_bytes,
             stored_pages: usage.stored_pages,
             peak_stored_pages: usage.peak_stored_pages,
             same_filled_pages: usage.same_filled_pages,
-            dedup_pages: 0,
+            dedup_pages: usage.dedup_pages,
             raw_pages: usage.raw_pages,
             logical_bytes: usage.logical_bytes,
             compressed_bytes: usage.compressed_bytes,
@@ -217,6 +224,8 @@ pub(crate) mod tests {
         let client = |name: &str, first: u64| ClientUsage {
             name: name.to_owned(),
             kind: ClientKind::Disk,
+            dedup: if first == 100 { Dedup::Domain("web".to_owned()) } else { Dedup::Alone },
+            dedup_pages: first + 15,
             cap_bytes: (first == 100).then_some(1 << 30),
             used_bytes: first + 1,
             stored_pages: first + 2,
@@ -246,6 +255,7 @@ pub(crate) mod tests {
             name: "vm1".parse().expect("name"),
             size_bytes: 1 << 34,
             cap_bytes: Some(1 << 30),
+            dedup: crate::DedupChoice::Alone,
             format: DiskFormat::Swap,
             transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
             socket: "/run/tmem/vm1.sock".into(),
@@ -292,6 +302,7 @@ pub(crate) mod tests {
                 "cap_bytes",
                 "checksum_errors",
                 "compressed_bytes",
+                "dedup",
                 "dedup_pages",
                 "evicted_pages",
                 "metadata_bytes",
@@ -347,12 +358,16 @@ pub(crate) mod tests {
             ("metadata_bytes", 113),
             ("evicted_pages", 114),
             ("weight", 100),
-            ("dedup_pages", 0),
+            ("dedup_pages", 115),
             ("cap_bytes", 1 << 30),
         ] {
             assert_eq!(client[name], value, "{name}");
         }
         assert_eq!((&client["name"], &client["kind"]), (&Value::from("vm1"), &Value::from("disk")));
+        assert_eq!(
+            (&client["dedup"], &json["clients"][1]["dedup"]),
+            (&Value::from("web"), &Value::from("alone"))
+        );
         assert_eq!(json["clients"][1]["cap_bytes"], Value::Null);
         assert_eq!(json["clients"][1]["disk"], Value::Null);
         for (name, value) in [

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tmem_store::{
-    Client, ClientKind, ClientOptions, Got, Keys, ObjectId, PAGE_BYTES, PageIndex, PageTarget, Persistence,
-    Pool, Store,
+    Client, ClientKind, ClientOptions, Dedup, Got, Keys, ObjectId, PAGE_BYTES, PageIndex, PageTarget,
+    Persistence, Pool, Store,
 };
 
 use crate::{
@@ -44,6 +44,8 @@ pub struct DiskOptions {
     pub size_bytes: u64,
     /// The most memory its pages may take, in bytes.
     pub cap_bytes: Option<u64>,
+    /// With whose pages its own may share memory.
+    pub dedup: Dedup,
     /// What it holds at first.
     pub format: Format,
 }
@@ -67,8 +69,12 @@ impl SwapDisk {
         {
             return Err(DiskError::Size { name, size_bytes });
         }
-        let client =
-            ClientOptions { name: name.clone(), kind: ClientKind::Disk, cap_bytes: options.cap_bytes };
+        let client = ClientOptions {
+            name: name.clone(),
+            kind: ClientKind::Disk,
+            cap_bytes: options.cap_bytes,
+            dedup: options.dedup.clone(),
+        };
         let client =
             store.create_client(client).map_err(|source| DiskError::Store { name: name.clone(), source })?;
         let keys = Keys::Flat { pages: size_bytes / BLOCK_BYTES };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tmem_store::{Store, StoreOptions};
+use tmem_store::{Dedup, Store, StoreOptions};
 
 use crate::{BLOCK_BYTES, DiskError, DiskOptions, Format, IoError, Segment, SwapDisk};
 
@@ -14,7 +14,7 @@ fn store(limit_bytes: u64) -> Arc<Store> {
 }
 
 fn options(name: &str, size_bytes: u64, format: Format) -> DiskOptions {
-    DiskOptions { name: name.to_owned(), size_bytes, cap_bytes: None, format }
+    DiskOptions { name: name.to_owned(), size_bytes, cap_bytes: None, dedup: Dedup::Alone, format }
 }
 
 fn disk(limit_bytes: u64) -> SwapDisk {

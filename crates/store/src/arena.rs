@@ -217,6 +217,18 @@ impl Arena {
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), bytes) })
     }
 
+    /// Has the CPU load a block's header ahead of its use. The block may be gone by then.
+    pub(crate) fn prefetch_header(&self, block: BlockRef) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(start) = self.memory.at(block.offset.0 as usize, block::HEADER_BYTES) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a hint about an address; it reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = block;
+    }
+
     /// Pins the oldest ephemeral extent whose blocks are all complete. `None`: there is none.
     pub(crate) fn pin_oldest_ephemeral(&self) -> Option<Walk<'_>> {
         let mut tries = self.order().len();

@@ -4,7 +4,8 @@
 //! | checksum (4) | page's slot in the index (4) | pool (2) | length - 1 (12 bits), codec (4 bits) | payload (1 to 4096) | pad |
 //! ```
 //!
-//! The checksum is a CRC-32C of header and payload after it. The owner in the header is what eviction and compaction find the index
+//! The checksum is the CRC-32C of the payload, exclusive or that of the header after it; so the payload's own can be had from the
+//! header alone. The owner in the header is what eviction and compaction find the index
 //! entry by, and what keeps a damaged index from handing out another page's block. Blocks follow each other in an extent, each
 //! padded to a multiple of 8 bytes; codec 0 ends the list.
 
@@ -36,6 +37,16 @@ pub(crate) struct BlockHeader {
     pub(crate) payload_bytes: u16,
 }
 
+/// The CRC-32C of a payload: part of a block's checksum, and what equal pages are found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PayloadCrc(pub(crate) u32);
+
+impl PayloadCrc {
+    pub(crate) fn of(payload: &[u8]) -> Self {
+        Self(crc32c::crc32c(payload))
+    }
+}
+
 /// A block that is not what it should be: damaged, or another page's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DamagedBlock;
@@ -47,15 +58,15 @@ pub(crate) const fn block_bytes(payload_bytes: u16) -> u16 {
 }
 
 impl BlockHeader {
-    /// Writes header and payload to the start of `block`, which has room for both.
-    pub(crate) fn write(self, block: &mut [u8], payload: &[u8]) {
+    /// Writes header and payload, whose checksum is known, to the start of `block`, which has room for both.
+    pub(crate) fn write(self, block: &mut [u8], payload: &[u8], crc: PayloadCrc) {
         debug_assert_eq!(payload.len(), usize::from(self.payload_bytes));
         let end = HEADER_BYTES + payload.len();
         block[4..8].copy_from_slice(&self.slot.0.to_le_bytes());
         block[8..10].copy_from_slice(&self.pool.0.to_le_bytes());
         block[10..12].copy_from_slice(&((self.payload_bytes - 1) << 4 | self.codec as u16).to_le_bytes());
         block[HEADER_BYTES..end].copy_from_slice(payload);
-        let checksum = crc32c::crc32c(&block[4..end]);
+        let checksum = crc.0 ^ crc32c::crc32c(&block[4..HEADER_BYTES]);
         block[..4].copy_from_slice(&checksum.to_le_bytes());
     }
 
@@ -76,11 +87,18 @@ impl BlockHeader {
 pub(crate) fn read(bytes: &[u8]) -> Result<(BlockHeader, &[u8]), DamagedBlock> {
     let header = BlockHeader::parse(bytes).ok_or(DamagedBlock)?;
     let end = HEADER_BYTES + usize::from(header.payload_bytes);
-    let checked = bytes.get(4..end).ok_or(DamagedBlock)?;
-    if bytes[..4] != crc32c::crc32c(checked).to_le_bytes() {
+    let payload = bytes.get(HEADER_BYTES..end).ok_or(DamagedBlock)?;
+    if payload_crc(bytes) != Some(PayloadCrc::of(payload)) {
         return Err(DamagedBlock);
     }
-    Ok((header, &bytes[HEADER_BYTES..end]))
+    Ok((header, payload))
+}
+
+/// The payload's checksum as the header at the start of `bytes` has it. `None`: no header fits.
+pub(crate) fn payload_crc(bytes: &[u8]) -> Option<PayloadCrc> {
+    let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
+    let checksum = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+    Some(PayloadCrc(checksum ^ crc32c::crc32c(&header[4..])))
 }
 
 /// Ends the list of blocks of an extent at the start of `bytes`, if there is room to say so.
@@ -103,7 +121,7 @@ mod tests {
         let header = BlockHeader { pool: PoolId(3), slot: IndexSlot(77), codec: Codec::Lz4, payload_bytes };
         let payload: Vec<u8> = (0..payload_bytes).map(|i| (i * 7) as u8).collect();
         let mut block = vec![0; block_bytes(payload_bytes) as usize];
-        header.write(&mut block, &payload);
+        header.write(&mut block, &payload, PayloadCrc::of(&payload));
         (header, payload, block)
     }
 
@@ -113,6 +131,7 @@ mod tests {
             let (header, payload, block) = example(payload_bytes);
             assert_eq!(read(&block), Ok((header, &payload[..])));
             assert!(!is_end(&block));
+            assert_eq!(payload_crc(&block), Some(PayloadCrc::of(&payload)));
         }
     }
 

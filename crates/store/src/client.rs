@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{
     account::Account,
     counters::Counters,
+    dedup::Domain,
     engine::Engine,
     error::StoreError,
     pool::{Keys, Persistence, Pool},
-    usage::ClientUsage,
+    usage::{ClientUsage, SharedPart},
 };
 
 /// What kind of client it is.
@@ -20,6 +21,19 @@ pub enum ClientKind {
     Native,
 }
 
+/// With whose pages a client's may share a block when they are equal. Nothing is shared across domains, and nothing that one does
+/// tells another what it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Dedup {
+    /// With those of the same client.
+    #[default]
+    Alone,
+    /// With those of all clients that name this domain. They can learn from timing what the others hold.
+    Domain(String),
+    /// With none.
+    Off,
+}
+
 /// How a client is to be.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -29,20 +43,29 @@ pub struct ClientOptions {
     pub kind: ClientKind,
     /// The most memory its pages may take, in bytes, index included; `None` = as far as the store's limit allows.
     pub cap_bytes: Option<u64>,
+    /// With whose pages its own may share blocks.
+    pub dedup: Dedup,
 }
 
 /// Whoever lends pages.
 #[derive(Debug)]
 pub struct Client {
     account: Arc<Account>,
+    domain: Option<Arc<Domain>>,
     engine: Arc<Engine>,
     /// `None` once the client was removed.
     pools: Mutex<Option<Vec<Arc<Pool>>>>,
 }
 
 impl Client {
-    pub(crate) fn new(options: ClientOptions, engine: Arc<Engine>) -> Self {
-        Self { account: Arc::new(Account::new(options)), engine, pools: Mutex::new(Some(Vec::new())) }
+    pub(crate) fn new(options: ClientOptions, engine: Arc<Engine>) -> Result<Self, StoreError> {
+        let domain = match &options.dedup {
+            Dedup::Off => None,
+            Dedup::Alone => Some(engine.domain(None)?),
+            Dedup::Domain(name) => Some(engine.domain(Some(name))?),
+        };
+        let pools = Mutex::new(Some(Vec::new()));
+        Ok(Self { account: Arc::new(Account::new(options)), domain, engine, pools })
     }
 
     /// Its name.
@@ -55,9 +78,11 @@ impl Client {
         let mut pools = self.lock();
         let pools =
             pools.as_mut().ok_or_else(|| StoreError::NoSuchClient { name: self.name().to_owned() })?;
-        let pool = self
-            .engine
-            .add_pool(|id| Pool::new(id, persistence, keys, self.account.clone(), self.engine.clone()))?;
+        // Ephemeral pages go with their extents, which takes a block for each.
+        let domain = self.domain.clone().filter(|_| persistence == Persistence::Persistent);
+        let pool = self.engine.add_pool(|id| {
+            Pool::new(id, persistence, keys, self.account.clone(), domain, self.engine.clone())
+        })?;
         pools.push(pool.clone());
         Ok(pool)
     }
@@ -81,16 +106,25 @@ impl Client {
         pools.iter().flatten().for_each(|pool| pool.destroy());
     }
 
+    /// Pages of its domain that were compared with one that was put.
+    #[cfg(test)]
+    pub(crate) fn compared_pages(&self) -> Option<u64> {
+        Some(self.domain.as_ref()?.compared_pages())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Arc<Pool>>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it holds and has done, at this moment.
     pub fn usage(&self) -> ClientUsage {
-        let mut sum = Counters::default();
+        let (mut sum, mut in_domain) = (Counters::default(), Counters::default());
         for pool in self.lock().iter().flatten() {
-            sum += pool.counters();
+            let counters = pool.counters();
+            sum += counters;
+            in_domain += if pool.has_domain() { counters } else { Counters::default() };
         }
-        ClientUsage::new(&self.account, &sum)
+        let domain = self.domain.as_ref().map(|domain| domain.usage()).unwrap_or_default();
+        ClientUsage::new(&self.account, &sum, SharedPart::of(&in_domain, &domain))
     }
 }

@@ -7,8 +7,11 @@ use std::{
 
 use crate::{
     arena::{Need, Search},
+    block::PayloadCrc,
     engine::{Engine, Owner},
+    entry::BlockRef,
     extents::{EXTENT_BYTES, ExtentUse},
+    ids::IndexSlot,
     page::PAGE_BYTES,
     walk::Walk,
 };
@@ -66,7 +69,7 @@ impl Engine {
             match walk.next() {
                 Ok(Some(met)) => match self.owner(met.header.pool) {
                     Owner::Pool(pool) => dropped |= pool.evict(met.header.slot, met.place),
-                    Owner::Nobody => {}
+                    Owner::Nobody | Owner::Shared => {}
                     Owner::Changing => whole = false,
                 },
                 Ok(None) if whole => {
@@ -141,22 +144,27 @@ impl Engine {
                 Err(_) => return Emptying::Damaged,
             };
             let (header, from) = (met.header, met.place);
-            let pool = match self.owner(header.pool) {
-                Owner::Pool(pool) if pool.refers_to(header.slot, from) => pool,
-                Owner::Pool(_) | Owner::Nobody => continue,
+            let owner = self.owner(header.pool);
+            let is_live = match &owner {
+                Owner::Pool(pool) => pool.refers_to(header.slot, from),
+                Owner::Shared => self.shared_blocks.refers_to(header.slot, from),
+                Owner::Nobody => false,
                 Owner::Changing => {
                     whole = false;
-                    continue;
+                    false
                 }
             };
+            if !is_live {
+                continue;
+            }
             let Some(to) = self.arena.reserve(from.block_bytes, ExtentUse::Survivors) else {
                 return Emptying::NoRoom;
             };
             // SAFETY: the block was just reserved here.
             if let Some(block) = unsafe { self.arena.block_mut(to) } {
-                header.write(block, met.payload);
+                header.write(block, met.payload, PayloadCrc::of(met.payload));
             }
-            if pool.relocate(header.slot, from, to) {
+            if self.relocate(&owner, header.slot, from, to) {
                 done.moved_pages += 1;
             } else {
                 let _pinned = self.arena.free(to); // forgotten meanwhile
@@ -169,5 +177,17 @@ impl Engine {
         walk.forget_lost_blocks();
         done.emptied_extents += 1;
         Emptying::Done
+    }
+
+    /// Makes whoever refers to a block refer to a copy of it. False: nobody does any more.
+    fn relocate(&self, owner: &Owner, slot: IndexSlot, from: BlockRef, to: BlockRef) -> bool {
+        match owner {
+            Owner::Pool(pool) => pool.relocate(slot, from, to),
+            Owner::Shared => {
+                let relocated = self.shared_blocks.relocate(slot, from, to, &self.arena);
+                relocated.map(|emptied| self.arena.settle(emptied)).is_some()
+            }
+            Owner::Changing | Owner::Nobody => false,
+        }
     }
 }

@@ -12,10 +12,12 @@ pub(crate) struct Counters {
     pub(crate) evicted_pages: u64,
     pub(crate) checksum_errors: u64,
     pub(crate) same_filled_pages: u64,
-    /// Pages in blocks, raw ones included.
+    /// Pages in blocks of their own, raw ones included.
     pub(crate) block_pages: u64,
     pub(crate) raw_pages: u64,
-    /// All blocks: header, payload and padding.
+    /// Pages in blocks that they share with others.
+    pub(crate) shared_pages: u64,
+    /// All blocks of one page alone: header, payload and padding.
     pub(crate) block_bytes: u64,
     /// Index pages held.
     pub(crate) index_bytes: u64,
@@ -23,10 +25,10 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn stored_pages(&self) -> u64 {
-        self.same_filled_pages + self.block_pages
+        self.same_filled_pages + self.block_pages + self.shared_pages
     }
 
-    /// All memory that the pages take: blocks and index.
+    /// All memory that is the pages' alone: blocks and index.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.block_bytes + self.index_bytes
     }
@@ -35,6 +37,7 @@ impl Counters {
     pub(crate) fn replace(&mut self, before: &Counters, after: &Counters) {
         self.same_filled_pages = self.same_filled_pages + after.same_filled_pages - before.same_filled_pages;
         self.block_pages = self.block_pages + after.block_pages - before.block_pages;
+        self.shared_pages = self.shared_pages + after.shared_pages - before.shared_pages;
         self.raw_pages = self.raw_pages + after.raw_pages - before.raw_pages;
         self.block_bytes = self.block_bytes + after.block_bytes - before.block_bytes;
     }
@@ -50,6 +53,7 @@ impl AddAssign for Counters {
         self.checksum_errors += other.checksum_errors;
         self.same_filled_pages += other.same_filled_pages;
         self.block_pages += other.block_pages;
+        self.shared_pages += other.shared_pages;
         self.raw_pages += other.raw_pages;
         self.block_bytes += other.block_bytes;
         self.index_bytes += other.index_bytes;

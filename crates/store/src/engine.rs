@@ -3,7 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, atomic::AtomicU32};
 
 use crate::{
-    arena::Arena, budget::Budget, error::StoreError, extents::EXTENT_BYTES, ids::PoolId, pool::Pool,
+    arena::Arena,
+    budget::Budget,
+    dedup::{Domain, DomainId, SHARED_POOL, SharedBlocks},
+    error::StoreError,
+    extents::EXTENT_BYTES,
+    ids::PoolId,
+    pool::Pool,
 };
 
 #[derive(Debug)]
@@ -15,6 +21,15 @@ pub(crate) struct Engine {
     /// Puts that wait for it.
     pub(crate) compaction_wanted: AtomicU32,
     pools: RwLock<Vec<PoolSeat>>,
+    pub(crate) shared_blocks: SharedBlocks,
+    domains: Mutex<Domains>,
+}
+
+/// The dedup domains in use.
+#[derive(Debug, Default)]
+struct Domains {
+    named: Vec<Weak<Domain>>,
+    last_id: u32,
 }
 
 /// One pool number.
@@ -29,6 +44,8 @@ enum PoolSeat {
 /// Who a pool number stands for.
 pub(crate) enum Owner {
     Pool(Arc<Pool>),
+    /// All pages that share the block.
+    Shared,
     /// A pool that is just coming or going.
     Changing,
     Nobody,
@@ -40,7 +57,11 @@ impl Engine {
         let budget = Arc::new(Budget::new(limit_bytes, EXTENT_BYTES as u64));
         let arena =
             Arena::new(budget.clone()).map_err(|source| StoreError::Memory { what: "the arena", source })?;
+        let shared_blocks = SharedBlocks::new(budget.clone())
+            .map_err(|source| StoreError::Memory { what: "shared blocks", source })?;
         Ok(Self {
+            shared_blocks,
+            domains: Mutex::default(),
             budget,
             arena,
             compacting: Mutex::default(),
@@ -58,6 +79,7 @@ impl Engine {
         match make(id) {
             Ok(pool) => {
                 let pool = Arc::new(pool);
+                pool.enter_domain();
                 self.set_seat(id, PoolSeat::Taken(Arc::downgrade(&pool)));
                 Ok(pool)
             }
@@ -73,8 +95,30 @@ impl Engine {
         self.set_seat(id, PoolSeat::Free);
     }
 
+    /// The dedup domain of a name, a new one if nobody is in it; without a name one for a client alone.
+    pub(crate) fn domain(&self, name: Option<&str>) -> Result<Arc<Domain>, StoreError> {
+        let mut domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        domains.named.retain(|domain| domain.strong_count() > 0);
+        let known = domains.named.iter().filter_map(Weak::upgrade).find(|domain| domain.name() == name);
+        if let Some(domain) = known.filter(|_| name.is_some()) {
+            return Ok(domain);
+        }
+        domains.last_id += 1;
+        let id = DomainId(domains.last_id);
+        let domain = Domain::new(id, name.map(str::to_owned), self.budget.clone())
+            .map_err(|source| StoreError::Memory { what: "a dedup domain", source })?;
+        let domain = Arc::new(domain);
+        if name.is_some() {
+            domains.named.push(Arc::downgrade(&domain));
+        }
+        Ok(domain)
+    }
+
     /// Who a block's header names.
     pub(crate) fn owner(&self, id: PoolId) -> Owner {
+        if id == SHARED_POOL {
+            return Owner::Shared;
+        }
         match self.pools.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(id.0)) {
             Some(PoolSeat::Taken(pool)) => pool.upgrade().map_or(Owner::Changing, Owner::Pool),
             Some(PoolSeat::Reserved) => Owner::Changing,
@@ -86,7 +130,8 @@ impl Engine {
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         let free = pools.iter().position(|seat| matches!(seat, PoolSeat::Free));
         let index = free.unwrap_or(pools.len());
-        let id = u16::try_from(index).map_err(|_| StoreError::TooManyPools)?;
+        let id =
+            u16::try_from(index).ok().filter(|id| *id != SHARED_POOL.0).ok_or(StoreError::TooManyPools)?;
         if free.is_none() {
             pools.push(PoolSeat::Reserved);
         } else {

@@ -3,17 +3,18 @@
 //! ```text
 //!  63                          27 26     20 19               11 10   8 7      0
 //! | arena offset / 8             | 0       | block bytes / 8 - 3 | kind | check  |   block
+//! | number of the shared cell    | 0       | block bytes / 8 - 3 | kind | check  |   shared
 //! | repeated word (63 to 32) | 0                               | kind | check  |   same-filled
 //! | 0                                                          | kind | check  |   refused
 //! | 0                                                                          |   absent
 //! ```
 //!
 //! `check` is a CRC-8 of the other seven bytes, so that no single flipped bit turns one entry into another. Seven bits are free for
-//! the store's knowledge of how long a page has been there; kinds 4 to 7 are for shared blocks and tiers.
+//! the store's knowledge of how long a page has been there; kinds 5 to 7 are for tiers.
 
 use crate::{
     block::{ALIGN_BYTES, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES},
-    ids::ArenaOffset,
+    ids::{ArenaOffset, IndexSlot},
 };
 
 /// What an index entry says.
@@ -27,6 +28,8 @@ pub(crate) enum Entry {
     SameFilled(u32),
     /// The page is in a block of the arena.
     Block(BlockRef),
+    /// The page is in a block that others with the same contents refer to as well.
+    Shared(SharedRef),
 }
 
 /// Where a block is and what it takes there.
@@ -34,6 +37,14 @@ pub(crate) enum Entry {
 pub(crate) struct BlockRef {
     pub(crate) offset: ArenaOffset,
     /// Header, payload and padding: a multiple of 8, from [`MIN_BLOCK_BYTES`] to [`MAX_BLOCK_BYTES`].
+    pub(crate) block_bytes: u16,
+}
+
+/// Which shared block, and what it takes in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SharedRef {
+    pub(crate) cell: IndexSlot,
+    /// As for [`BlockRef`].
     pub(crate) block_bytes: u16,
 }
 
@@ -47,6 +58,7 @@ pub(crate) const MAX_ARENA_BYTES: u64 = 1 << 40;
 const KIND_REFUSED: u64 = 1;
 const KIND_SAME_FILLED: u64 = 2;
 const KIND_BLOCK: u64 = 3;
+const KIND_SHARED: u64 = 4;
 
 const KIND_SHIFT: u32 = 8;
 const LENGTH_SHIFT: u32 = 11;
@@ -62,10 +74,14 @@ impl Entry {
             Entry::SameFilled(word) => KIND_SAME_FILLED << KIND_SHIFT | u64::from(word) << WORD_SHIFT,
             Entry::Block(block) => {
                 debug_assert!(block.offset.0 % 8 == 0 && block.offset.0 < MAX_ARENA_BYTES);
-                debug_assert!((MIN_BLOCK_BYTES..=MAX_BLOCK_BYTES).contains(&block.block_bytes));
                 KIND_BLOCK << KIND_SHIFT
-                    | u64::from((block.block_bytes - MIN_BLOCK_BYTES) / ALIGN_BYTES) << LENGTH_SHIFT
+                    | encode_length(block.block_bytes)
                     | (block.offset.0 / 8) << OFFSET_SHIFT
+            }
+            Entry::Shared(shared) => {
+                KIND_SHARED << KIND_SHIFT
+                    | encode_length(shared.block_bytes)
+                    | u64::from(shared.cell.0) << OFFSET_SHIFT
             }
         };
         body | u64::from(check(body))
@@ -83,11 +99,27 @@ impl Entry {
             KIND_SAME_FILLED => Ok(Entry::SameFilled((bits >> WORD_SHIFT) as u32)),
             KIND_BLOCK => Ok(Entry::Block(BlockRef {
                 offset: ArenaOffset((bits >> OFFSET_SHIFT) * 8),
-                block_bytes: (bits >> LENGTH_SHIFT & LENGTH_MASK) as u16 * ALIGN_BYTES + MIN_BLOCK_BYTES,
+                block_bytes: decode_length(bits)?,
+            })),
+            KIND_SHARED => Ok(Entry::Shared(SharedRef {
+                cell: IndexSlot(u32::try_from(bits >> OFFSET_SHIFT).map_err(|_| DamagedEntry)?),
+                block_bytes: decode_length(bits)?,
             })),
             _ => Err(DamagedEntry),
         }
     }
+}
+
+fn encode_length(block_bytes: u16) -> u64 {
+    debug_assert!(
+        (MIN_BLOCK_BYTES..=MAX_BLOCK_BYTES).contains(&block_bytes) && block_bytes.is_multiple_of(ALIGN_BYTES)
+    );
+    u64::from((block_bytes - MIN_BLOCK_BYTES) / ALIGN_BYTES) << LENGTH_SHIFT
+}
+
+fn decode_length(bits: u64) -> Result<u16, DamagedEntry> {
+    let block_bytes = (bits >> LENGTH_SHIFT & LENGTH_MASK) as u16 * ALIGN_BYTES + MIN_BLOCK_BYTES;
+    if block_bytes <= MAX_BLOCK_BYTES { Ok(block_bytes) } else { Err(DamagedEntry) }
 }
 
 /// CRC-8 (polynomial x^8 + x^2 + x + 1) of all bytes but the lowest.
@@ -123,6 +155,9 @@ mod tests {
             any::<u32>().prop_map(Entry::SameFilled),
             (0..MAX_ARENA_BYTES / 8, MIN_BLOCK_BYTES / 8..=MAX_BLOCK_BYTES / 8).prop_map(|(unit, length)| {
                 Entry::Block(BlockRef { offset: ArenaOffset(unit * 8), block_bytes: length * 8 })
+            }),
+            (any::<u32>(), MIN_BLOCK_BYTES / 8..=MAX_BLOCK_BYTES / 8).prop_map(|(cell, length)| {
+                Entry::Shared(SharedRef { cell: IndexSlot(cell), block_bytes: length * 8 })
             }),
         ]
     }

@@ -42,7 +42,7 @@ pub enum StoreError {
         pages: u64,
     },
     /// All pool numbers are taken.
-    #[error("no more than {} pools can exist at one time: remove a client first", 1 << 16)]
+    #[error("no more than {} pools can exist at one time: remove a client first", u16::MAX)]
     TooManyPools,
 }
 

@@ -185,6 +185,11 @@ impl Index {
     }
 
     #[cfg(test)]
+    pub(crate) fn overwrite(&self, slot: IndexSlot, entry: Entry) {
+        self.cell(slot).store(entry.encode(), Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
     pub(crate) fn allocated_bytes(&self) -> io::Result<u64> {
         self.entries.allocated_bytes()
     }

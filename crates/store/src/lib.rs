@@ -16,6 +16,7 @@ mod client;
 mod codec;
 mod compaction;
 mod counters;
+mod dedup;
 mod directory;
 mod engine;
 mod entry;
@@ -37,7 +38,7 @@ mod zeroed;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use client::{Client, ClientKind, ClientOptions};
+pub use client::{Client, ClientKind, ClientOptions, Dedup};
 pub use compaction::Compaction;
 pub use error::{GetError, PutError, StoreError};
 pub use ids::{ObjectId, PageIndex, PoolId};

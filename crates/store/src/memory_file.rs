@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::{self, NonNull},
-    sync::atomic::{AtomicU16, AtomicU64},
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64},
 };
 
 use rustix::{
@@ -57,6 +57,12 @@ impl MemoryFile {
         // SAFETY: the mapping is page aligned, lives as long as self, every bit pattern is a valid AtomicU64, and this file is
         // only ever reached as AtomicU64 by those who call this.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<AtomicU64>(), self.len_bytes / 8) }
+    }
+
+    /// The whole file as 4-byte cells.
+    pub(crate) fn as_u32s(&self) -> &[AtomicU32] {
+        // SAFETY: as for as_u64s.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<AtomicU32>(), self.len_bytes / 4) }
     }
 
     /// The whole file as 2-byte cells.

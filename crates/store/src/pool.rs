@@ -18,6 +18,7 @@ use crate::{
     block::{self, MAX_BLOCK_BYTES},
     codec,
     counters::Counters,
+    dedup::{Domain, NumberRange},
     directory::Directory,
     engine::Engine,
     entry::{BlockRef, DamagedEntry, Entry},
@@ -28,6 +29,7 @@ use crate::{
 };
 
 mod put;
+mod share;
 
 /// What a pool promises about the pages put into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub struct Pool {
     stripes: Box<[Stripe]>,
     account: Arc<Account>,
     engine: Arc<Engine>,
+    /// Whose pages may share blocks with this pool's, and what those are called there.
+    domain: Option<(Arc<Domain>, NumberRange)>,
     destroyed: AtomicBool,
 }
 
@@ -110,6 +114,7 @@ impl Pool {
         persistence: Persistence,
         keys: Keys,
         account: Arc<Account>,
+        domain: Option<Arc<Domain>>,
         engine: Arc<Engine>,
     ) -> Result<Self, StoreError> {
         let (directory, pages) = match keys {
@@ -126,8 +131,12 @@ impl Pool {
             id,
             persistence,
             directory,
-            index,
             stripes,
+            domain: domain.and_then(|domain| {
+                let numbers = domain.reserve_numbers(index.slots())?;
+                Some((domain, numbers))
+            }),
+            index,
             account,
             engine,
             destroyed: AtomicBool::new(false),
@@ -146,29 +155,34 @@ impl Pool {
         };
         // What is found is unpacked after the lock is given back: the target may be a guest's memory, and that may itself have to
         // come from a disk.
-        let entry = {
+        let (entry, block) = {
             let mut counters = self.lock(found.slot);
             counters.gets += 1;
             let entry = self.index.load(found.slot);
-            if let Ok(Entry::Block(block)) = entry {
-                self.engine.arena.pin_block(block.offset);
-            }
-            entry
+            let block = match entry {
+                Ok(Entry::Block(block)) => {
+                    self.engine.arena.pin_block(block.offset);
+                    Some(block)
+                }
+                Ok(Entry::Shared(shared)) => self.pin_shared(shared),
+                _ => None,
+            };
+            (entry, block)
         };
-        let got = match entry {
-            Ok(Entry::Absent) if self.destroyed.load(Ordering::SeqCst) => Err(GetError::Destroyed),
-            Ok(Entry::Absent) => Ok(Got::Nothing),
-            Ok(Entry::Refused) => Err(GetError::Refused),
-            Ok(Entry::SameFilled(word)) => {
+        let got = match (entry, block) {
+            (Ok(Entry::Absent), _) if self.destroyed.load(Ordering::SeqCst) => Err(GetError::Destroyed),
+            (Ok(Entry::Absent), _) => Ok(Got::Nothing),
+            (Ok(Entry::Refused), _) => Err(GetError::Refused),
+            (Ok(Entry::SameFilled(word)), _) => {
                 target.fill(word);
                 Ok(Got::Page)
             }
-            Ok(Entry::Block(block)) => {
-                let got = self.read_block(found.slot, block, &mut target);
+            (Ok(entry @ (Entry::Block(_) | Entry::Shared(_))), Some(block)) => {
+                let got = self.read_block(self.owner_of(entry, found.slot), block, &mut target);
                 self.engine.arena.commit(block.offset);
                 got
             }
-            Err(DamagedEntry) => Err(GetError::Damaged),
+            (Ok(Entry::Block(_) | Entry::Shared(_)), None) | (Err(DamagedEntry), _) => Err(GetError::Damaged),
         };
         if got == Err(GetError::Damaged) {
             self.lock(found.slot).checksum_errors += 1;
@@ -176,10 +190,10 @@ impl Pool {
         got
     }
 
-    /// Checks and unpacks a block, whose extent the caller has pinned.
+    /// Checks and unpacks a block of that owner, whose extent the caller has pinned.
     fn read_block(
         &self,
-        slot: IndexSlot,
+        owner: (PoolId, IndexSlot),
         block: BlockRef,
         target: &mut PageTarget<'_>,
     ) -> Result<Got, GetError> {
@@ -187,8 +201,9 @@ impl Pool {
         let bytes = unsafe { self.engine.arena.block(block) }.ok_or(GetError::Damaged)?;
         prefetch(bytes);
         let (header, payload) = block::read(bytes).map_err(|_| GetError::Damaged)?;
-        let block_bytes = block::block_bytes(header.payload_bytes);
-        if (header.pool, header.slot, block_bytes) != (self.id, slot, block.block_bytes) {
+        let is_right = (header.pool, header.slot) == owner
+            && block::block_bytes(header.payload_bytes) == block.block_bytes;
+        if !is_right {
             return Err(GetError::Damaged);
         }
         codec::decompress(header.codec, payload, target).map_err(|_| GetError::Damaged)?;
@@ -293,9 +308,10 @@ impl Pool {
         if self.index.load(slot) != Ok(Entry::Block(from)) {
             return false;
         }
-        let emptied = self.replace(&mut counters, slot, Entry::Block(to));
+        let exchanged = self.exchange_place(&mut counters, slot, Entry::Block(to), &mut PaidPage::none());
+        debug_assert!(exchanged.is_ok(), "no room to move a block");
         drop(counters);
-        self.engine.arena.settle(emptied);
+        self.engine.arena.settle(exchanged.ok().flatten());
         true
     }
 
@@ -312,8 +328,7 @@ impl Pool {
         exchanged.ok().flatten()
     }
 
-    /// Replaces an entry, frees the block it held and keeps the books; gives the extent that this emptied, to be settled once the
-    /// lock is given back. Errors: no memory for the index, or the client's cap; nothing has changed then.
+    /// As [`Pool::exchange_place`], where the page has other contents from now on.
     fn exchange(
         &self,
         counters: &mut Counters,
@@ -322,10 +337,30 @@ impl Pool {
         index_page: &mut PaidPage<'_>,
     ) -> Result<Option<Emptied>, Refusal> {
         let old = self.index.load(slot);
+        // What leads to the page by its contents is known only as long as it has them.
+        let old_crc = old.ok().and_then(|old| self.crc_locked(old));
+        let emptied = self.exchange_place(counters, slot, new, index_page)?;
+        if let Some(crc) = old_crc {
+            self.forget_contents(crc, slot);
+        }
+        Ok(emptied)
+    }
+
+    /// Replaces an entry, frees the block it held and keeps the books; gives the extent that this emptied, to be settled once the
+    /// lock is given back. Errors: no memory for the index, or the client's cap; nothing has changed then.
+    fn exchange_place(
+        &self,
+        counters: &mut Counters,
+        slot: IndexSlot,
+        new: Entry,
+        index_page: &mut PaidPage<'_>,
+    ) -> Result<Option<Emptied>, Refusal> {
+        let old = self.index.load(slot);
+        let (charge_before, charge_after) = (charge(old), charge(Ok(new)));
         let (before, after) = (counts(old), counts(Ok(new)));
         let grows = old == Ok(Entry::Absent) && new != Entry::Absent && self.index.is_page_empty(slot);
-        let needed = after.block_bytes + if grows { INDEX_PAGE_BYTES } else { 0 };
-        if !self.account.try_replace(before.block_bytes, needed) {
+        let needed = charge_after + if grows { INDEX_PAGE_BYTES } else { 0 };
+        if !self.account.try_replace(charge_before, needed) {
             return Err(Refusal::OverCap);
         }
         match self.index.replace(slot, new, index_page) {
@@ -336,14 +371,18 @@ impl Pool {
                 let _less = self.account.try_replace(INDEX_PAGE_BYTES, 0);
             }
             Err(NoRoom) => {
-                let _less = self.account.try_replace(needed, before.block_bytes);
+                let _less = self.account.try_replace(needed, charge_before);
                 return Err(NO_INDEX_PAGE);
             }
         }
         counters.replace(&before, &after);
         self.account.count_pages(before.stored_pages(), after.stored_pages());
+        if let Some((domain, _)) = &self.domain {
+            domain.count(&before, &after);
+        }
         match old {
             Ok(Entry::Block(block)) => Ok(self.engine.arena.free(block)),
+            Ok(Entry::Shared(shared)) => Ok(self.release_shared(shared)),
             _ => Ok(None),
         }
     }
@@ -372,6 +411,19 @@ impl Stripe {
     }
 }
 
+/// What a page's place in the domain's table counts for against its client's cap, in bytes: what it takes, rounded up.
+const TABLE_CHARGE_BYTES: u64 = 8;
+
+/// What an entry counts for against its client's cap, in bytes. A shared block counts half for each page: with more than two of them
+/// that is more than it takes, with one left less.
+fn charge(entry: Result<Entry, DamagedEntry>) -> u64 {
+    match entry {
+        Ok(Entry::Block(block)) => u64::from(block.block_bytes) + TABLE_CHARGE_BYTES,
+        Ok(Entry::Shared(shared)) => u64::from(shared.block_bytes / 2) + TABLE_CHARGE_BYTES,
+        _ => 0,
+    }
+}
+
 /// What an entry stands for in the books. A damaged one cannot say, so what it held stays in the books.
 fn counts(entry: Result<Entry, DamagedEntry>) -> Counters {
     match entry {
@@ -382,6 +434,7 @@ fn counts(entry: Result<Entry, DamagedEntry>) -> Counters {
             block_bytes: u64::from(block.block_bytes),
             ..Counters::default()
         },
+        Ok(Entry::Shared(_)) => Counters { shared_pages: 1, ..Counters::default() },
         Ok(Entry::Absent | Entry::Refused) | Err(DamagedEntry) => Counters::default(),
     }
 }
@@ -402,6 +455,9 @@ fn prefetch(block: &[u8]) {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.destroy();
+        if let Some((domain, numbers)) = &self.domain {
+            domain.remove_pool(*numbers);
+        }
         self.engine.remove_pool(self.id);
     }
 }

@@ -55,7 +55,7 @@ impl Store {
         if clients.iter().any(|client| client.name() == options.name) {
             return Err(StoreError::NameTaken { name: options.name });
         }
-        let client = Arc::new(Client::new(options, self.engine.clone()));
+        let client = Arc::new(Client::new(options, self.engine.clone())?);
         clients.push(client.clone());
         Ok(client)
     }

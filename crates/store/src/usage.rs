@@ -1,7 +1,12 @@
 //! What the store and its clients hold and have done: the numbers people see.
 
 use crate::{
-    account::Account, block::HEADER_BYTES, client::ClientKind, counters::Counters, page::PAGE_BYTES,
+    account::Account,
+    block::HEADER_BYTES,
+    client::{ClientKind, Dedup},
+    counters::Counters,
+    dedup::DomainUsage,
+    page::PAGE_BYTES,
 };
 
 /// What the whole store holds, at one moment. While pages come and go its parts are of slightly different moments.
@@ -32,7 +37,9 @@ pub struct ClientUsage {
     pub kind: ClientKind,
     /// The most memory its pages may take, in bytes.
     pub cap_bytes: Option<u64>,
-    /// Memory that its pages take, in bytes, index included.
+    /// With whose pages its own may share blocks.
+    pub dedup: Dedup,
+    /// Memory that its pages take, in bytes, index included. Of what it shares with others, its part by the number of its pages.
     pub used_bytes: u64,
     /// Pages stored.
     pub stored_pages: u64,
@@ -40,6 +47,8 @@ pub struct ClientUsage {
     pub peak_stored_pages: u64,
     /// Pages of one repeated word: they need nothing but their index entry.
     pub same_filled_pages: u64,
+    /// Pages that share a block with others of the same contents.
+    pub dedup_pages: u64,
     /// Pages that did not get smaller and are stored as they are.
     pub raw_pages: u64,
     /// What the stored pages would take as they are, in bytes.
@@ -63,26 +72,56 @@ pub struct ClientUsage {
 }
 
 impl ClientUsage {
-    pub(crate) fn new(account: &Account, sum: &Counters) -> Self {
+    pub(crate) fn new(account: &Account, sum: &Counters, shared: SharedPart) -> Self {
         let header_bytes = sum.block_pages * HEADER_BYTES as u64;
         Self {
             name: account.options.name.clone(),
             kind: account.options.kind,
             cap_bytes: account.options.cap_bytes,
-            used_bytes: sum.used_bytes(),
+            dedup: account.options.dedup.clone(),
+            used_bytes: sum.used_bytes() + shared.compressed_bytes + shared.metadata_bytes,
             stored_pages: sum.stored_pages(),
             peak_stored_pages: account.peak_stored_pages(),
             same_filled_pages: sum.same_filled_pages,
+            dedup_pages: sum.shared_pages,
             raw_pages: sum.raw_pages,
             logical_bytes: sum.stored_pages() * PAGE_BYTES as u64,
-            compressed_bytes: sum.block_bytes - header_bytes,
-            metadata_bytes: sum.index_bytes + header_bytes,
+            compressed_bytes: sum.block_bytes - header_bytes + shared.compressed_bytes,
+            metadata_bytes: sum.index_bytes + header_bytes + shared.metadata_bytes,
             puts: sum.puts,
             gets: sum.gets,
             flushes: sum.flushes,
             refused_puts: sum.refused_puts,
             evicted_pages: sum.evicted_pages,
             checksum_errors: sum.checksum_errors,
+        }
+    }
+}
+
+/// A client's part of what its dedup domain holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SharedPart {
+    compressed_bytes: u64,
+    metadata_bytes: u64,
+}
+
+/// The entry that says where a shared block is, in bytes.
+const CELL_BYTES: u64 = 8;
+
+impl SharedPart {
+    /// Of the client whose pools in the domain have these counters.
+    pub(crate) fn of(sum: &Counters, domain: &DomainUsage) -> Self {
+        let part = |bytes: u64, own: u64, all: u64| {
+            (u128::from(bytes) * u128::from(own.min(all)) / u128::from(all.max(1))) as u64
+        };
+        let header_bytes = domain.shared_blocks * HEADER_BYTES as u64;
+        let compressed_bytes = domain.shared_block_bytes.saturating_sub(header_bytes);
+        let cell_bytes = header_bytes + domain.shared_blocks * CELL_BYTES;
+        let (own, all) = (sum.shared_pages, domain.shared_pages);
+        Self {
+            compressed_bytes: part(compressed_bytes, own, all),
+            metadata_bytes: part(cell_bytes, own, all)
+                + part(domain.table_bytes, sum.block_pages + sum.shared_pages, domain.table_pages),
         }
     }
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use tmem_control::{
-    AdminError, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec, TRANSPORT_VHOST_USER_BLK,
+    AdminError, DedupChoice, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec, TRANSPORT_VHOST_USER_BLK,
 };
 use tmem_disk::{DiskError, DiskOptions, Format, SwapDisk};
-use tmem_store::{Store, StoreError};
+use tmem_store::{Dedup, Store, StoreError};
 use tmem_vhost::{PollLimit, VhostError, VhostFrontend, VhostOptions};
 
 /// Every disk of this daemon.
@@ -96,6 +96,11 @@ impl Disks {
             name: spec.name.to_string(),
             size_bytes: spec.size_bytes,
             cap_bytes: spec.cap_bytes,
+            dedup: match &spec.dedup {
+                DedupChoice::Alone => Dedup::Alone,
+                DedupChoice::Off => Dedup::Off,
+                DedupChoice::Domain(name) => Dedup::Domain(name.to_string()),
+            },
             format: match spec.format {
                 DiskFormat::Swap => Format::Swap,
                 DiskFormat::None => Format::None,
@@ -113,6 +118,7 @@ impl Disks {
             name: spec.name.clone(),
             size_bytes: disk.size_bytes(),
             cap_bytes: spec.cap_bytes,
+            dedup: spec.dedup.clone(),
             format: spec.format,
             transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
             socket: spec.vhost_user.clone(),

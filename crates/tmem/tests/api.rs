@@ -85,13 +85,13 @@ fn tcp_serves_reads_only() {
 fn disks_over_the_admin_socket() {
     let daemon = Daemon::start();
     let socket = daemon.path("vm1.sock");
-    let body = json!({"name": "vm1", "size_bytes": 16 << 20, "vhost_user": socket, "cap_bytes": 4 << 20, "format": "none", "queues": 2});
+    let body = json!({"name": "vm1", "size_bytes": 16 << 20, "vhost_user": socket, "cap_bytes": 4 << 20, "dedup": "web", "format": "none", "queues": 2});
     let (code, answer) = daemon.admin("POST /api/v1/disks", &body.to_string());
     assert_eq!(code, 201, "{answer}");
     let info: Value = serde_json::from_str(&answer).expect("JSON");
     assert_eq!(
         info,
-        json!({"name": "vm1", "size_bytes": 16 << 20, "cap_bytes": 4 << 20, "format": "none", "transport": "vhost-user-blk",
+        json!({"name": "vm1", "size_bytes": 16 << 20, "cap_bytes": 4 << 20, "dedup": "web", "format": "none", "transport": "vhost-user-blk",
                "socket": socket, "queues": 2, "connected": false})
     );
     let (code, answer) = daemon.admin("GET /api/v1/disks", "");
@@ -125,6 +125,7 @@ fn nonsense_on_the_admin_socket_is_told_what_it_is_and_changes_nothing() {
         ("POST /api/v1/disks", &disk(r#", "weight": 3"#), 400, "weight"),
         ("POST /api/v1/disks", &disk(r#", "queues": 0"#), 400, "queues"),
         ("POST /api/v1/disks", &disk(r#", "cap_bytes": -1"#), 400, "-1"),
+        ("POST /api/v1/disks", &disk(r#", "dedup": "a b""#), 400, "`a b` is no dedup domain"),
         ("POST /api/v1/disks", &disk(r#", "format": "ext4""#), 400, "ext4"),
         ("POST /api/v1/disks", r#"{"name": "a/b", "size_bytes": 1048576, "vhost_user": "/s"}"#, 400, "a/b"),
         (

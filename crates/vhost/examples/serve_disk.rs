@@ -39,7 +39,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let size_bytes = size.parse::<u64>()? << 20;
     let disk = SwapDisk::create(
         &store,
-        DiskOptions { name: "example".into(), size_bytes, cap_bytes: None, format: Format::Swap },
+        DiskOptions {
+            name: "example".into(),
+            size_bytes,
+            cap_bytes: None,
+            dedup: tmem_store::Dedup::Alone,
+            format: Format::Swap,
+        },
     )?;
     let mut options = VhostOptions::new(socket);
     if let Some(poll_us) = poll.first() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tmem_disk::{DiskOptions, Format, SwapDisk};
-use tmem_store::{Store, StoreOptions};
+use tmem_store::{Dedup, Store, StoreOptions};
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -37,8 +37,13 @@ struct Device {
 impl Device {
     fn new() -> Device {
         let store: Arc<Store> = Store::new(StoreOptions { limit_bytes: 8 << 20 }).unwrap();
-        let options =
-            DiskOptions { name: "fuzzed".into(), size_bytes: 1 << 20, cap_bytes: None, format: Format::None };
+        let options = DiskOptions {
+            name: "fuzzed".into(),
+            size_bytes: 1 << 20,
+            cap_bytes: None,
+            dedup: Dedup::Alone,
+            format: Format::None,
+        };
         let disk = SwapDisk::create(&store, options).unwrap();
         Device { disk, counters: Counters::default(), log_limit: LogLimit::default() }
     }

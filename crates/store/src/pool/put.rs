@@ -2,11 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{NO_INDEX_PAGE, Persistence, Pool, Refusal};
+use super::{NO_INDEX_PAGE, Persistence, Pool, Refusal, share::Payload};
 use crate::{
     arena::Need,
-    block::{self, BlockHeader},
-    codec::{self, Codec},
+    block::{self, BlockHeader, PayloadCrc},
+    codec,
+    directory::Directory,
     entry::{BlockRef, Entry},
     error::PutError,
     extents::ExtentUse,
@@ -22,7 +23,7 @@ const MOST_TRIES: usize = 8;
 #[derive(Clone, Copy)]
 enum Content<'a> {
     SameFilled(u32),
-    Payload(Codec, &'a [u8]),
+    Payload(Payload<'a>),
 }
 
 impl Pool {
@@ -34,9 +35,23 @@ impl Pool {
         {
             return self.put_content(object, index, Content::SameFilled(word));
         }
+        self.prefetch_old(object, index);
         codec::compress(page, |codec, payload| {
-            self.put_content(object, index, Content::Payload(codec, payload))
+            let crc = PayloadCrc::of(payload);
+            self.put_content(object, index, Content::Payload(Payload { codec, bytes: payload, crc }))
         })
+    }
+
+    /// What the page had before will be forgotten by its contents, for which its block's header is read: it can come into the cache
+    /// while the new contents are compressed.
+    fn prefetch_old(&self, object: ObjectId, index: PageIndex) {
+        if self.domain.is_some()
+            && matches!(self.directory, Directory::Flat { .. })
+            && let Ok(Some(found)) = self.directory.find(object, index)
+            && let Ok(Entry::Block(block)) = self.index.load(found.slot)
+        {
+            self.engine.arena.prefetch_header(block);
+        }
     }
 
     fn put_content(&self, object: ObjectId, index: PageIndex, content: Content<'_>) -> Result<(), PutError> {
@@ -72,22 +87,29 @@ impl Pool {
         if !index_page.is_paid() {
             *index_page = self.index.pay_for_page(slot).map_err(|_| NO_INDEX_PAGE)?;
         }
-        let (codec, payload) = match content {
+        let payload = match content {
             Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word), index_page),
-            Content::Payload(codec, payload) => (codec, payload),
+            Content::Payload(payload) => payload,
         };
+        if let Some(shared) = self.share(slot, &payload) {
+            return self.publish_shared(slot, shared, payload.crc, index_page);
+        }
         let arena = &self.engine.arena;
-        let payload_bytes = payload.len() as u16;
+        let payload_bytes = payload.bytes.len() as u16;
         let place = self.reserve(block::block_bytes(payload_bytes))?;
         // SAFETY: the block was just reserved here and is committed below.
         if let Some(block) = unsafe { arena.block_mut(place) } {
-            BlockHeader { pool: self.id, slot, codec, payload_bytes }.write(block, payload);
+            let header = BlockHeader { pool: self.id, slot, codec: payload.codec, payload_bytes };
+            header.write(block, payload.bytes, payload.crc);
         }
         let published = self.publish(slot, Entry::Block(place), index_page);
         if published.is_err() {
             let _pinned = arena.free(place);
         }
         arena.commit(place.offset);
+        if published.is_ok() {
+            self.remember_contents(payload.crc, slot);
+        }
         published
     }
 
@@ -107,7 +129,12 @@ impl Pool {
         reserved.ok_or(Refusal::NoRoom(Need::Block { block_bytes, usage }))
     }
 
-    fn publish(&self, slot: IndexSlot, new: Entry, index_page: &mut PaidPage<'_>) -> Result<(), Refusal> {
+    pub(super) fn publish(
+        &self,
+        slot: IndexSlot,
+        new: Entry,
+        index_page: &mut PaidPage<'_>,
+    ) -> Result<(), Refusal> {
         let mut counters = self.lock(slot);
         // Destroying sets the flag first and takes every stripe's lock afterwards, so no page slips in behind it.
         if self.destroyed.load(Ordering::SeqCst) {
@@ -140,10 +167,10 @@ impl Pool {
         self.engine.arena.settle(emptied);
     }
 
-    /// Frees the block of a page that is about to be overwritten. False: it has none.
+    /// Forgets the block of a page that is about to be overwritten. False: it has none.
     fn forget_block(&self, slot: IndexSlot) -> bool {
         let mut counters = self.lock(slot);
-        if !matches!(self.index.load(slot), Ok(Entry::Block(_))) {
+        if !matches!(self.index.load(slot), Ok(Entry::Block(_) | Entry::Shared(_))) {
             return false;
         }
         let emptied = self.replace(&mut counters, slot, self.lost());

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod damage;
+mod dedup;
 mod model;
 mod pages;
 mod room;

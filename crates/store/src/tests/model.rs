@@ -24,7 +24,7 @@ const FLAT_PAGES: u64 = 1500;
 fn step() -> impl Strategy<Value = Step> {
     let key = || (0..3usize, 0..3u64, prop_oneof![0..40u64, 0..FLAT_PAGES]);
     prop_oneof![
-        40 => (key(), any::<u32>()).prop_map(|((pool, object, index), seed)| Step::Put { pool, object, index, seed }),
+        40 => (key(), prop_oneof![any::<u32>(), 0..60u32]).prop_map(|((pool, object, index), seed)| Step::Put { pool, object, index, seed }),
         25 => key().prop_map(|(pool, object, index)| Step::Get { pool, object, index }),
         8 => key().prop_map(|(pool, object, index)| Step::FlushPage { pool, object, index }),
         3 => (key(), 0..600u64).prop_map(|((pool, object, start), len)| Step::FlushRange { pool, object, start, len }),

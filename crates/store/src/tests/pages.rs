@@ -37,7 +37,7 @@ pub(super) fn store(limit_bytes: u64) -> Arc<Store> {
 }
 
 pub(super) fn client_options(name: &str, cap_bytes: Option<u64>) -> ClientOptions {
-    ClientOptions { name: name.to_owned(), kind: ClientKind::Native, cap_bytes }
+    ClientOptions { name: name.to_owned(), kind: ClientKind::Native, cap_bytes, dedup: crate::Dedup::Alone }
 }
 
 /// A persistent pool of a client of its own.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::pages::{client_options, flat_pool, get, page, put, store};
-use crate::{Compaction, GetError, Keys, ObjectId, PageIndex, Persistence, PutError, StoreError};
+use crate::{
+    ClientOptions, Compaction, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, PutError, StoreError,
+};
 
 /// Seeds whose pages do not compress.
 fn noise(i: u64) -> u32 {
@@ -138,7 +140,9 @@ fn r1_a_full_pool_makes_use_of_what_was_forgotten_anywhere() {
 #[test]
 fn r1_r7_huge_pages_change_neither_contents_nor_books() {
     let store = store(256 << 20);
-    let pool = flat_pool(&store, "a", 100_000);
+    let options = ClientOptions { dedup: Dedup::Off, ..client_options("a", None) };
+    let client = store.create_client(options).unwrap();
+    let pool = client.create_pool(Persistence::Persistent, Keys::Flat { pages: 100_000 }).unwrap();
     (0..9_000).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
     let huge_pages = (0..).take_while(|_| store.make_huge_page()).count();
     println!("{huge_pages} huge pages granted");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use tmem_control::{AdminClient, ByteSize, DiskFormat, DiskList, DiskName, DiskSpec, Status};
+use tmem_control::{AdminClient, ByteSize, DedupChoice, DiskFormat, DiskList, DiskName, DiskSpec, Status};
 
 use super::print;
 use crate::{
@@ -38,6 +38,10 @@ pub(crate) struct Add {
     /// The most of the pool that its pages may take [default: the pool's limit]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     cap: Option<ByteSize>,
+    /// With whose pages its own may share memory when they are equal: those of the same disk, none, or those of
+    /// every disk that names this domain (which can then learn from timing what the others hold)
+    #[arg(long, value_name = "alone|off|DOMAIN", default_value_t)]
+    dedup: DedupChoice,
     /// swap: born as an empty swap area with the label tmem; none: zeroes
     #[arg(long, value_name = "swap|none", default_value_t)]
     format: DiskFormat,
@@ -86,6 +90,7 @@ fn run_add(add: Add, client: &AdminClient) -> Outcome {
         size_bytes: add.size.bytes(),
         vhost_user,
         cap_bytes: add.cap.map(ByteSize::bytes),
+        dedup: add.dedup,
         format: add.format,
         queues: add.queues,
     };

@@ -1,4 +1,4 @@
-use tmem_control::TRANSPORT_VHOST_USER_BLK;
+use tmem_control::{DedupChoice, TRANSPORT_VHOST_USER_BLK};
 
 use super::*;
 
@@ -7,6 +7,7 @@ fn disk(socket: &str, format: DiskFormat) -> DiskInfo {
         name: "vm-1".parse().expect("name"),
         size_bytes: 4 << 30,
         cap_bytes: None,
+        dedup: DedupChoice::Alone,
         format,
         transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
         socket: socket.into(),

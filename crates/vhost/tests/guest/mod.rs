@@ -49,8 +49,13 @@ pub fn store() -> Arc<Store> {
 }
 
 pub fn disk(store: &Arc<Store>, name: &str) -> Arc<SwapDisk> {
-    let options =
-        DiskOptions { name: name.into(), size_bytes: 64 << 20, cap_bytes: None, format: Format::None };
+    let options = DiskOptions {
+        name: name.into(),
+        size_bytes: 64 << 20,
+        cap_bytes: None,
+        dedup: tmem_store::Dedup::Alone,
+        format: Format::None,
+    };
     Arc::new(SwapDisk::create(store, options).unwrap())
 }
 

@@ -1,0 +1,190 @@
+//! A dedup domain: the pools whose pages may share blocks.
+
+use std::{
+    io,
+    sync::{
+        Arc, PoisonError, RwLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::table::{MAX_NUMBER_BITS, Table};
+use crate::{block::PayloadCrc, budget::Budget, counters::Counters, ids::IndexSlot, pool::Pool};
+
+/// A domain, unique for the life of the store. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DomainId(pub(crate) u32);
+
+#[derive(Debug)]
+pub(crate) struct Domain {
+    id: DomainId,
+    /// `None`: the domain of one client alone.
+    name: Option<String>,
+    table: Table,
+    /// By page number, lowest first.
+    seats: RwLock<Vec<Seat>>,
+    shared_blocks: AtomicU64,
+    shared_block_bytes: AtomicU64,
+    shared_pages: AtomicU64,
+    compared_pages: AtomicU64,
+}
+
+/// The page numbers of a pool within its domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NumberRange {
+    start: u32,
+    len: u32,
+}
+
+#[derive(Debug)]
+struct Seat {
+    numbers: NumberRange,
+    pool: Weak<Pool>,
+}
+
+/// What a domain's clients hold together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DomainUsage {
+    pub(crate) shared_blocks: u64,
+    pub(crate) shared_block_bytes: u64,
+    /// Pages that refer to them.
+    pub(crate) shared_pages: u64,
+    pub(crate) table_bytes: u64,
+    /// Pages in the table.
+    pub(crate) table_pages: u64,
+}
+
+impl NumberRange {
+    /// The number of the page in a slot of the pool.
+    pub(crate) fn number(self, slot: IndexSlot) -> Option<u32> {
+        (slot.0 < self.len).then(|| self.start + slot.0)
+    }
+
+    fn end(self) -> u64 {
+        u64::from(self.start) + u64::from(self.len)
+    }
+}
+
+impl Domain {
+    pub(crate) fn new(id: DomainId, name: Option<String>, budget: Arc<Budget>) -> io::Result<Self> {
+        Ok(Self {
+            id,
+            name,
+            table: Table::new(budget)?,
+            seats: RwLock::default(),
+            shared_blocks: AtomicU64::new(0),
+            shared_block_bytes: AtomicU64::new(0),
+            shared_pages: AtomicU64::new(0),
+            compared_pages: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn id(&self) -> DomainId {
+        self.id
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Gives a pool of so many pages its numbers. `None`: there are not as many left, and its pages are shared with nobody.
+    pub(crate) fn reserve_numbers(&self, slots: u64) -> Option<NumberRange> {
+        let len = u32::try_from(slots).ok().filter(|len| *len <= 1 << MAX_NUMBER_BITS)?;
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        let starts = std::iter::once(0).chain(seats.iter().map(|seat| seat.numbers.end()));
+        let ends = seats.iter().map(|seat| u64::from(seat.numbers.start)).chain([1 << MAX_NUMBER_BITS]);
+        let gaps = starts.zip(ends).enumerate();
+        let (at, start) = gaps
+            .filter(|(_, (start, end))| end.saturating_sub(*start) >= u64::from(len))
+            .map(|(at, (start, _))| (at, start))
+            .next()?;
+        let numbers = NumberRange { start: u32::try_from(start).ok()?, len };
+        if !self.table.widen(numbers.end()) {
+            return None;
+        }
+        seats.insert(at, Seat { numbers, pool: Weak::new() });
+        Some(numbers)
+    }
+
+    /// Says which pool the numbers are for.
+    pub(crate) fn set_pool(&self, numbers: NumberRange, pool: Weak<Pool>) {
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seat) = seats.iter_mut().find(|seat| seat.numbers == numbers) {
+            seat.pool = pool;
+        }
+    }
+
+    /// Takes back the numbers of a pool that holds nothing any more.
+    pub(crate) fn remove_pool(&self, numbers: NumberRange) {
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        seats.retain(|seat| seat.numbers != numbers);
+    }
+
+    /// The page of a number. `None`: its pool is gone.
+    pub(crate) fn page(&self, number: u32) -> Option<(Arc<Pool>, IndexSlot)> {
+        let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);
+        let at = seats.partition_point(|seat| seat.numbers.end() <= u64::from(number));
+        let seat = seats.get(at)?;
+        let slot = number.checked_sub(seat.numbers.start)?;
+        Some((seat.pool.upgrade()?, IndexSlot(slot)))
+    }
+
+    /// Numbers of pages that may have such a payload.
+    pub(crate) fn candidates(&self, crc: PayloadCrc) -> impl Iterator<Item = u32> {
+        self.table.candidates(crc)
+    }
+
+    /// Lets a page be found by its payload. No lock is held.
+    pub(crate) fn remember(&self, crc: PayloadCrc, number: u32) {
+        self.table.insert(crc, number, |number| {
+            let (pool, slot) = self.page(number)?;
+            pool.payload_crc(slot)
+        });
+    }
+
+    /// Lets a page not be found any more that does not have that payload.
+    pub(crate) fn forget(&self, crc: PayloadCrc, number: u32) {
+        self.table.remove(crc, number);
+    }
+
+    pub(crate) fn count_comparison(&self) {
+        self.compared_pages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_new_block(&self, block_bytes: u16) {
+        self.shared_blocks.fetch_add(1, Ordering::Relaxed);
+        self.shared_block_bytes.fetch_add(block_bytes.into(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_lost_block(&self, block_bytes: u16) {
+        self.shared_blocks.fetch_sub(1, Ordering::Relaxed);
+        self.shared_block_bytes.fetch_sub(block_bytes.into(), Ordering::Relaxed);
+    }
+
+    /// Counts a page that came, went or was replaced.
+    pub(crate) fn count(&self, before: &Counters, after: &Counters) {
+        let findable = |counters: &Counters| counters.block_pages + counters.shared_pages;
+        self.table.count(findable(before), findable(after));
+        if after.shared_pages > before.shared_pages {
+            self.shared_pages.fetch_add(1, Ordering::Relaxed);
+        } else if before.shared_pages > after.shared_pages {
+            self.shared_pages.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn usage(&self) -> DomainUsage {
+        DomainUsage {
+            shared_blocks: self.shared_blocks.load(Ordering::Relaxed),
+            shared_block_bytes: self.shared_block_bytes.load(Ordering::Relaxed),
+            shared_pages: self.shared_pages.load(Ordering::Relaxed),
+            table_bytes: self.table.held_bytes(),
+            table_pages: self.table.pages(),
+        }
+    }
+
+    /// Pages that were compared with another, equal or not.
+    #[cfg(test)]
+    pub(crate) fn compared_pages(&self) -> u64 {
+        self.compared_pages.load(Ordering::Relaxed)
+    }
+}

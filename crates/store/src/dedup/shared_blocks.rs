@@ -1,0 +1,239 @@
+//! Blocks that several pages refer to: one cell each, which says where the block is, and a count of the pages.
+//!
+//! The cells are in a memory file and outlive the daemon; the counts can be derived from the indexes. Cell, count and block change
+//! under the cell's lock, which is taken below the lock of a page's stripe and above nothing.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use super::domain::DomainId;
+use crate::{
+    arena::{Arena, Emptied},
+    budget::Budget,
+    entry::{BlockRef, Entry, SharedRef},
+    ids::{IndexSlot, PoolId},
+    index::{ENTRIES_PER_INDEX_PAGE, Index, NoRoom, PaidPage},
+    zeroed::{Zeroed, zeroed},
+};
+
+/// What stands for the owner in the header of a shared block; its slot is the number of the cell.
+pub(crate) const SHARED_POOL: PoolId = PoolId(u16::MAX);
+
+/// A terabyte of pages that differ and are each stored more than once.
+const MAX_CELLS: u64 = 1 << 28;
+
+const LOCKS: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct SharedBlocks {
+    cells: Index,
+    records: Box<[Record]>,
+    locks: [Mutex<()>; LOCKS],
+    free: Mutex<FreeCells>,
+}
+
+/// What is derived of a cell. Changed under its lock.
+#[derive(Debug)]
+struct Record {
+    pages: AtomicU32,
+    domain: AtomicU32,
+}
+
+// SAFETY: two integers in cells.
+unsafe impl Zeroed for Record {}
+
+#[derive(Debug, Default)]
+struct FreeCells {
+    /// Given back; the lowest is used first, so that the file stays short.
+    returned: BinaryHeap<Reverse<u32>>,
+    untouched_from: u32,
+}
+
+/// A number for a cell that nothing refers to yet. Goes back when dropped.
+#[derive(Debug)]
+pub(crate) struct NewCell<'a> {
+    cells: &'a SharedBlocks,
+    number: Option<IndexSlot>,
+}
+
+/// What giving up a reference did.
+#[derive(Debug)]
+pub(crate) struct Released {
+    /// The block is gone with its last page.
+    pub(crate) is_gone: bool,
+    pub(crate) emptied: Option<Emptied>,
+}
+
+impl SharedBlocks {
+    pub(crate) fn new(budget: Arc<Budget>) -> io::Result<Self> {
+        Ok(Self {
+            cells: Index::new(MAX_CELLS, budget)?,
+            records: zeroed(MAX_CELLS as usize),
+            locks: [const { Mutex::new(()) }; LOCKS],
+            free: Mutex::default(),
+        })
+    }
+
+    /// Takes a free cell. `None`: there is none.
+    pub(crate) fn new_cell(&self) -> Option<NewCell<'_>> {
+        let mut free = self.lock_free();
+        let number = match free.returned.pop() {
+            Some(Reverse(number)) => number,
+            None if u64::from(free.untouched_from) == MAX_CELLS => return None,
+            None => {
+                free.untouched_from += 1;
+                free.untouched_from - 1
+            }
+        };
+        drop(free);
+        Some(NewCell { cells: self, number: Some(IndexSlot(number)) })
+    }
+
+    /// Pins the block of a cell that an entry refers to, whose lock the caller holds. `None`: there is no such block in the domain.
+    pub(crate) fn pin(&self, shared: SharedRef, domain: DomainId, arena: &Arena) -> Option<BlockRef> {
+        let _cell = self.lock(shared.cell)?;
+        let block = self.block_in(shared, domain)?;
+        arena.pin_block(block.offset);
+        Some(block)
+    }
+
+    /// As [`SharedBlocks::pin`], and counts one more page. Undone by [`SharedBlocks::release`].
+    pub(crate) fn pin_and_count(
+        &self,
+        shared: SharedRef,
+        domain: DomainId,
+        arena: &Arena,
+    ) -> Option<BlockRef> {
+        let _cell = self.lock(shared.cell)?;
+        let block = self.block_in(shared, domain)?;
+        self.records[shared.cell.0 as usize].pages.fetch_add(1, Ordering::Relaxed);
+        arena.pin_block(block.offset);
+        Some(block)
+    }
+
+    /// How many pages refer to a cell.
+    pub(crate) fn pages(&self, shared: SharedRef) -> u32 {
+        self.records.get(shared.cell.0 as usize).map_or(0, |record| record.pages.load(Ordering::Relaxed))
+    }
+
+    /// Counts one page less, and frees the block with the last one.
+    pub(crate) fn release(&self, shared: SharedRef, domain: DomainId, arena: &Arena) -> Released {
+        let stays = Released { is_gone: false, emptied: None };
+        let Some(cell) = self.lock(shared.cell) else { return stays };
+        let Some(block) = self.block_in(shared, domain) else { return stays };
+        if self.records[shared.cell.0 as usize].pages.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return stays;
+        }
+        // An entry that becomes absent needs no memory.
+        let _replaced = self.cells.replace(shared.cell, Entry::Absent, &mut PaidPage::none());
+        let emptied = arena.free(block);
+        drop(cell);
+        self.lock_free().returned.push(Reverse(shared.cell.0));
+        Released { is_gone: true, emptied }
+    }
+
+    /// Whether a cell's block is there.
+    pub(crate) fn refers_to(&self, cell: IndexSlot, block: BlockRef) -> bool {
+        self.lock(cell).is_some_and(|_cell| self.cells.load(cell) == Ok(Entry::Block(block)))
+    }
+
+    /// Makes a cell refer to a copy of its block and frees the block. `None`: the cell's block is not there any more.
+    pub(crate) fn relocate(
+        &self,
+        cell: IndexSlot,
+        from: BlockRef,
+        to: BlockRef,
+        arena: &Arena,
+    ) -> Option<Option<Emptied>> {
+        let _cell = self.lock(cell)?;
+        if self.cells.load(cell) != Ok(Entry::Block(from)) {
+            return None;
+        }
+        let _replaced = self.cells.replace(cell, Entry::Block(to), &mut PaidPage::none());
+        Some(arena.free(from))
+    }
+
+    /// The block of a cell whose lock the caller holds.
+    fn block_in(&self, shared: SharedRef, domain: DomainId) -> Option<BlockRef> {
+        let record = self.records.get(shared.cell.0 as usize)?;
+        if record.pages.load(Ordering::Relaxed) == 0 || record.domain.load(Ordering::Relaxed) != domain.0 {
+            return None;
+        }
+        match self.cells.load(shared.cell) {
+            Ok(Entry::Block(block)) => Some(block),
+            _ => None,
+        }
+    }
+
+    fn lock(&self, cell: IndexSlot) -> Option<MutexGuard<'_, ()>> {
+        if u64::from(cell.0) >= MAX_CELLS {
+            return None;
+        }
+        // Cells of one page of the file have one lock, which its count of entries needs.
+        let index_page = u64::from(cell.0) / ENTRIES_PER_INDEX_PAGE;
+        let lock = &self.locks[(index_page % LOCKS as u64) as usize];
+        Some(lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn lock_free(&self) -> MutexGuard<'_, FreeCells> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn block(&self, cell: IndexSlot) -> Option<BlockRef> {
+        match self.cells.load(cell) {
+            Ok(Entry::Block(block)) => Some(block),
+            _ => None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn flip_bit(&self, cell: IndexSlot, bit: u32) {
+        self.cells.flip_bit(cell, bit);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn allocated_bytes(&self) -> io::Result<u64> {
+        self.cells.allocated_bytes()
+    }
+}
+
+impl NewCell<'_> {
+    /// Its number.
+    pub(crate) fn number(&self) -> Option<IndexSlot> {
+        self.number
+    }
+
+    /// Makes it refer to a block, for so many pages. Errors: no memory for the cell.
+    pub(crate) fn publish(
+        mut self,
+        domain: DomainId,
+        block: BlockRef,
+        pages: u32,
+    ) -> Result<SharedRef, NoRoom> {
+        let cell = self.number.ok_or(NoRoom)?;
+        let locked = self.cells.lock(cell);
+        self.cells.cells.replace(cell, Entry::Block(block), &mut PaidPage::none())?;
+        let record = &self.cells.records[cell.0 as usize];
+        record.domain.store(domain.0, Ordering::Relaxed);
+        record.pages.store(pages, Ordering::Relaxed);
+        drop(locked);
+        self.number = None;
+        Ok(SharedRef { cell, block_bytes: block.block_bytes })
+    }
+}
+
+impl Drop for NewCell<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number.take() {
+            self.cells.lock_free().returned.push(Reverse(number.0));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Sharing: a page whose payload is stored already refers to that block, too.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{Pool, Refusal};
+use crate::{
+    arena::Emptied,
+    block::{self, BlockHeader, PayloadCrc},
+    codec::Codec,
+    dedup::{Domain, SHARED_POOL},
+    entry::{BlockRef, Entry, SharedRef},
+    extents::ExtentUse,
+    ids::{IndexSlot, PoolId},
+    index::PaidPage,
+};
+
+/// A page, compressed.
+#[derive(Clone, Copy)]
+pub(super) struct Payload<'a> {
+    pub(super) codec: Codec,
+    pub(super) bytes: &'a [u8],
+    pub(super) crc: PayloadCrc,
+}
+
+/// So many pages of a shared block can be found by its contents; a page put later is compared with one that is still there.
+const FINDABLE_PAGES: u32 = 2;
+
+impl Pool {
+    /// Enters the pool with its domain, once it has its place in memory.
+    pub(crate) fn enter_domain(self: &Arc<Self>) {
+        if let Some((domain, numbers)) = &self.domain {
+            domain.set_pool(*numbers, Arc::downgrade(self));
+        }
+    }
+
+    /// Whether its pages may share blocks.
+    pub(crate) fn has_domain(&self) -> bool {
+        self.domain.is_some()
+    }
+
+    /// Finds a page of the domain with that payload and takes a reference to its block, which is shared from now on if it was not.
+    /// `None`: the page at `slot` needs a block of its own. No lock is held.
+    pub(super) fn share(&self, slot: IndexSlot, payload: &Payload<'_>) -> Option<SharedRef> {
+        let (domain, numbers) = self.domain.as_ref()?;
+        let own = numbers.number(slot);
+        domain.candidates(payload.crc).filter(|number| Some(*number) != own).find_map(|number| {
+            let (pool, slot) = domain.page(number)?;
+            domain.count_comparison();
+            let shared = pool.lend_block(slot, payload);
+            if shared.is_none() && pool.payload_crc(slot) != Some(payload.crc) {
+                domain.forget(payload.crc, number);
+            }
+            shared
+        })
+    }
+
+    /// Publishes a reference that [`Pool::share`] gave.
+    pub(super) fn publish_shared(
+        &self,
+        slot: IndexSlot,
+        shared: SharedRef,
+        crc: PayloadCrc,
+        index_page: &mut PaidPage<'_>,
+    ) -> Result<(), Refusal> {
+        let published = self.publish(slot, Entry::Shared(shared), index_page);
+        if published.is_err() {
+            self.engine.arena.settle(self.release_shared(shared));
+        } else if self.engine.shared_blocks.pages(shared) <= FINDABLE_PAGES {
+            self.remember_contents(crc, slot);
+        }
+        published
+    }
+
+    /// Lends a page's block to one more page with that payload. `None`: the page has another payload, or there is no room to share it.
+    fn lend_block(&self, slot: IndexSlot, payload: &Payload<'_>) -> Option<SharedRef> {
+        let (domain, _) = self.domain.as_ref()?;
+        let arena = &self.engine.arena;
+        let locked = self.lock(slot);
+        match self.index.load(slot) {
+            Ok(Entry::Block(block)) => {
+                arena.pin_block(block.offset);
+                drop(locked);
+                let is_equal = self.has_payload((self.id, slot), block, payload);
+                let shared = if is_equal { self.make_shared(domain, slot, block, payload) } else { None };
+                arena.commit(block.offset);
+                shared
+            }
+            Ok(Entry::Shared(shared)) => {
+                let block = self.engine.shared_blocks.pin_and_count(shared, domain.id(), arena)?;
+                drop(locked);
+                let is_equal = self.has_payload((SHARED_POOL, shared.cell), block, payload);
+                arena.commit(block.offset);
+                if is_equal {
+                    return Some(shared);
+                }
+                arena.settle(self.release_shared(shared));
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a pinned block of that owner holds the payload, byte for byte.
+    fn has_payload(&self, owner: (PoolId, IndexSlot), block: BlockRef, payload: &Payload<'_>) -> bool {
+        // SAFETY: the block was live when its extent was pinned, so it is complete, and the extent stays.
+        let Some(bytes) = (unsafe { self.engine.arena.block(block) }) else { return false };
+        // The checksum says at once about most others that they are not equal; a damaged block is equal to none.
+        block::payload_crc(bytes) == Some(payload.crc)
+            && block::read(bytes).is_ok_and(|(header, stored)| {
+                (header.pool, header.slot) == owner
+                    && header.codec == payload.codec
+                    && stored == payload.bytes
+            })
+    }
+
+    /// Puts a copy of a page's block where it can be shared, and makes the page refer to that; the caller gets a reference as well.
+    fn make_shared(
+        &self,
+        domain: &Domain,
+        slot: IndexSlot,
+        block: BlockRef,
+        payload: &Payload<'_>,
+    ) -> Option<SharedRef> {
+        let arena = &self.engine.arena;
+        let cell = self.engine.shared_blocks.new_cell()?;
+        let copy = arena.reserve(block.block_bytes, ExtentUse::Persistent)?;
+        let header = BlockHeader {
+            pool: SHARED_POOL,
+            slot: cell.number()?,
+            codec: payload.codec,
+            payload_bytes: payload.bytes.len() as u16,
+        };
+        // SAFETY: the block was just reserved here and is committed below.
+        if let Some(bytes) = unsafe { arena.block_mut(copy) } {
+            header.write(bytes, payload.bytes, payload.crc);
+        }
+        let shared = cell.publish(domain.id(), copy, 2).ok();
+        if shared.is_none() {
+            let _pinned = arena.free(copy);
+        }
+        arena.commit(copy.offset);
+        let shared = shared?;
+        domain.count_new_block(shared.block_bytes);
+        if !self.use_shared(slot, block, shared) {
+            arena.settle(self.release_shared(shared)); // the page is another by now
+        }
+        Some(shared)
+    }
+
+    /// Makes a page refer to a shared block with its contents, instead of one of its own. False: it is not in that block any more.
+    fn use_shared(&self, slot: IndexSlot, block: BlockRef, shared: SharedRef) -> bool {
+        let mut counters = self.lock(slot);
+        if self.destroyed.load(Ordering::SeqCst) || self.index.load(slot) != Ok(Entry::Block(block)) {
+            return false;
+        }
+        let exchanged =
+            self.exchange_place(&mut counters, slot, Entry::Shared(shared), &mut PaidPage::none());
+        debug_assert!(exchanged.is_ok(), "no room to share a block");
+        drop(counters);
+        self.engine.arena.settle(exchanged.ok().flatten());
+        true
+    }
+
+    /// Pins a shared block that an entry refers to, whose lock the caller holds.
+    pub(super) fn pin_shared(&self, shared: SharedRef) -> Option<BlockRef> {
+        let (domain, _) = self.domain.as_ref()?;
+        self.engine.shared_blocks.pin(shared, domain.id(), &self.engine.arena)
+    }
+
+    /// Gives a reference to a shared block back.
+    pub(super) fn release_shared(&self, shared: SharedRef) -> Option<Emptied> {
+        let (domain, _) = self.domain.as_ref()?;
+        let released = self.engine.shared_blocks.release(shared, domain.id(), &self.engine.arena);
+        if released.is_gone {
+            domain.count_lost_block(shared.block_bytes);
+        }
+        released.emptied
+    }
+
+    /// Who the header of the block names that an entry at `slot` refers to.
+    pub(super) fn owner_of(&self, entry: Entry, slot: IndexSlot) -> (PoolId, IndexSlot) {
+        match entry {
+            Entry::Shared(shared) => (SHARED_POOL, shared.cell),
+            _ => (self.id, slot),
+        }
+    }
+
+    /// The checksum of a page's payload, if it is in a block.
+    pub(crate) fn payload_crc(&self, slot: IndexSlot) -> Option<PayloadCrc> {
+        if u64::from(slot.0) >= self.index.slots() {
+            return None;
+        }
+        let _locked = self.lock(slot);
+        self.crc_locked(self.index.load(slot).ok()?)
+    }
+
+    /// The checksum of the payload that an entry refers to, whose lock the caller holds.
+    pub(super) fn crc_locked(&self, entry: Entry) -> Option<PayloadCrc> {
+        self.domain.as_ref()?;
+        let (block, pinned) = match entry {
+            Entry::Block(block) => (block, false),
+            Entry::Shared(shared) => (self.pin_shared(shared)?, true),
+            _ => return None,
+        };
+        // SAFETY: the block is live: as long as the lock is held, or its extent is pinned.
+        let crc = unsafe { self.engine.arena.block(block) }.and_then(block::payload_crc);
+        if pinned {
+            self.engine.arena.commit(block.offset);
+        }
+        crc
+    }
+
+    /// Lets a page be found by its contents. No lock is held.
+    pub(super) fn remember_contents(&self, crc: PayloadCrc, slot: IndexSlot) {
+        if let Some((domain, numbers)) = &self.domain
+            && let Some(number) = numbers.number(slot)
+        {
+            domain.remember(crc, number);
+        }
+    }
+
+    /// Lets a page not be found any more by contents that were replaced.
+    pub(super) fn forget_contents(&self, crc: PayloadCrc, slot: IndexSlot) {
+        if let Some((domain, numbers)) = &self.domain
+            && let Some(number) = numbers.number(slot)
+        {
+            domain.forget(crc, number);
+        }
+    }
+}
