@@ -25,21 +25,27 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
+def binary(given):
+    """The tmem binary: the one that was given, or else built from this tree."""
+    if given is None:
+        say("building tmem")
+        subprocess.run(["cargo", "build", "--release", "--package", "tmem"], cwd=ROOT, check=True)
+        given = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute() / "release/tmem"
+    if not given.exists():
+        sys.exit(f"{given}: no such file; --tmem names the binary")
+    return given
+
+
 def prepare(options):
     """Makes sure of the binary, the pages and the rival, and that whoever ends the script ends what it started."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     if not shutil.which("qemu-storage-daemon"):
         sys.exit("qemu-storage-daemon is missing: apt-get install qemu-utils (QEMU 10 from backports)")
+    options.tmem = binary(options.tmem)
     if not options.pages.exists():
         say("making a file of real pages")
-        subprocess.run([ROOT / "bench/corpus", "--out", options.pages], check=True)
-    if options.tmem is None:
-        say("building tmem")
-        subprocess.run(["cargo", "build", "--release", "--package", "tmem"], cwd=ROOT, check=True)
-        options.tmem = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute() / "release/tmem"
-    if not options.tmem.exists():
-        sys.exit(f"{options.tmem}: no such file; --tmem names the binary")
+        subprocess.run([ROOT / "bench/corpus", "--tmem", options.tmem, "--out", options.pages], check=True)
     busy = busy_share()
     if busy > 0.1:
         say(f"WARNING: other programs use {busy:.0%} of the processors, figures will be off")

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use tmem_control::ByteSize;
 
-use super::{PAGE_BYTES, error::BenchError};
+use super::PAGE_BYTES;
+use crate::error::BenchError;
 
 /// How the benchmark learns that a request is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]

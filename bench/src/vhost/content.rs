@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path};
 
-use super::{PAGE_BYTES, error::BenchError};
-use crate::sample;
+use super::PAGE_BYTES;
+use crate::{error::BenchError, sample};
 
 /// How many pages to take of a program when no file was given: 64 MiB.
-const SAMPLE_PAGES: usize = 16_384;
+const SAMPLE_PAGES: u64 = 16_384;
 
 /// Page content, one page behind the other.
 pub(super) struct Content {
@@ -26,9 +26,7 @@ impl Content {
                     .map_err(|error| BenchError::Pages(format!("{name}: cannot be read: {error}")))?;
                 (bytes, name)
             }
-            None => {
-                (sample::python_pages(SAMPLE_PAGES).map_err(BenchError::Pages)?, "memory of python3".into())
-            }
+            None => (sample::python_pages(SAMPLE_PAGES)?, "memory of python3".into()),
         };
         if bytes.is_empty() || bytes.len() % PAGE_BYTES != 0 {
             let len = bytes.len();

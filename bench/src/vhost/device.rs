@@ -14,7 +14,8 @@ use virtio_driver::{
     VirtioBlkReqBuf, VirtioBlkTransport, VirtioFeatureFlags, virtio_blk_max_queues,
 };
 
-use super::{PAGE_BYTES, error::BenchError, memory::SharedMemory};
+use super::{PAGE_BYTES, memory::SharedMemory};
+use crate::error::BenchError;
 
 /// How long a server may take to answer the first messages. It does nothing but answer: a second is plenty, a guest
 /// that is connected already makes it forever.
@@ -139,11 +140,14 @@ impl Device {
         unsafe {
             match request {
                 Request::Read { .. } => {
-                    queue.ring.read_raw(offset, self.memory.buffer(slot), PAGE_BYTES, slot)?;
+                    queue
+                        .ring
+                        .read_raw(offset, self.memory.buffer(slot), PAGE_BYTES, slot)
+                        .map_err(BenchError::Queue)?;
                 }
                 Request::Write { page, .. } => {
                     let page = self.memory.content_page(page as usize);
-                    queue.ring.write_raw(offset, page, PAGE_BYTES, slot)?;
+                    queue.ring.write_raw(offset, page, PAGE_BYTES, slot).map_err(BenchError::Queue)?;
                 }
             }
         }
@@ -155,7 +159,7 @@ impl Device {
     pub(super) fn announce(&mut self) -> Result<(), BenchError> {
         for queue in &mut self.queues {
             if std::mem::take(&mut queue.unannounced) && queue.ring.avail_notif_needed() {
-                queue.notifier.notify()?;
+                queue.notifier.notify().map_err(BenchError::Queue)?;
             }
         }
         Ok(())
@@ -192,10 +196,14 @@ impl Device {
         if ready < 0 {
             let error = io::Error::last_os_error();
             // An interrupted sleep is an early one: the caller looks at the rings and sleeps again.
-            return if error.kind() == io::ErrorKind::Interrupted { Ok(true) } else { Err(error.into()) };
+            return if error.kind() == io::ErrorKind::Interrupted {
+                Ok(true)
+            } else {
+                Err(BenchError::Queue(error))
+            };
         }
         for (queue, _) in self.queues.iter().zip(&waited).filter(|(_, waited)| waited.revents != 0) {
-            queue.completion.read()?;
+            queue.completion.read().map_err(BenchError::Queue)?;
         }
         self.set_notified(false);
         Ok(ready > 0)

@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 use super::{
     args::Completion,
     device::{ANSWER_SECONDS, Device, Done, Request},
-    error::BenchError,
-    progress::Progress,
-    random::Random,
     report::Phase,
 };
+use crate::{error::BenchError, progress::Progress, random::Random};
 
 /// Runs before a phase's figures count: caches, polling and frequencies settle.
 const WARM_UP: Duration = Duration::from_millis(200);

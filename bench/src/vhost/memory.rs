@@ -6,7 +6,8 @@ use std::{
     ptr::NonNull,
 };
 
-use super::{PAGE_BYTES, error::BenchError};
+use super::PAGE_BYTES;
+use crate::error::BenchError;
 
 /// A shared memory file, mapped: first the pages to write, then the read buffers, one page per slot.
 ///

@@ -17,25 +17,20 @@
 mod args;
 mod content;
 mod device;
-mod error;
 mod load;
 mod memory;
-mod progress;
-mod random;
 mod report;
 
 pub use args::{Completion, VhostArgs};
-pub use error::BenchError;
 pub use report::{Phase, Report};
 
 use std::io::Write;
 
+use crate::error::BenchError;
+pub use crate::page::PAGE_BYTES;
 use content::Content;
 use device::Device;
 use load::Load;
-
-/// Bytes of a page, the unit of every request.
-pub const PAGE_BYTES: usize = 4096;
 
 /// Runs the benchmark and prints its report to standard output: a table, or JSON when asked for.
 pub fn run(args: &VhostArgs) -> Result<(), BenchError> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::error::ErrorKind;
-use tmem_bench::vhost::BenchError;
+use tmem_bench::BenchError;
 use tmem_control::ControlError;
 
 use crate::Outcome;

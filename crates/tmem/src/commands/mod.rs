@@ -3,6 +3,7 @@
 mod bench;
 mod disk;
 mod guest_config;
+mod sample;
 mod serve;
 mod status;
 
@@ -28,13 +29,19 @@ pub(crate) enum Command {
     Status(status::Arguments),
     /// Print what a guest needs to use a disk
     GuestConfig(guest_config::Arguments),
-    /// Measure a server's speed, tmem's or a peer's
+    /// Write the pages of a running process to a file, for benchmarks
+    ///
+    /// The file gets the process's resident anonymous pages, 4 KiB each, in the order of their addresses: its private memory, also
+    /// pages of files that it has changed for itself. Pages that are not in memory are left alone; nothing is swapped in for this. The
+    /// process goes on meanwhile, unless --stop is given.
+    Sample(sample::Arguments),
+    /// Measure tmem or a peer
     #[command(subcommand)]
     Bench(bench::Command),
 }
 
 impl Command {
-    /// Runs it. Every command but `serve` and `bench` talks to the daemon of the runtime directory.
+    /// Runs it. Every command but `serve`, `sample` and `bench` talks to the daemon of the runtime directory.
     pub(crate) fn run(self, runtime_dir: Option<PathBuf>) -> Outcome {
         let client = |dir| runtime_dir::resolve(dir).map(|dir| AdminClient::new(&dir));
         match self {
@@ -42,6 +49,7 @@ impl Command {
             Self::Disk(command) => disk::run(command, &client(runtime_dir)?),
             Self::Status(arguments) => status::run(&arguments, &client(runtime_dir)?),
             Self::GuestConfig(arguments) => guest_config::run(&arguments, &client(runtime_dir)?),
+            Self::Sample(arguments) => sample::run(&arguments),
             Self::Bench(command) => bench::run(&command),
         }
     }

@@ -5,8 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// One step's progress. Says nothing for steps that are done within a second.
-pub(super) struct Progress {
+/// A step that is done sooner needs no progress shown.
+const FIRST_SHOWN: Duration = Duration::from_secs(2);
+
+/// One step's progress. Says nothing for steps that are done within two seconds.
+pub(crate) struct Progress {
     step: String,
     next: Instant,
     terminal: bool,
@@ -14,13 +17,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(step: String) -> Self {
+    pub(crate) fn new(step: String) -> Self {
         let terminal = stderr().is_terminal();
-        Self { step, next: Instant::now() + Duration::from_secs(1), terminal, shown: false }
+        Self { step, next: Instant::now() + FIRST_SHOWN, terminal, shown: false }
     }
 
     /// Shows how far the step is; at most once a second on a terminal, every ten seconds in a log.
-    pub(super) fn update(&mut self, now: Instant, done: f64) {
+    pub(crate) fn update(&mut self, now: Instant, done: f64) {
         if now < self.next {
             return;
         }
