@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn example(payload_bytes: u16) -> (BlockHeader, Vec<u8>, Vec<u8>) {
-        let header = BlockHeader { pool: PoolId(3), slot: IndexSlot(77), codec: Codec::Lz4, payload_bytes };
+        let header = BlockHeader { pool: PoolId(3), slot: IndexSlot(77), codec: Codec::Page, payload_bytes };
         let payload: Vec<u8> = (0..payload_bytes).map(|i| (i * 7) as u8).collect();
         let mut block = vec![0; block_bytes(payload_bytes) as usize];
         header.write(&mut block, &payload, PayloadCrc::of(&payload));
