@@ -50,6 +50,18 @@ pub(crate) struct Emptied {
     sealed: bool,
 }
 
+/// Keeps an extent while its memory is found.
+struct Pinned<'a> {
+    arena: &'a Arena,
+    extent: ExtentId,
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        self.arena.unpin(self.extent);
+    }
+}
+
 /// Extents among which the emptiest is chosen: 1 GiB of arena, some microseconds.
 const WINDOW_EXTENTS: u32 = 8192;
 
@@ -99,11 +111,10 @@ impl Arena {
         let head = self.head(usage);
         let claim = if usage == ExtentUse::Survivors { Claim::Compaction } else { Claim::Growth };
         loop {
-            if let Some(block) = self.reserve_in_open(block_bytes, usage) {
+            if let Some(block) = self.append(head, block_bytes, || true).ok()? {
                 return Some(block);
             }
-            // The OS finds the memory while nobody waits for the head.
-            let fresh = self.extents.acquire(&self.memory, usage, claim)?;
+            let fresh = self.extents.acquire(usage, claim)?;
             let mut open = head.lock();
             if open.as_ref().is_some_and(|open| open.has_room(block_bytes)) {
                 drop(open);
@@ -116,28 +127,42 @@ impl Arena {
         }
     }
 
-    /// Reserves room for a block in the open extent. `None`: it has none.
-    fn reserve_in_open(&self, block_bytes: u16, usage: ExtentUse) -> Option<BlockRef> {
-        self.append(self.head(usage).lock().as_mut()?, block_bytes)
-    }
-
     /// Reserves room for a persistent block in what compaction left free in its own open extent, as long as compaction can have
     /// another for what it is moving.
     pub(crate) fn reserve_among_survivors(&self, block_bytes: u16) -> Option<BlockRef> {
-        let mut open = self.survivors.lock();
-        if !self.extents.has_room(Claim::Compaction) {
-            return None;
-        }
-        self.append(open.as_mut()?, block_bytes)
+        self.append(&self.survivors, block_bytes, || self.extents.has_room(Claim::Compaction)).ok()?
     }
 
-    /// Reserves the next place in an open extent, whose head's lock the caller holds. `None`: it has no room.
-    fn append(&self, open: &mut OpenExtent, block_bytes: u16) -> Option<BlockRef> {
-        if !open.has_room(block_bytes) {
-            return None;
+    /// Reserves the next place in a head's open extent, if `may` says so under its lock. `None`: it has no room. Errors: the OS has
+    /// no memory for it.
+    fn append(&self, head: &Head, block_bytes: u16, may: impl Fn() -> bool) -> io::Result<Option<BlockRef>> {
+        let mut _pinned = None;
+        loop {
+            let (extent, missing) = {
+                let mut open = head.lock();
+                let Some(open) = open.as_mut().filter(|open| open.has_room(block_bytes) && may()) else {
+                    return Ok(None);
+                };
+                let state = self.extents.state(open.extent);
+                let Some(missing) = open.missing(block_bytes) else {
+                    state.reserve(u32::from(block_bytes));
+                    return Ok(Some(BlockRef { offset: open.append(block_bytes), block_bytes }));
+                };
+                // It stays until the block is reserved, or its memory would be found for nobody.
+                state.pin();
+                (open.extent, missing)
+            };
+            _pinned = Some(Pinned { arena: self, extent });
+            // The OS finds the memory while nobody waits for the head. If two threads ask for the same piece, one asked in vain.
+            let bytes = missing.len();
+            let populated = self.memory.populate(extent.offset() + missing.start as usize, bytes);
+            if populated.is_ok()
+                && let Some(open) = head.lock().as_mut().filter(|open| open.extent == extent)
+            {
+                open.set_populated(missing.end);
+            }
+            populated?;
         }
-        self.extents.state(open.extent).reserve(u32::from(block_bytes));
-        Some(BlockRef { offset: open.append(block_bytes), block_bytes })
     }
 
     /// Keeps the extent of a block that an index entry refers to, whose lock the caller holds. Undone by [`Arena::commit`].
@@ -311,7 +336,7 @@ impl Arena {
         Some(is_huge)
     }
 
-    /// Ends a walk.
+    /// Ends a walk, or a search for memory.
     pub(crate) fn unpin(&self, extent: ExtentId) {
         self.commit(ArenaOffset(extent.offset() as u64));
     }
@@ -330,6 +355,11 @@ impl Arena {
                         && has_room(ExtentUse::Survivors)
             }
         }
+    }
+
+    /// Gives an extent to the OS that was kept to be used again. False: there is none.
+    pub(crate) fn release_spare(&self) -> bool {
+        self.extents.release_spare(&self.memory)
     }
 
     /// Bytes that live blocks take, and bytes of all extents held.
@@ -351,7 +381,7 @@ impl Arena {
     }
 
     fn seal(&self, usage: ExtentUse, open: Option<OpenExtent>) {
-        let Some(OpenExtent { extent, filled_bytes }) = open else { return };
+        let Some(OpenExtent { extent, filled_bytes, .. }) = open else { return };
         let rest = extent.offset() + filled_bytes as usize;
         if let Some(mut start) = self.memory.at(rest, EXTENT_BYTES - filled_bytes as usize) {
             // SAFETY: the rest of an extent that has just left its head: nobody else reads or writes there.

@@ -54,7 +54,7 @@ impl Engine {
     /// Makes room. False: there is nothing to be had.
     pub(crate) fn make_room(&self, need: Need) -> bool {
         while !self.arena.has_room(need) {
-            if !self.evict_oldest_ephemeral() {
+            if !self.arena.release_spare() && !self.evict_oldest_ephemeral() {
                 return self.compact_until_room(need);
             }
         }
@@ -93,6 +93,7 @@ impl Engine {
         let mut done = Compaction::default();
         for _ in 0..MOST_EXTENTS_AT_ONCE {
             self.arena.seal_full(need);
+            while !self.arena.has_room(need) && self.arena.release_spare() {}
             if self.arena.has_room(need) {
                 return true;
             }
@@ -111,7 +112,7 @@ impl Engine {
     pub(crate) fn compact_in_background(&self, time: Duration) -> Compaction {
         let start = Instant::now();
         let mut done = Compaction::default();
-        while self.budget.is_exceeded() && self.evict_oldest_ephemeral() {}
+        while self.budget.is_exceeded() && (self.arena.release_spare() || self.evict_oldest_ephemeral()) {}
         loop {
             let (live, held) = self.arena.live_and_held_bytes();
             if (held - live.min(held)) * TOLERATED_DEAD_FRACTION <= held {

@@ -59,6 +59,22 @@ struct FreeExtents {
     returned: BinaryHeap<Reverse<u32>>,
     /// From here on none was ever used.
     untouched_from: u32,
+    /// Free extents whose memory was kept.
+    spare: Vec<ExtentId>,
+    /// Extents in use.
+    used: u32,
+}
+
+/// One extent is kept for so many in use: taking memory from the OS and giving it back costs 60 us, a tenth of what the puts do that
+/// fill an extent; and what is kept is 1.6% at most.
+const USED_EXTENTS_PER_SPARE: usize = 64;
+
+impl FreeExtents {
+    fn take_spare(&mut self) -> Option<ExtentId> {
+        let spare = self.spare.pop()?;
+        self.used += 1;
+        Some(spare)
+    }
 }
 
 impl Extents {
@@ -74,28 +90,48 @@ impl Extents {
         })
     }
 
-    /// Takes a free extent and the OS's memory for it; it is open and empty. `None`: the claim goes beyond the limit, or the OS has
-    /// nothing left.
-    pub(crate) fn acquire(&self, memory: &MemoryFile, usage: ExtentUse, claim: Claim) -> Option<ExtentId> {
-        if !self.budget.try_reserve(EXTENT_BYTES as u64, claim) {
-            return None;
-        }
-        let Some(extent) = self.pop_free() else {
-            self.budget.release(EXTENT_BYTES as u64);
-            return None;
+    /// Takes a free extent; it is open and empty, and the OS may have yet to find its memory. `None`: the claim goes beyond the limit.
+    pub(crate) fn acquire(&self, usage: ExtentUse, claim: Claim) -> Option<ExtentId> {
+        // A spare one is held already. But growth must leave the working room free, or compaction could not go on.
+        let spare = if self.budget.has_room(0, claim) { self.lock().take_spare() } else { None };
+        let extent = match spare {
+            Some(spare) => spare,
+            None if self.budget.try_reserve(EXTENT_BYTES as u64, claim) => {
+                let Some(extent) = self.pop_free() else {
+                    self.budget.release(EXTENT_BYTES as u64);
+                    return None;
+                };
+                extent
+            }
+            None => return None,
         };
-        if memory.populate(extent.offset(), EXTENT_BYTES).is_err() {
-            self.give_back(memory, extent);
-            return None;
-        }
         self.state(extent).open();
         self.cell(extent).store(usage as u16, Ordering::Release);
         Some(extent)
     }
 
-    /// Gives an extent that nobody uses back to the OS.
+    /// Takes back an extent that nobody uses. Its memory goes to the OS, but for a few that are kept to be used again.
     pub(crate) fn give_back(&self, memory: &MemoryFile, extent: ExtentId) {
         self.cell(extent).store(0, Ordering::Release);
+        let surplus = {
+            let mut free = self.lock();
+            free.used -= 1;
+            free.spare.push(extent);
+            // Not in the working room: what compaction took from it has to come back.
+            let may_keep = self.budget.has_room(0, Claim::Growth);
+            let kept = if may_keep { free.used as usize / USED_EXTENTS_PER_SPARE } else { 0 };
+            if free.spare.len() <= kept { Vec::new() } else { free.spare.split_off(kept) }
+        };
+        surplus.into_iter().for_each(|extent| self.give_to_os(memory, extent));
+    }
+
+    /// Gives one of the extents that are kept to be used again to the OS. False: there is none.
+    pub(crate) fn release_spare(&self, memory: &MemoryFile) -> bool {
+        let spare = self.lock().spare.pop();
+        spare.map(|extent| self.give_to_os(memory, extent)).is_some()
+    }
+
+    fn give_to_os(&self, memory: &MemoryFile, extent: ExtentId) {
         self.set_huge(extent.stretch(), false); // a hole splits it
         // Punching a hole in a memory file only fails for lack of kernel memory. The extent then stays usable and is given
         // back the next time.
@@ -107,6 +143,7 @@ impl Extents {
     /// Whether a claim for one more extent would be granted now.
     pub(crate) fn has_room(&self, claim: Claim) -> bool {
         self.budget.has_room(EXTENT_BYTES as u64, claim)
+            || self.budget.has_room(0, claim) && !self.lock().spare.is_empty()
     }
 
     /// Whether so many bytes outside the arena would be granted now.
@@ -153,12 +190,14 @@ impl Extents {
     fn pop_free(&self) -> Option<ExtentId> {
         let mut free = self.lock();
         if let Some(Reverse(extent)) = free.returned.pop() {
+            free.used += 1;
             return Some(ExtentId(extent));
         }
         if free.untouched_from as usize == self.states.len() {
             return None;
         }
         free.untouched_from += 1;
+        free.used += 1;
         Some(ExtentId(free.untouched_from - 1))
     }
 

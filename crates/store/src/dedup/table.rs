@@ -33,11 +33,11 @@ const CELLS: usize = 16;
 const PAGE_BYTES: usize = 4096;
 const BUCKETS_PER_PAGE: u32 = (PAGE_BYTES / (CELLS * 4)) as u32;
 
-/// A bucket is added from this many pages a pair of buckets on: 4.74 bytes a page. About one page in a hundred finds no place then.
-const MOST_PAGES_PER_PAIR: u64 = 27;
+/// A bucket is added from this many pages a pair of buckets on: 4.57 bytes a page. About one page in a hundred finds no place then.
+const MOST_PAGES_PER_PAIR: u64 = 28;
 
 /// Pages of a full bucket that are looked at for one that can be moved. Each look costs a read of the page's block.
-const MOST_MOVES: usize = 12;
+const MOST_MOVES: usize = 16;
 
 /// A bucket is taken away below this many pages a bucket: those of two have to fit into one.
 const FEWEST_PAGES_PER_BUCKET: u64 = 6;

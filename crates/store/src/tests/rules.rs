@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::pages::{client_options, flat_pool, get, page, put, store};
 use crate::{
     ClientOptions, Compaction, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, PutError, StoreError,
+    extents::EXTENT_BYTES,
 };
 
 /// Seeds whose pages do not compress.
@@ -148,12 +149,14 @@ fn r1_r7_huge_pages_change_neither_contents_nor_books() {
     println!("{huge_pages} huge pages granted");
     let allocated =
         || store.engine().arena.allocated_bytes().unwrap() + pool.index().allocated_bytes().unwrap();
-    assert_eq!(allocated(), store.usage().held_bytes);
+    // The open extents' memory is found as they fill.
+    let is_right = || (0..=2 * EXTENT_BYTES as u64).contains(&(store.usage().held_bytes - allocated()));
+    assert!(is_right());
     (0..9_000).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i))));
     // Holes split them again.
     (0..9_000).filter(|i| i / 100 % 2 == 0).for_each(|i| pool.flush_page(ObjectId(0), PageIndex(i)));
     store.compact(Duration::from_secs(60));
-    assert_eq!(allocated(), store.usage().held_bytes);
+    assert!(is_right());
     (0..9_000)
         .filter(|i| i / 100 % 2 == 1)
         .for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i))));
