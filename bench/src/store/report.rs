@@ -23,6 +23,8 @@ pub struct TmemReport {
     pub put_us: Figures,
     /// Gets in random order.
     pub get_us: Figures,
+    /// Gets in random order after all pages were recompressed.
+    pub get_recompressed_us: Figures,
     /// Puts of other pages at the same places.
     pub overwrite_us: Figures,
     /// Flushes in random order.
@@ -33,8 +35,8 @@ pub struct TmemReport {
     pub ratio_without_dedup: f64,
     /// Huge pages that the OS granted for what was stored.
     pub huge_pages: u64,
-    /// The same after cold pages were recompressed; nothing as long as the store does not do that.
-    pub ratio_recompressed: Option<f64>,
+    /// The same after all pages were recompressed.
+    pub ratio_recompressed: f64,
     /// After every page was put a second time, at another place.
     pub ratio_overwritten: f64,
     /// Memory held beyond the compressed pages themselves, in percent of these.
@@ -148,9 +150,7 @@ impl Report {
         let held = |ratio: f64| mib(tmem.pages * PAGE_BYTES as u64) / ratio;
         row("memory held, MiB", held(tmem.ratio), zram.map(|zram| held(zram.ratio)));
         row("  without dedup", held(tmem.ratio_without_dedup), zram.map(|zram| held(zram.ratio)));
-        if let Some(ratio) = tmem.ratio_recompressed {
-            row("  recompressed", held(ratio), zram.map(|zram| held(zram.ratio)));
-        }
+        row("  recompressed", held(tmem.ratio_recompressed), zram.map(|zram| held(zram.ratio)));
         row("ratio", tmem.ratio, zram.map(|zram| zram.ratio));
     }
 
@@ -158,6 +158,7 @@ impl Report {
         let tmem = &self.tmem;
         let _ = writeln!(text, "{:<28}{:>10}{:>10}{:>10}", "", "mean us", "p50 us", "p99 us");
         for (step, Figures { mean, p50, p99 }) in [
+            ("get, recompressed", tmem.get_recompressed_us),
             ("overwrite", tmem.overwrite_us),
             ("flush", tmem.flush_us),
             ("bare LZ4, compress", tmem.lz4_compress_us),
@@ -181,11 +182,10 @@ impl Report {
 
     fn memory(&self, text: &mut String) {
         let tmem = &self.tmem;
-        let recompressed = tmem.ratio_recompressed.map_or("-".into(), |ratio| format!("{ratio:.3}"));
         let _ = writeln!(
             text,
-            "ratio {:.3}; every page overwritten {:.3}; cold pages recompressed {recompressed}",
-            tmem.ratio, tmem.ratio_overwritten,
+            "ratio {:.3}; every page overwritten {:.3}; all pages recompressed {:.3}",
+            tmem.ratio, tmem.ratio_overwritten, tmem.ratio_recompressed,
         );
         let _ = writeln!(
             text,
@@ -239,12 +239,13 @@ mod tests {
         let tmem = TmemReport {
             put_us: times,
             get_us: times,
+            get_recompressed_us: times,
             overwrite_us: times,
             flush_us: times,
             ratio: 4.0,
             ratio_without_dedup: 2.8,
             huge_pages: 7,
-            ratio_recompressed: None,
+            ratio_recompressed: 4.5,
             ratio_overwritten: 3.9,
             overhead_percent: 2.5,
             metadata_bytes_per_page: 20.0,
@@ -291,10 +292,10 @@ mod tests {
     fn without_a_peer_its_columns_are_empty() {
         let report = report(None);
         assert!(has(&report.to_text(), "put, p50 us 1.50 - -"), "{}", report.to_text());
-        assert!(!report.to_text().contains("\n  recompressed "));
+        assert!(report.to_text().contains("\n  recompressed "));
         let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
         assert_eq!(json["tmem"]["get_us"], serde_json::json!({"mean": 2.0, "p50": 1.5, "p99": 5.0}));
-        assert_eq!(json["tmem"]["ratio_recompressed"], serde_json::Value::Null);
+        assert_eq!(json["tmem"]["ratio_recompressed"], 4.5);
         assert_eq!(json["zram"], serde_json::Value::Null);
     }
 }

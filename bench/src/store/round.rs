@@ -18,6 +18,7 @@ use tmem_store::Dedup;
 pub(super) struct Times {
     pub(super) tmem_put: Latencies,
     pub(super) tmem_get: Latencies,
+    pub(super) tmem_get_recompressed: Latencies,
     pub(super) tmem_overwrite: Latencies,
     pub(super) tmem_flush: Latencies,
     pub(super) zram_put: Latencies,
@@ -31,6 +32,7 @@ impl Times {
         Self {
             tmem_put: Latencies::new(),
             tmem_get: Latencies::new(),
+            tmem_get_recompressed: Latencies::new(),
             tmem_overwrite: Latencies::new(),
             tmem_flush: Latencies::new(),
             zram_put: Latencies::new(),
@@ -47,7 +49,7 @@ pub(super) struct Memory {
     pub(super) ratio_overwritten: f64,
     pub(super) ratio_without_dedup: f64,
     pub(super) huge_pages: u64,
-    pub(super) ratio_recompressed: Option<f64>,
+    pub(super) ratio_recompressed: f64,
     pub(super) overhead_percent: f64,
     pub(super) metadata_bytes_per_page: f64,
     pub(super) after_flush: AfterFlush,
@@ -110,7 +112,8 @@ pub(super) fn run(
         }
     }
     let zram_ratio = zram.map(|zram| zram.held_and_logical_bytes()).transpose()?;
-    let ratio_recompressed = ratio_recompressed(&tmem.store);
+    let ratio_recompressed = ratio_recompressed(&tmem.store, driver.interrupt())?;
+    times.tmem_get_recompressed += &driver.get(&tmem, &order, 0)?;
 
     let shift = (count / 3).max(1);
     times.tmem_overwrite += &driver.put_all(&tmem, shift)?;

@@ -4,12 +4,15 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Deserializer, de};
+use tmem_store::RecompressionOptions;
 
 use crate::{
-    ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, HttpListen, LogLevel, PoolSize,
+    BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, HttpListen, LogLevel,
+    PoolSize, Recompress, RecompressAge, RecompressLevel,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -32,6 +35,14 @@ pub struct Config {
     /// How long a queue's thread polls after a request, at most, in microseconds; 0 to [`MAX_POLL_US`].
     #[serde(deserialize_with = "deserialize_poll_us")]
     pub poll_us: u32,
+    /// Whether cold pages are compressed harder.
+    pub recompress: Recompress,
+    /// After how long a page is cold.
+    pub recompress_age: RecompressAge,
+    /// How hard cold pages are compressed.
+    pub recompress_level: RecompressLevel,
+    /// How much of a CPU background work may take.
+    pub background_cpu: BackgroundCpu,
     /// How much goes to stderr.
     pub log_level: LogLevel,
     /// Disks to make at the start.
@@ -45,6 +56,10 @@ impl Default for Config {
             pool_size: PoolSize::default(),
             http: HttpListen::default(),
             poll_us: DEFAULT_POLL_US,
+            recompress: Recompress::default(),
+            recompress_age: RecompressAge::default(),
+            recompress_level: RecompressLevel::default(),
+            background_cpu: BackgroundCpu::default(),
             log_level: LogLevel::default(),
             disks: Vec::new(),
         }
@@ -96,6 +111,17 @@ impl Config {
             }
         }
         Ok(config)
+    }
+}
+
+impl Config {
+    /// What it says of recompression, for the store.
+    pub fn recompression(&self) -> RecompressionOptions {
+        RecompressionOptions {
+            enabled: self.recompress == Recompress::On,
+            age: Duration::from_secs(self.recompress_age.seconds().into()),
+            level: self.recompress_level.level(),
+        }
     }
 }
 
@@ -181,13 +207,17 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = parse(
-            "pool-size = \"4G\"\nhttp = \"off\"\npoll-us = 0\nlog-level = \"debug\"\n\
+            "pool-size = \"4G\"\nhttp = \"off\"\npoll-us = 0\nrecompress = \"off\"\n\
+             recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nformat = \"none\"\nqueues = 3\n\
              [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n",
         )
         .expect("config");
         assert_eq!(config.pool_size, PoolSize::Fixed(ByteSize::from_bytes(4 << 30)));
         assert_eq!((config.http, config.poll_us, config.log_level), (HttpListen::Off, 0, LogLevel::Debug));
+        assert_eq!(config.recompress, Recompress::Off);
+        assert_eq!((config.recompress_age.seconds(), config.recompress_level.level()), (5, 19));
+        assert_eq!(config.background_cpu.percent(), 100);
         let [a, b] = config.disks.as_slice() else { panic!("two disks") };
         assert_eq!(
             (a.size_bytes, a.cap_bytes, a.format, a.queues),
@@ -218,6 +248,14 @@ mod tests {
             ("http = \"everywhere\"", "everywhere"),
             ("poll-us = -1", "-1"),
             ("poll-us = 1000001", "1000001"),
+            ("recompress = \"maybe\"", "maybe"),
+            ("recompress = true", "expected a string"),
+            ("recompress-age = -1", "-1"),
+            ("recompress-age = 0", "1 to 86400"),
+            ("recompress-age = \"1m\"", "expected i64"),
+            ("recompress-level = 20", "1 to 19"),
+            ("background-cpu = 0", "1 to 100"),
+            ("background-cpu = 101", "101"),
             ("log-level = \"loud\"", "loud"),
             ("disk = 3", "disk"),
             ("[[disk]]\nsize = \"2G\"\nvhost-user = \"/a\"", "name"),
@@ -276,7 +314,17 @@ mod tests {
         let keys: Vec<_> = table.keys().map(String::as_str).collect();
         assert_eq!(
             keys,
-            ["disk", "http", "log-level", "poll-us", "pool-size"],
+            [
+                "background-cpu",
+                "disk",
+                "http",
+                "log-level",
+                "poll-us",
+                "pool-size",
+                "recompress",
+                "recompress-age",
+                "recompress-level"
+            ],
             "every top-level key is in the sample"
         );
         let disk = table["disk"][0].as_table().expect("a disk section");

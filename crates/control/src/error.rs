@@ -51,6 +51,30 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// Recompression is neither on nor off.
+    #[error("`{text}` says nothing about recompression: write on or off")]
+    Recompress {
+        /// What was written.
+        text: String,
+    },
+    /// An age for recompression that makes no sense.
+    #[error("`{text}` is not an age for recompression: write seconds, 1 to 86400 (a day)")]
+    RecompressAge {
+        /// What was written.
+        text: String,
+    },
+    /// A level of recompression that does not exist.
+    #[error("`{text}` is not a level of recompression: write 1 to 19")]
+    RecompressLevel {
+        /// What was written.
+        text: String,
+    },
+    /// A share of a CPU that makes no sense.
+    #[error("`{text}` is not a share of a CPU: write percent of one CPU, 1 to 100")]
+    BackgroundCpu {
+        /// What was written.
+        text: String,
+    },
     /// The pool's size does not fit this host.
     #[error(
         "pool-size {asked}: this host has {host} of memory; give a smaller size, or `auto` for half of it"

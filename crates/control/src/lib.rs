@@ -10,6 +10,7 @@
 //! | [`DiskName`] | names that are safe everywhere a disk's name goes |
 //! | [`DedupChoice`] | with whose pages a disk's may share memory |
 //! | [`Config`] | the TOML file |
+//! | [`Recompress`] and the like | what it says of background work |
 //! | [`DiskService`] | disks, as the admin API sees them |
 //! | [`Status`] | the status document |
 //! | `metrics` | the same numbers for Prometheus |
@@ -18,6 +19,7 @@
 //! | [`Server`] | the two listeners |
 //! | [`AdminClient`] | the other end of the admin socket |
 
+mod background;
 mod byte_size;
 mod client;
 mod config;
@@ -35,6 +37,7 @@ mod routes;
 mod server;
 mod status;
 
+pub use background::{BackgroundCpu, Recompress, RecompressAge, RecompressLevel};
 pub use byte_size::ByteSize;
 pub use client::AdminClient;
 pub use config::{Config, MAX_POLL_US, poll_us};
@@ -51,4 +54,4 @@ pub use metrics::encode as encode_metrics;
 pub use pool_size::PoolSize;
 pub use routes::Control;
 pub use server::{ADMIN_SOCKET, Server};
-pub use status::{ClientStatus, DiskStatus, PoolStatus, Status, TierStatus};
+pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};

@@ -38,13 +38,20 @@ const CLIENT_GAUGES: [ClientFamily; 11] = [
     ("metadata_bytes", "Index and block headers of the client's pages", |c| Some(c.metadata_bytes)),
 ];
 
-const CLIENT_COUNTERS: [ClientFamily; 6] = [
+const CLIENT_COUNTERS: [ClientFamily; 9] = [
     ("puts", "Pages accepted", |c| Some(c.puts)),
     ("gets", "Pages asked for, whether or not they were there", |c| Some(c.gets)),
     ("flushes", "Pages flushed", |c| Some(c.flushes)),
     ("refused_puts", "Puts refused because pool or client was full", |c| Some(c.refused_puts)),
     ("evicted_pages", "Ephemeral pages dropped to make room", |c| Some(c.evicted_pages)),
     ("checksum_errors", "Blocks that did not match their checksum", |c| Some(c.checksum_errors)),
+    ("recompressed_pages", "Pages compressed harder since they were cold", |c| Some(c.recompressed_pages)),
+    ("recompression_saved_bytes", "Memory that compressing cold pages harder gave back", |c| {
+        Some(c.recompression_saved_bytes)
+    }),
+    ("recompression_kept_pages", "Cold pages left as they were because too little was to be gained", |c| {
+        Some(c.recompression_kept_pages)
+    }),
 ];
 
 const CLIENT_DISKS: [ClientFamily; 2] = [
@@ -55,6 +62,10 @@ const CLIENT_DISKS: [ClientFamily; 2] = [
         c.disk.as_ref().map(|disk| u64::from(disk.connected))
     }),
 ];
+
+/// Distances from 2^6 to 2^26 pages, as the status document has them.
+const LAST_REUSE_BITS: u32 = 26;
+const REUSE_BITS: std::ops::RangeInclusive<u32> = 6..=LAST_REUSE_BITS;
 
 /// The whole page for a scraper.
 pub fn encode(status: &Status) -> String {
@@ -90,6 +101,27 @@ impl Collector for StatusCollector {
         ] {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
+        // Of the clients that there are, so it falls when one goes: no counter.
+        for (name, help, value) in [
+            (
+                "tmem_pool_recompressed_pages",
+                "Sum of the clients' recompressed_pages",
+                pool.recompressed_pages,
+            ),
+            (
+                "tmem_pool_recompression_saved_bytes",
+                "Sum of the clients' recompression_saved_bytes",
+                pool.recompression_saved_bytes,
+            ),
+            (
+                "tmem_pool_recompression_kept_pages",
+                "Sum of the clients' recompression_kept_pages",
+                pool.recompression_kept_pages,
+            ),
+        ] {
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
+        }
+        reuse_distances(status, &mut encoder)?;
         for families in [&CLIENT_GAUGES[..], &CLIENT_DISKS] {
             clients(status, &mut encoder, MetricType::Gauge, families, |metric, value| {
                 metric.encode_gauge(&value)
@@ -99,6 +131,33 @@ impl Collector for StatusCollector {
             metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
         })
     }
+}
+
+/// How far back each client's gets reached, a bucket for each doubling: the status document has four.
+fn reuse_distances(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Pages that the client put between a page's put or last get and the get that found it; \
+                each get counts as the end of its bucket in the sum, those older than that as the last one's";
+    let name = "tmem_client_reuse_distance_pages";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for client in &status.clients {
+        let reuse = &client.reuse_distances;
+        let mut buckets: Vec<(f64, u64)> = REUSE_BITS.map(|bits| ((1u64 << bits) as f64, 0)).collect();
+        let (mut sum, mut count) = (0.0, 0);
+        for bucket in &reuse.buckets {
+            // Distances are whole numbers, so "below" an end and "not above" it differ by less than they are known to.
+            if let Some((_, gets)) = buckets.iter_mut().find(|(end, _)| bucket.below_pages as f64 <= *end) {
+                *gets += bucket.gets;
+            }
+            sum += bucket.below_pages as f64 * bucket.gets as f64;
+            count += bucket.gets;
+        }
+        sum += (1u64 << LAST_REUSE_BITS) as f64 * reuse.older_gets as f64;
+        count += reuse.older_gets;
+        buckets.push((f64::INFINITY, reuse.older_gets));
+        let labels = [("client", client.name.as_str())];
+        family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+    }
+    Ok(())
 }
 
 /// Encodes families of which every client has a sample, unless it has no such number.
@@ -125,7 +184,7 @@ fn clients(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::tests::sample;
+    use crate::{ReuseBucket, ReuseStatus, status::tests::sample};
 
     #[test]
     fn a_scraper_reads_every_number() {
@@ -161,6 +220,26 @@ mod tests {
             let counter = text.contains(&format!("\ntmem_client_{name}_total{{client=\"vm1\"}} "));
             assert!(gauge != counter, "{name} is there, once");
         }
+    }
+
+    #[test]
+    fn reuse_distances_are_a_histogram() {
+        let mut status = sample();
+        status.clients[0].reuse_distances = ReuseStatus {
+            buckets: [(64, 5), (80, 2), (128, 1), (1 << 26, 3)]
+                .map(|(below_pages, gets)| ReuseBucket { below_pages, gets })
+                .to_vec(),
+            older_gets: 4,
+        };
+        let page = encode(&status);
+        for (le, gets) in [("64.0", 5), ("128.0", 8), ("33554432.0", 8), ("67108864.0", 11), ("+Inf", 15)] {
+            let line =
+                format!("tmem_client_reuse_distance_pages_bucket{{le=\"{le}\",client=\"vm1\"}} {gets}");
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+        assert!(page.contains("tmem_client_reuse_distance_pages_count{client=\"vm1\"} 15\n"));
+        assert!(page.contains("tmem_client_reuse_distance_pages_count{client=\"vm2\"} 0\n"));
+        assert!(page.contains("# TYPE tmem_client_reuse_distance_pages histogram\n"));
     }
 
     #[test]

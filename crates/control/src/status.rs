@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tmem_store::{ClientKind, ClientUsage, Dedup, StoreUsage};
+use tmem_store::{ClientKind, ClientUsage, Dedup, ReuseDistances, StoreUsage};
 
 use crate::DiskInfo;
 
@@ -48,6 +48,12 @@ pub struct PoolStatus {
     pub compressed_bytes: u64,
     /// Index and block headers: the part of `used_bytes` that is neither contents nor rounding.
     pub metadata_bytes: u64,
+    /// Pages compressed harder since they were cold: the sum over all clients.
+    pub recompressed_pages: u64,
+    /// Memory that this gave back.
+    pub recompression_saved_bytes: u64,
+    /// Cold pages left as they were, because that would have gained too little.
+    pub recompression_kept_pages: u64,
 }
 
 /// One client.
@@ -93,8 +99,35 @@ pub struct ClientStatus {
     pub evicted_pages: u64,
     /// Blocks that did not match their checksum.
     pub checksum_errors: u64,
+    /// Pages compressed harder since they were cold.
+    pub recompressed_pages: u64,
+    /// Memory that this gave back.
+    pub recompression_saved_bytes: u64,
+    /// Cold pages left as they were, because that would have gained too little.
+    pub recompression_kept_pages: u64,
+    /// How far back its gets reached.
+    pub reuse_distances: ReuseStatus,
     /// Its disk; null for clients that are none.
     pub disk: Option<DiskStatus>,
+}
+
+/// How far back a client's gets reached: of those that found a page, how many pages the client had put since that page was put or
+/// last fetched. A get of a distance below D would not have been needed with D more pages of memory.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ReuseStatus {
+    /// By distance, nearest first; distances without gets are left out.
+    pub buckets: Vec<ReuseBucket>,
+    /// Gets of pages older than the store keeps account of.
+    pub older_gets: u64,
+}
+
+/// Gets of like distance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReuseBucket {
+    /// Distances are below this: 64, then four steps to each doubling.
+    pub below_pages: u64,
+    /// Gets of that distance, and not of the step before.
+    pub gets: u64,
 }
 
 /// The disk of a client.
@@ -166,6 +199,19 @@ impl From<StoreUsage> for PoolStatus {
             logical_bytes: usage.logical_bytes,
             compressed_bytes: usage.compressed_bytes,
             metadata_bytes: usage.metadata_bytes,
+            recompressed_pages: usage.recompressed_pages,
+            recompression_saved_bytes: usage.recompression_saved_bytes,
+            recompression_kept_pages: usage.recompression_kept_pages,
+        }
+    }
+}
+
+impl From<&ReuseDistances> for ReuseStatus {
+    fn from(distances: &ReuseDistances) -> Self {
+        let counted = distances.buckets().filter(|(_, gets)| *gets > 0);
+        Self {
+            buckets: counted.map(|(below_pages, gets)| ReuseBucket { below_pages, gets }).collect(),
+            older_gets: distances.older_gets(),
         }
     }
 }
@@ -201,6 +247,10 @@ impl ClientStatus {
             refused_puts: usage.refused_puts,
             evicted_pages: usage.evicted_pages,
             checksum_errors: usage.checksum_errors,
+            recompressed_pages: usage.recompressed_pages,
+            recompression_saved_bytes: usage.recompression_saved_bytes,
+            recompression_kept_pages: usage.recompression_kept_pages,
+            reuse_distances: ReuseStatus::from(&usage.reuse_distances),
             disk: disk.map(|disk| DiskStatus {
                 size_bytes: disk.size_bytes,
                 transport: disk.transport,
@@ -241,6 +291,10 @@ pub(crate) mod tests {
             checksum_errors: first + 12,
             metadata_bytes: first + 13,
             evicted_pages: first + 14,
+            recompressed_pages: first + 15,
+            recompression_saved_bytes: first + 16,
+            recompression_kept_pages: first + 17,
+            reuse_distances: ReuseDistances::default(),
         };
         let pool = StoreUsage {
             limit_bytes: 1 << 32,
@@ -250,6 +304,9 @@ pub(crate) mod tests {
             logical_bytes: 306,
             compressed_bytes: 307,
             metadata_bytes: 308,
+            recompressed_pages: 309,
+            recompression_saved_bytes: 310,
+            recompression_kept_pages: 311,
         };
         let disk = DiskInfo {
             name: "vm1".parse().expect("name"),
@@ -291,6 +348,9 @@ pub(crate) mod tests {
                 "limit_bytes",
                 "logical_bytes",
                 "metadata_bytes",
+                "recompressed_pages",
+                "recompression_kept_pages",
+                "recompression_saved_bytes",
                 "stored_pages",
                 "used_bytes"
             ]
@@ -315,7 +375,11 @@ pub(crate) mod tests {
                 "peak_stored_pages",
                 "puts",
                 "raw_pages",
+                "recompressed_pages",
+                "recompression_kept_pages",
+                "recompression_saved_bytes",
                 "refused_puts",
+                "reuse_distances",
                 "same_filled_pages",
                 "stored_pages",
                 "used_bytes",
@@ -357,6 +421,9 @@ pub(crate) mod tests {
             ("checksum_errors", 112),
             ("metadata_bytes", 113),
             ("evicted_pages", 114),
+            ("recompressed_pages", 115),
+            ("recompression_saved_bytes", 116),
+            ("recompression_kept_pages", 117),
             ("weight", 100),
             ("dedup_pages", 115),
             ("cap_bytes", 1 << 30),
@@ -378,6 +445,9 @@ pub(crate) mod tests {
             ("logical_bytes", 306),
             ("compressed_bytes", 307),
             ("metadata_bytes", 308),
+            ("recompressed_pages", 309),
+            ("recompression_saved_bytes", 310),
+            ("recompression_kept_pages", 311),
         ] {
             assert_eq!(json["pool"][name], value, "{name}");
         }
@@ -389,5 +459,29 @@ pub(crate) mod tests {
     fn it_reads_back() {
         let text = serde_json::to_string(&sample()).expect("json");
         assert_eq!(serde_json::from_str::<Status>(&text).expect("status"), sample());
+    }
+
+    #[test]
+    fn reuse_distances_show_where_gets_are() {
+        let store = tmem_store::Store::new(tmem_store::StoreOptions { limit_bytes: 8 << 20 }).expect("store");
+        let options = tmem_store::ClientOptions {
+            name: "a".to_owned(),
+            kind: ClientKind::Native,
+            cap_bytes: None,
+            dedup: Dedup::Alone,
+        };
+        let client = store.create_client(options).expect("client");
+        let keys = tmem_store::Keys::Flat { pages: 10 };
+        let pool = client.create_pool(tmem_store::Persistence::Persistent, keys).expect("pool");
+        let (object, index) = (tmem_store::ObjectId(0), tmem_store::PageIndex(3));
+        pool.put(object, index, (&[7; tmem_store::PAGE_BYTES]).into()).expect("put");
+        for _ in 0..2 {
+            pool.get(object, index, (&mut [0; tmem_store::PAGE_BYTES]).into()).expect("get");
+        }
+        let json = serde_json::to_value(ReuseStatus::from(&client.usage().reuse_distances)).expect("json");
+        assert_eq!(
+            json,
+            serde_json::json!({ "buckets": [{ "below_pages": 64, "gets": 2 }], "older_gets": 0 })
+        );
     }
 }

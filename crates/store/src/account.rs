@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::client::ClientOptions;
+use crate::{ages::Ages, client::ClientOptions};
 
 /// Shared by all pools of a client.
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) options: ClientOptions,
+    pub(crate) ages: Ages,
     used_bytes: AtomicU64,
     stored_pages: AtomicU64,
     peak_stored_pages: AtomicU64,
@@ -17,6 +18,7 @@ impl Account {
     pub(crate) fn new(options: ClientOptions) -> Self {
         Self {
             options,
+            ages: Ages::new(),
             used_bytes: AtomicU64::new(0),
             stored_pages: AtomicU64::new(0),
             peak_stored_pages: AtomicU64::new(0),
@@ -46,6 +48,10 @@ impl Account {
         } else if old_pages > new_pages {
             self.stored_pages.fetch_sub(old_pages - new_pages, Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn stored_pages(&self) -> u64 {
+        self.stored_pages.load(Ordering::Relaxed)
     }
 
     pub(crate) fn peak_stored_pages(&self) -> u64 {

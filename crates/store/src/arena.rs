@@ -14,12 +14,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Instant,
 };
 
 use crate::{
     block,
     budget::{Budget, Claim},
     entry::{BlockRef, MAX_ARENA_BYTES},
+    extent_order::ExtentOrder,
     extents::{EXTENT_BYTES, EXTENTS_PER_HUGE_PAGE, ExtentId, ExtentUse, Extents},
     head::{Head, OpenExtent},
     ids::ArenaOffset,
@@ -34,8 +36,12 @@ pub(crate) struct Arena {
     persistent: Head,
     ephemeral: Head,
     survivors: Head,
+    cold: Head,
     /// Sealed ephemeral extents, oldest first. It may name extents that were given back since, and some twice.
     ephemeral_order: Mutex<VecDeque<ExtentId>>,
+    /// Sealed extents with blocks that are to be recompressed once they are cold.
+    recompression_order: ExtentOrder,
+    born: Instant,
     /// Where the next search for the emptiest extent starts.
     search_from: AtomicU32,
     /// Where the next search for a stretch without a huge page starts.
@@ -100,7 +106,10 @@ impl Arena {
             persistent: Head::default(),
             ephemeral: Head::default(),
             survivors: Head::default(),
+            cold: Head::default(),
             ephemeral_order: Mutex::default(),
+            recompression_order: ExtentOrder::new(count),
+            born: Instant::now(),
             search_from: AtomicU32::new(0),
             collapse_from: AtomicU32::new(0),
         })
@@ -108,8 +117,17 @@ impl Arena {
 
     /// Reserves room for a block. `None`: the open extent has none, and another extent is not to be had.
     pub(crate) fn reserve(&self, block_bytes: u16, usage: ExtentUse) -> Option<BlockRef> {
+        self.reserve_claiming(block_bytes, usage, Claim::Growth)
+    }
+
+    /// As [`Arena::reserve`]. Whoever claims for compaction gives at least as much back before the next one does.
+    pub(crate) fn reserve_claiming(
+        &self,
+        block_bytes: u16,
+        usage: ExtentUse,
+        claim: Claim,
+    ) -> Option<BlockRef> {
         let head = self.head(usage);
-        let claim = if usage == ExtentUse::Survivors { Claim::Compaction } else { Claim::Growth };
         loop {
             if let Some(block) = self.append(head, block_bytes, || true).ok()? {
                 return Some(block);
@@ -287,7 +305,6 @@ impl Arena {
         let end = self.extents.untouched_from();
         let windows = end.div_ceil(WINDOW_EXTENTS);
         let windows = if search == Search::Brief { windows.min(16) } else { windows };
-        let is_persistent = |usage| usage != ExtentUse::Ephemeral;
         (0..windows).find_map(|_| {
             let looked_at = end.min(WINDOW_EXTENTS);
             let from = self.search_from.fetch_add(looked_at, Ordering::Relaxed) % end;
@@ -296,12 +313,47 @@ impl Arena {
                 let walkable = seen.sealed && !seen.damaged && seen.pins == 0 && seen.live_bytes > 0;
                 (walkable
                     && seen.live_bytes <= live_bytes
-                    && self.extents.usage(extent).is_some_and(is_persistent))
+                    && self.extents.usage(extent).is_some_and(ExtentUse::is_persistent))
                 .then_some((seen.live_bytes, extent))
             });
             let (_, emptiest) = candidates.min()?;
-            self.pin(emptiest, is_persistent)
+            self.pin(emptiest, ExtentUse::is_persistent)
         })
+    }
+
+    /// Pins the extent that has waited longest to be recompressed, if it has waited for so long. `None`: there is none.
+    pub(crate) fn pin_longest_still(&self, age_ms: u64) -> Option<Walk<'_>> {
+        for _ in 0..self.recompression_order.len() {
+            let extent = self.recompression_order.pop(self.now_ms().checked_sub(age_ms)?)?;
+            if let Some(walk) = self.pin(extent, ExtentUse::is_recompressible) {
+                return Some(walk);
+            }
+            self.wait_to_be_recompressed(extent); // just read or compacted, if it is not damaged
+        }
+        None
+    }
+
+    /// How many extents wait to be recompressed, or a few more.
+    pub(crate) fn waiting_to_be_recompressed(&self) -> usize {
+        self.recompression_order.len()
+    }
+
+    /// An extent begins to wait to be recompressed, if it has anything to be.
+    pub(crate) fn wait_to_be_recompressed(&self, extent: ExtentId) {
+        let seen = self.extents.state(extent).see();
+        let is_wanted = |extent| self.extents.usage(extent).is_some_and(ExtentUse::is_recompressible);
+        if is_wanted(extent) && seen.live_bytes > 0 && !seen.damaged {
+            self.recompression_order.push(extent, self.now_ms(), is_wanted);
+        }
+    }
+
+    /// Where compaction moves the blocks of an extent that it has pinned.
+    pub(crate) fn moves_to(&self, extent: ExtentId) -> ExtentUse {
+        self.extents.usage(extent).map_or(ExtentUse::Survivors, ExtentUse::moves_to)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.born.elapsed().as_millis() as u64
     }
 
     /// Pins an extent for a walk, if it is for that use. While it is pinned the use stays; before, it may change at any time.
@@ -374,7 +426,7 @@ impl Arena {
     /// Seals the open extents of persistent blocks that have no room for such a block, so that they can be compacted, too.
     pub(crate) fn seal_full(&self, need: Need) {
         let Need::Block { block_bytes, .. } = need else { return };
-        for usage in [ExtentUse::Persistent, ExtentUse::Survivors] {
+        for usage in [ExtentUse::Persistent, ExtentUse::Survivors, ExtentUse::Cold] {
             let full = self.head(usage).lock().take_if(|open| !open.has_room(block_bytes));
             self.seal(usage, full);
         }
@@ -398,6 +450,8 @@ impl Arena {
         }
         if self.extents.state(extent).seal().is_unused() {
             self.give_back(extent);
+        } else {
+            self.wait_to_be_recompressed(extent);
         }
     }
 
@@ -410,6 +464,7 @@ impl Arena {
             ExtentUse::Persistent => &self.persistent,
             ExtentUse::Ephemeral => &self.ephemeral,
             ExtentUse::Survivors => &self.survivors,
+            ExtentUse::Cold => &self.cold,
         }
     }
 

@@ -101,6 +101,17 @@ pub(crate) fn payload_crc(bytes: &[u8]) -> Option<PayloadCrc> {
     Some(PayloadCrc(checksum ^ crc32c::crc32c(&header[4..])))
 }
 
+/// The checksum of the payload that the page had when it was fresh, as the block that starts `bytes` has it: what equal pages are
+/// found by. `None`: no block starts here.
+pub(crate) fn fresh_crc(bytes: &[u8]) -> Option<PayloadCrc> {
+    match BlockHeader::parse(bytes)?.codec {
+        Codec::Raw | Codec::Page => payload_crc(bytes),
+        Codec::Zstd => {
+            bytes.get(HEADER_BYTES..)?.first_chunk().map(|bytes| PayloadCrc(u32::from_le_bytes(*bytes)))
+        }
+    }
+}
+
 /// Ends the list of blocks of an extent at the start of `bytes`, if there is room to say so.
 pub(crate) fn write_end(bytes: &mut [u8]) {
     if let Some(header) = bytes.first_chunk_mut::<HEADER_BYTES>() {

@@ -1,9 +1,13 @@
 //! A client: whoever lends pages, with a name, a cap and pools.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
 
 use crate::{
     account::Account,
+    ages::Sweep,
     counters::Counters,
     dedup::Domain,
     engine::Engine,
@@ -47,6 +51,9 @@ pub struct ClientOptions {
     pub dedup: Dedup,
 }
 
+/// Between two looks at the clock a sweep passes so many index pages: some tens of microseconds.
+const INDEX_PAGES_AT_ONCE: u64 = 32;
+
 /// Whoever lends pages.
 #[derive(Debug)]
 pub struct Client {
@@ -55,6 +62,16 @@ pub struct Client {
     engine: Arc<Engine>,
     /// `None` once the client was removed.
     pools: Mutex<Option<Vec<Arc<Pool>>>>,
+    sweeping: Mutex<Option<Sweeping>>,
+}
+
+/// A sweep over the client's ages that is not done yet.
+#[derive(Debug)]
+struct Sweeping {
+    sweep: Sweep,
+    pools: Vec<Weak<Pool>>,
+    /// Of the last of the pools.
+    next_index_page: u64,
 }
 
 impl Client {
@@ -64,8 +81,13 @@ impl Client {
             Dedup::Alone => Some(engine.domain(None)?),
             Dedup::Domain(name) => Some(engine.domain(Some(name))?),
         };
-        let pools = Mutex::new(Some(Vec::new()));
-        Ok(Self { account: Arc::new(Account::new(options)), domain, engine, pools })
+        Ok(Self {
+            account: Arc::new(Account::new(options)),
+            domain,
+            engine,
+            pools: Mutex::new(Some(Vec::new())),
+            sweeping: Mutex::default(),
+        })
     }
 
     /// Its name.
@@ -110,6 +132,55 @@ impl Client {
     #[cfg(test)]
     pub(crate) fn compared_pages(&self) -> Option<u64> {
         Some(self.domain.as_ref()?.compared_pages())
+    }
+
+    /// Sees to the ages of its pages: ends the running epoch if it has lasted so long, and sweeps if that is due. Ends at `until`, to
+    /// go on the next time.
+    pub(crate) fn tend_ages(&self, longest_epoch: Duration, until: Instant) {
+        let ages = &self.account.ages;
+        let counters = self.counters();
+        ages.end_long_epoch(
+            counters.puts + counters.gets,
+            counters.stored_pages(),
+            longest_epoch,
+            ages.now_ms(),
+        );
+        let Ok(mut sweeping) = self.sweeping.try_lock() else { return };
+        if sweeping.is_none() {
+            *sweeping = ages.begin_sweep().map(|sweep| {
+                let pools = self.lock().iter().flatten().map(Arc::downgrade).collect();
+                Sweeping { sweep, pools, next_index_page: 0 }
+            });
+        }
+        let Some(Sweeping { sweep, pools, next_index_page }) = sweeping.as_mut() else { return };
+        while let Some(pool) = pools.last() {
+            let Some(pool) = pool.upgrade() else {
+                pools.pop();
+                *next_index_page = 0;
+                continue;
+            };
+            if *next_index_page >= pool.index_pages() {
+                pools.pop();
+                *next_index_page = 0;
+                continue;
+            }
+            if Instant::now() >= until {
+                return;
+            }
+            let end = (*next_index_page + INDEX_PAGES_AT_ONCE).min(pool.index_pages());
+            pool.sweep_ages(sweep, *next_index_page..end);
+            *next_index_page = end;
+        }
+        ages.end_sweep(sweep);
+        *sweeping = None;
+    }
+
+    fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for pool in self.lock().iter().flatten() {
+            sum += pool.counters();
+        }
+        sum
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Arc<Pool>>>> {

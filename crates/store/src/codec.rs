@@ -8,7 +8,10 @@ use std::cell::RefCell;
 
 use tmem_page_codec::{Compressor, Decompressor};
 
-use crate::page::{PAGE_BYTES, PageSource, PageTarget};
+use crate::{
+    page::{PAGE_BYTES, PageSource, PageTarget},
+    zstd,
+};
 
 /// How a payload is to be read. The number is what stands in a block's header: 4 bits, 0 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(crate) enum Codec {
     Raw = 1,
     /// Packed by the page codec.
     Page = 2,
+    /// The checksum of the payload that the page had when it was fresh (4 bytes), and one Zstandard frame without a magic number.
+    Zstd = 3,
 }
 
 impl Codec {
@@ -25,10 +30,14 @@ impl Codec {
         match number {
             1 => Some(Codec::Raw),
             2 => Some(Codec::Page),
+            3 => Some(Codec::Zstd),
             _ => None,
         }
     }
 }
+
+/// What comes before the frame of [`Codec::Zstd`].
+pub(crate) const FRESH_CRC_BYTES: usize = 4;
 
 /// A payload that does not unpack to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +79,7 @@ pub(crate) fn decompress(codec: Codec, payload: &[u8], page: &mut PageTarget<'_>
             // SAFETY: the page is writable by PageTarget's contract, and no variable of this program's.
             unsafe { decompressor.decompress(payload, page.as_mut_ptr()) }.map_err(|_| BadPayload)
         }),
+        Codec::Zstd => zstd::decompress(payload.get(FRESH_CRC_BYTES..).ok_or(BadPayload)?, page),
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     arena::{Need, Search},
     block::PayloadCrc,
+    budget::Claim,
     engine::{Engine, Owner},
     entry::BlockRef,
     extents::{EXTENT_BYTES, ExtentUse},
@@ -40,7 +41,7 @@ pub struct Compaction {
 
 /// How emptying an extent went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Emptying {
+pub(crate) enum Emptying {
     Done,
     /// A block of it is damaged. It is not tried again.
     Damaged,
@@ -137,6 +138,17 @@ impl Engine {
 
     /// Moves every block that is still referred to out of an extent.
     fn empty(&self, mut walk: Walk<'_>, done: &mut Compaction) -> Emptying {
+        let to_usage = self.arena.moves_to(walk.extent());
+        self.empty_into(to_usage, &mut walk, done)
+    }
+
+    /// Moves every block that is still referred to out of an extent, to where such blocks go. Called by whoever compacts.
+    pub(crate) fn empty_into(
+        &self,
+        to_usage: ExtentUse,
+        walk: &mut Walk<'_>,
+        done: &mut Compaction,
+    ) -> Emptying {
         let mut whole = true;
         loop {
             let met = match walk.next() {
@@ -158,7 +170,7 @@ impl Engine {
             if !is_live {
                 continue;
             }
-            let Some(to) = self.arena.reserve(from.block_bytes, ExtentUse::Survivors) else {
+            let Some(to) = self.arena.reserve_claiming(from.block_bytes, to_usage, Claim::Compaction) else {
                 return Emptying::NoRoom;
             };
             // SAFETY: the block was just reserved here.

@@ -11,6 +11,9 @@ pub(crate) struct Counters {
     pub(crate) refused_puts: u64,
     pub(crate) evicted_pages: u64,
     pub(crate) checksum_errors: u64,
+    pub(crate) recompressed_pages: u64,
+    pub(crate) recompression_saved_bytes: u64,
+    pub(crate) recompression_kept_pages: u64,
     pub(crate) same_filled_pages: u64,
     /// Pages in blocks of their own, raw ones included.
     pub(crate) block_pages: u64,
@@ -51,6 +54,9 @@ impl AddAssign for Counters {
         self.refused_puts += other.refused_puts;
         self.evicted_pages += other.evicted_pages;
         self.checksum_errors += other.checksum_errors;
+        self.recompressed_pages += other.recompressed_pages;
+        self.recompression_saved_bytes += other.recompression_saved_bytes;
+        self.recompression_kept_pages += other.recompression_kept_pages;
         self.same_filled_pages += other.same_filled_pages;
         self.block_pages += other.block_pages;
         self.shared_pages += other.shared_pages;

@@ -10,6 +10,7 @@ use crate::{
     extents::EXTENT_BYTES,
     ids::PoolId,
     pool::Pool,
+    recompression::{RecompressionSettings, Recompressor},
 };
 
 #[derive(Debug)]
@@ -20,6 +21,9 @@ pub(crate) struct Engine {
     pub(crate) compacting: Mutex<()>,
     /// Puts that wait for it.
     pub(crate) compaction_wanted: AtomicU32,
+    pub(crate) recompression: RecompressionSettings,
+    /// Held by whoever recompresses: one at a time, and nobody waits for it.
+    pub(crate) recompressor: Mutex<Recompressor>,
     pools: RwLock<Vec<PoolSeat>>,
     pub(crate) shared_blocks: SharedBlocks,
     domains: Mutex<Domains>,
@@ -66,6 +70,8 @@ impl Engine {
             arena,
             compacting: Mutex::default(),
             compaction_wanted: AtomicU32::new(0),
+            recompression: RecompressionSettings::default(),
+            recompressor: Mutex::default(),
             pools: RwLock::default(),
         })
     }

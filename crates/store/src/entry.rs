@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!  63                          27 26     20 19               11 10   8 7      0
-//! | arena offset / 8             | 0       | block bytes / 8 - 3 | kind | check  |   block
-//! | number of the shared cell    | 0       | block bytes / 8 - 3 | kind | check  |   shared
-//! | repeated word (63 to 32) | 0                               | kind | check  |   same-filled
+//! | arena offset / 8             | stamp   | block bytes / 8 - 3 | kind | check  |   block
+//! | number of the shared cell    | stamp   | block bytes / 8 - 3 | kind | check  |   shared
+//! | repeated word (63 to 32) | 0 | stamp   | 0                   | kind | check  |   same-filled
 //! | 0                                                          | kind | check  |   refused
 //! | 0                                                                          |   absent
 //! ```
 //!
-//! `check` is a CRC-8 of the other seven bytes, so that no single flipped bit turns one entry into another. Seven bits are free for
-//! the store's knowledge of how long a page has been there; kinds 5 to 7 are for tiers.
+//! `check` is a CRC-8 of the other seven bytes, so that no single flipped bit turns one entry into another. The stamp says
+//! how long a page has been there; it is put on and read by [`crate::stamp`], and 0 here. Kinds 5 to 7 are for tiers.
 
 use crate::{
     block::{ALIGN_BYTES, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES},
@@ -123,8 +123,14 @@ fn decode_length(bits: u64) -> Result<u16, DamagedEntry> {
 }
 
 /// CRC-8 (polynomial x^8 + x^2 + x + 1) of all bytes but the lowest.
-fn check(bits: u64) -> u8 {
-    bits.to_le_bytes()[1..].iter().fold(0, |crc, byte| TABLE[usize::from(crc ^ byte)])
+pub(crate) const fn check(bits: u64) -> u8 {
+    let bytes = bits.to_le_bytes();
+    let (mut crc, mut i) = (0, 1);
+    while i < bytes.len() {
+        crc = TABLE[(crc ^ bytes[i]) as usize];
+        i += 1;
+    }
+    crc
 }
 
 const TABLE: [u8; 256] = {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::entry::MAX_ARENA_BYTES;
+use crate::{entry::MAX_ARENA_BYTES, recompression::RECOMPRESSION_LEVELS};
 
 /// A store, client or pool could not be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,16 @@ pub enum StoreError {
     PoolSize {
         /// The pages asked for.
         pages: u64,
+    },
+    /// The level of recompression is out of bounds.
+    #[error(
+        "a recompression level of {level} is out of bounds: give {} to {}",
+        RECOMPRESSION_LEVELS.start(),
+        RECOMPRESSION_LEVELS.end()
+    )]
+    RecompressionLevel {
+        /// The level asked for.
+        level: i32,
     },
     /// All pool numbers are taken.
     #[error("no more than {} pools can exist at one time: remove a client first", u16::MAX)]

@@ -28,6 +28,23 @@ pub(crate) const EXTENTS_PER_HUGE_PAGE: u32 = (HUGE_PAGE_BYTES / EXTENT_BYTES) a
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ExtentId(pub(crate) u32);
 
+impl ExtentUse {
+    /// Whether its blocks may not be dropped.
+    pub(crate) fn is_persistent(self) -> bool {
+        self != ExtentUse::Ephemeral
+    }
+
+    /// Whether its blocks are still to be recompressed once they are cold.
+    pub(crate) fn is_recompressible(self) -> bool {
+        matches!(self, ExtentUse::Persistent | ExtentUse::Survivors)
+    }
+
+    /// Where compaction moves its blocks.
+    pub(crate) fn moves_to(self) -> ExtentUse {
+        if self == ExtentUse::Cold { ExtentUse::Cold } else { ExtentUse::Survivors }
+    }
+}
+
 /// What an extent's blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -38,6 +55,8 @@ pub(crate) enum ExtentUse {
     Ephemeral = 2,
     /// Persistent blocks that were moved here when their extent was compacted.
     Survivors = 3,
+    /// Persistent blocks that were cold: compressed harder, or left as they were because that gained too little.
+    Cold = 4,
 }
 
 /// All extents.
@@ -158,6 +177,7 @@ impl Extents {
             1 => Some(ExtentUse::Persistent),
             2 => Some(ExtentUse::Ephemeral),
             3 => Some(ExtentUse::Survivors),
+            4 => Some(ExtentUse::Cold),
             _ => None,
         }
     }

@@ -16,6 +16,7 @@ use crate::{
     entry::{DamagedEntry, Entry},
     ids::IndexSlot,
     memory_file::MemoryFile,
+    stamp::Stamp,
     zeroed::zeroed,
 };
 
@@ -152,11 +153,42 @@ impl Index {
         Ok(memory)
     }
 
+    /// The stamp of an entry that stands for a page.
+    pub(crate) fn stamp(&self, slot: IndexSlot) -> Stamp {
+        Stamp::of(self.cell(slot).load(Ordering::Relaxed))
+    }
+
+    /// Stamps an entry that stands for a page; gives the stamp it had.
+    pub(crate) fn restamp(&self, slot: IndexSlot, stamp: Stamp) -> Stamp {
+        let cell = self.cell(slot);
+        let bits = cell.load(Ordering::Relaxed);
+        let before = Stamp::of(bits);
+        if before != stamp {
+            cell.store(stamp.on(bits), Ordering::Release);
+        }
+        before
+    }
+
+    /// Stamps anew every entry of a slot's index page that is stamped.
+    pub(crate) fn restamp_page_of(&self, slot: IndexSlot, new: impl Fn(Stamp) -> Stamp) {
+        for cell in self.cells_of_page(slot) {
+            let bits = cell.load(Ordering::Relaxed);
+            let stamp = Stamp::of(bits);
+            let new = new(stamp);
+            if new != stamp {
+                cell.store(new.on(bits), Ordering::Release);
+            }
+        }
+    }
+
     /// Counts the entries of a slot's index page that are not absent.
     fn count(&self, slot: IndexSlot) -> u32 {
+        self.cells_of_page(slot).iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count() as u32
+    }
+
+    fn cells_of_page(&self, slot: IndexSlot) -> &[AtomicU64] {
         let first = u64::from(slot.0) / ENTRIES_PER_INDEX_PAGE * ENTRIES_PER_INDEX_PAGE;
-        let cells = &self.entries.as_u64s()[first as usize..][..ENTRIES_PER_INDEX_PAGE as usize];
-        cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count() as u32
+        &self.entries.as_u64s()[first as usize..][..ENTRIES_PER_INDEX_PAGE as usize]
     }
 
     fn give_back_page_of(&self, slot: IndexSlot) {

@@ -4,11 +4,12 @@
 //! and enters the block in the pool's index; getting it checks the block and unpacks it straight into the caller's memory.
 //! Arena and indexes are memory files that hold offsets, never pointers. There are no sockets here and no threads.
 //!
-//! From the top: [`store`](Store), client, pool; below them the index (directory, entry) and the arena (heads,
-//! extents, blocks, and the walks over them that compaction and eviction make), the codec, and the budget that keeps all of it under one limit. Sharing of equal pages gets its own kind of
-//! index entry, recompression its own codec number.
+//! From the top: [`store`](Store), client, pool; below them the index (directory, entry, stamp) and the arena (heads, extents,
+//! blocks, and the walks over them that compaction, eviction and recompression make), the codecs, a client's ages, and the budget
+//! that keeps all of it under one limit. Sharing of equal pages gets its own kind of index entry.
 
 mod account;
+mod ages;
 mod arena;
 mod block;
 mod budget;
@@ -21,6 +22,7 @@ mod directory;
 mod engine;
 mod entry;
 mod error;
+mod extent_order;
 mod extent_state;
 mod extents;
 mod head;
@@ -29,11 +31,15 @@ mod index;
 mod memory_file;
 mod page;
 mod pool;
+mod recompression;
+mod reuse;
+mod stamp;
 mod store;
 mod sync;
 mod usage;
 mod walk;
 mod zeroed;
+mod zstd;
 
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -44,5 +50,7 @@ pub use error::{GetError, PutError, StoreError};
 pub use ids::{ObjectId, PageIndex, PoolId};
 pub use page::{PAGE_BYTES, PageSource, PageTarget};
 pub use pool::{Got, Keys, Persistence, Pool};
+pub use recompression::{RECOMPRESSION_LEVELS, Recompression, RecompressionOptions};
+pub use reuse::ReuseDistances;
 pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
 pub use usage::{ClientUsage, StoreUsage};

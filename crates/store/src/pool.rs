@@ -28,6 +28,7 @@ use crate::{
     page::PageTarget,
 };
 
+mod ages;
 mod put;
 mod share;
 
@@ -159,6 +160,7 @@ impl Pool {
             let mut counters = self.lock(found.slot);
             counters.gets += 1;
             let entry = self.index.load(found.slot);
+            self.note_get(found.slot, entry);
             let block = match entry {
                 Ok(Entry::Block(block)) => {
                     self.engine.arena.pin_block(block.offset);
@@ -304,12 +306,26 @@ impl Pool {
 
     /// Makes a page's entry refer to a copy of its block and frees the block. False: the page is not in that block any more.
     pub(crate) fn relocate(&self, slot: IndexSlot, from: BlockRef, to: BlockRef) -> bool {
+        self.relocate_and(slot, from, to, |_| {})
+    }
+
+    /// As [`Pool::relocate`]; if it is done, `note` gets the counters.
+    pub(crate) fn relocate_and(
+        &self,
+        slot: IndexSlot,
+        from: BlockRef,
+        to: BlockRef,
+        note: impl FnOnce(&mut Counters),
+    ) -> bool {
         let mut counters = self.lock(slot);
         if self.index.load(slot) != Ok(Entry::Block(from)) {
             return false;
         }
+        let stamp = self.index.stamp(slot);
         let exchanged = self.exchange_place(&mut counters, slot, Entry::Block(to), &mut PaidPage::none());
         debug_assert!(exchanged.is_ok(), "no room to move a block");
+        self.index.restamp(slot, stamp);
+        note(&mut counters);
         drop(counters);
         self.engine.arena.settle(exchanged.ok().flatten());
         true
@@ -388,8 +404,12 @@ impl Pool {
     }
 
     fn lock(&self, slot: IndexSlot) -> MutexGuard<'_, Counters> {
+        self.stripes[self.stripe_of(slot)].lock()
+    }
+
+    fn stripe_of(&self, slot: IndexSlot) -> usize {
         let index_page = u64::from(slot.0) / ENTRIES_PER_INDEX_PAGE;
-        self.stripes[(index_page % self.stripes.len() as u64) as usize].lock()
+        (index_page % self.stripes.len() as u64) as usize
     }
 
     /// The sum over all stripes. Each stripe is read at its own moment.

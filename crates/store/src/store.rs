@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     engine::Engine,
     entry::MAX_ARENA_BYTES,
     error::StoreError,
+    recompression::{Recompression, RecompressionOptions},
     usage::{ClientUsage, StoreUsage},
 };
 
@@ -34,6 +35,9 @@ pub const MIN_LIMIT_BYTES: u64 = 1 << 20;
 
 /// The largest limit a store can have, in bytes: as far as offsets in its arena reach.
 pub const MAX_LIMIT_BYTES: u64 = MAX_ARENA_BYTES;
+
+/// However soon pages are to be cold, epochs are not ended by time more often: that would spend them on a fraction of the pages.
+const SHORTEST_LONGEST_EPOCH: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Makes an empty store. It takes memory as pages come.
@@ -103,6 +107,31 @@ impl Store {
     /// millisecond or so. Call it when there is little to do.
     pub fn make_huge_page(&self) -> bool {
         self.engine.arena.collapse_next()
+    }
+
+    /// Compresses cold pages harder, so that they take less memory; returns when there are no more or after about `time`. The store
+    /// never does this by itself: call it now and then. A get waits for it no longer than for the exchange of one index entry.
+    pub fn recompress(&self, time: Duration) -> Recompression {
+        self.engine.recompress(time)
+    }
+
+    /// Changes when and how cold pages are compressed harder. Errors: there is no such level; nothing has changed then.
+    pub fn set_recompression(&self, options: RecompressionOptions) -> Result<(), StoreError> {
+        self.engine.recompression.set(options)
+    }
+
+    /// When and how cold pages are compressed harder.
+    pub fn recompression(&self) -> RecompressionOptions {
+        self.engine.recompression.get()
+    }
+
+    /// Keeps account of how long pages have been here, for at most about `time`. Call it about once a second: without it ages get
+    /// coarser, and idle clients' pages do not get cold.
+    pub fn tend_ages(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let clients = self.lock().clone();
+        let longest_epoch = (self.recompression().age / 2).max(SHORTEST_LONGEST_EPOCH);
+        clients.iter().for_each(|client| client.tend_ages(longest_epoch, until));
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {

@@ -7,6 +7,7 @@ use crate::{
     counters::Counters,
     dedup::DomainUsage,
     page::PAGE_BYTES,
+    reuse::ReuseDistances,
 };
 
 /// What the whole store holds, at one moment. While pages come and go its parts are of slightly different moments.
@@ -26,6 +27,12 @@ pub struct StoreUsage {
     pub compressed_bytes: u64,
     /// Index and block headers, in bytes: the part of `used_bytes` that is not compressed pages.
     pub metadata_bytes: u64,
+    /// Pages whose blocks were compressed harder because they were cold: the sum over the clients that there are.
+    pub recompressed_pages: u64,
+    /// Memory that this gave back, in bytes.
+    pub recompression_saved_bytes: u64,
+    /// Cold pages whose blocks were left as they were, because compressing them harder gained too little.
+    pub recompression_kept_pages: u64,
 }
 
 /// What one client holds and has done, at one moment.
@@ -69,6 +76,14 @@ pub struct ClientUsage {
     pub evicted_pages: u64,
     /// Gets that found a damaged page.
     pub checksum_errors: u64,
+    /// Pages whose blocks were compressed harder because they were cold.
+    pub recompressed_pages: u64,
+    /// Memory that this gave back, in bytes.
+    pub recompression_saved_bytes: u64,
+    /// Cold pages whose blocks were left as they were, because compressing them harder gained too little.
+    pub recompression_kept_pages: u64,
+    /// How far back its gets reached.
+    pub reuse_distances: ReuseDistances,
 }
 
 impl ClientUsage {
@@ -94,6 +109,10 @@ impl ClientUsage {
             refused_puts: sum.refused_puts,
             evicted_pages: sum.evicted_pages,
             checksum_errors: sum.checksum_errors,
+            recompressed_pages: sum.recompressed_pages,
+            recompression_saved_bytes: sum.recompression_saved_bytes,
+            recompression_kept_pages: sum.recompression_kept_pages,
+            reuse_distances: account.ages.reuse_distances(),
         }
     }
 }
@@ -137,6 +156,9 @@ impl StoreUsage {
             logical_bytes: sum(|client| client.logical_bytes),
             compressed_bytes: sum(|client| client.compressed_bytes),
             metadata_bytes: sum(|client| client.metadata_bytes),
+            recompressed_pages: sum(|client| client.recompressed_pages),
+            recompression_saved_bytes: sum(|client| client.recompression_saved_bytes),
+            recompression_kept_pages: sum(|client| client.recompression_kept_pages),
         }
     }
 }

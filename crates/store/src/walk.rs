@@ -48,6 +48,11 @@ impl<'a> Walk<'a> {
         Ok(Some(Met { place, header, payload }))
     }
 
+    /// Goes back to the first block.
+    pub(crate) fn start_again(&mut self) {
+        self.at_bytes = 0;
+    }
+
     /// Which extent it is.
     pub(crate) fn extent(&self) -> ExtentId {
         self.extent

@@ -1,7 +1,8 @@
-//! The background thread: compaction, then huge pages, within a fifth of one CPU.
+//! The background thread: compaction, recompression, ages and huge pages, within a share of one CPU.
 //!
 //! It runs at the priority of everything else: a put that needs room waits for the extent that is just being emptied, and with a lower
-//! priority that took tens of milliseconds on a busy host instead of tens of microseconds.
+//! priority that took tens of milliseconds on a busy host instead of tens of microseconds. To leave a busy host alone all the same,
+//! it pauses for longer after it had to wait for a CPU.
 
 use std::{
     io,
@@ -10,17 +11,24 @@ use std::{
         mpsc::{self, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tmem_store::Store;
+use rustix::time::{ClockId, clock_gettime};
+use tmem_control::BackgroundCpu;
+use tmem_store::{Compaction, Recompression, Store};
 
 /// How often the thread looks whether there is something to gain. Looking takes some microseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Work and pause alternate as long as there is something to gain.
+/// Work and pause alternate as long as there is something to gain. The time is for each kind of work.
 const WORK: Duration = Duration::from_millis(5);
-const PAUSE: Duration = Duration::from_millis(20);
+
+/// A slice that took so much longer than the CPU it got had to wait for one: others need it more.
+const WAITED_FACTOR: u32 = 2;
+
+/// After such a slice the pause is so many times as long.
+const STEP_BACK_FACTOR: u32 = 4;
 
 /// The running thread. Dropping it ends the thread.
 pub(crate) struct Maintenance {
@@ -28,27 +36,96 @@ pub(crate) struct Maintenance {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What a slice of work did, and what it took.
+struct Slice {
+    compaction: Compaction,
+    recompression: Recompression,
+    made_huge_page: bool,
+    wall: Duration,
+    cpu: Duration,
+}
+
 impl Maintenance {
     /// Starts the thread.
-    pub(crate) fn start(store: Arc<Store>) -> io::Result<Self> {
+    pub(crate) fn start(store: Arc<Store>, budget: BackgroundCpu) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
-            let mut wait = LOOK_EVERY;
+            let (mut wait, mut looked, mut compacting) = (LOOK_EVERY, Instant::now(), false);
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                let done = store.compact(WORK);
-                let busy = done.emptied_extents > 0 || store.make_huge_page();
-                wait = if busy { PAUSE } else { LOOK_EVERY };
-                if done.emptied_extents > 0 {
-                    log::debug!(
-                        "compaction: {} pages moved, {} extents emptied",
-                        done.moved_pages,
-                        done.emptied_extents
-                    );
+                // Ages and the search for dead bytes look at everything, so not in every slice.
+                let look = looked.elapsed() >= LOOK_EVERY;
+                if look {
+                    looked = Instant::now();
                 }
+                let slice = Slice::work(&store, look, look || compacting);
+                slice.log();
+                compacting = slice.compaction.emptied_extents > 0;
+                wait = slice.pause(budget);
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
+}
+
+impl Slice {
+    fn work(store: &Store, tend: bool, compact: bool) -> Self {
+        let (wall, cpu) = (Instant::now(), thread_cpu_time());
+        if tend {
+            store.tend_ages(WORK);
+        }
+        let compaction = if compact { store.compact(WORK) } else { Compaction::default() };
+        // Compaction gains the same memory for less work.
+        let recompression = if compaction.emptied_extents > 0 {
+            Recompression { more: true, ..Recompression::default() }
+        } else {
+            store.recompress(WORK)
+        };
+        // Recompression empties extents, which would split huge pages again. A get waits for a huge page that is being made of its
+        // page; so one at a time.
+        let made_huge_page = compaction.emptied_extents == 0 && !recompression.more && store.make_huge_page();
+        Self {
+            compaction,
+            recompression,
+            made_huge_page,
+            wall: wall.elapsed(),
+            cpu: thread_cpu_time().saturating_sub(cpu),
+        }
+    }
+
+    fn log(&self) {
+        let (compaction, recompression) = (&self.compaction, &self.recompression);
+        if compaction.emptied_extents > 0 {
+            log::debug!(
+                "compaction: {} pages moved, {} extents emptied",
+                compaction.moved_pages,
+                compaction.emptied_extents
+            );
+        }
+        if recompression.recompressed_pages + recompression.kept_pages > 0 {
+            log::debug!(
+                "recompression: {} pages gained {} bytes, {} were left as they are",
+                recompression.recompressed_pages,
+                recompression.saved_bytes,
+                recompression.kept_pages
+            );
+        }
+    }
+
+    /// How long to wait before the next slice, so that all of them together stay within the budget.
+    fn pause(&self, budget: BackgroundCpu) -> Duration {
+        if self.compaction.emptied_extents == 0 && !self.recompression.more && !self.made_huge_page {
+            return LOOK_EVERY;
+        }
+        let others_wait = self.wall > self.cpu * WAITED_FACTOR;
+        let pause = self.cpu * (100 - budget.percent()) / budget.percent();
+        if others_wait { (pause * STEP_BACK_FACTOR).max(WORK) } else { pause }
+    }
+}
+
+/// What this thread has had of CPUs.
+fn thread_cpu_time() -> Duration {
+    // The clock of the calling thread always exists and never shows less than nothing.
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
 impl Drop for Maintenance {
@@ -59,5 +136,38 @@ impl Drop for Maintenance {
         {
             log::error!("the maintenance thread panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(wall_ms: u64, cpu_ms: u64, emptied_extents: u64, more: bool) -> Slice {
+        Slice {
+            compaction: Compaction { emptied_extents, moved_pages: 0 },
+            recompression: Recompression { more, ..Recompression::default() },
+            made_huge_page: false,
+            wall: Duration::from_millis(wall_ms),
+            cpu: Duration::from_millis(cpu_ms),
+        }
+    }
+
+    fn percent(text: &str) -> BackgroundCpu {
+        text.parse().expect("a share")
+    }
+
+    #[test]
+    fn work_and_pause_stay_within_the_budget() {
+        assert_eq!(slice(5, 5, 1, false).pause(percent("20")), Duration::from_millis(20));
+        assert_eq!(slice(6, 5, 0, true).pause(percent("50")), Duration::from_millis(5));
+        assert_eq!(slice(5, 5, 0, true).pause(percent("100")), Duration::ZERO);
+        assert_eq!(slice(5, 5, 0, false).pause(percent("100")), LOOK_EVERY);
+    }
+
+    #[test]
+    fn a_thread_that_waited_for_a_cpu_steps_back() {
+        assert_eq!(slice(11, 5, 0, true).pause(percent("20")), Duration::from_millis(80));
+        assert_eq!(slice(11, 5, 0, true).pause(percent("100")), WORK);
     }
 }

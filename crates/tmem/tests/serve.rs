@@ -178,6 +178,10 @@ fn nonsense_flags_are_wrong_usage() {
         (&["--http", "everywhere"], &["everywhere", "127.0.0.1:7780", "off"]),
         (&["--poll-us", "-1"], &["-1", "microseconds"]),
         (&["--poll-us", "soon"], &["soon", "microseconds"]),
+        (&["--recompress", "maybe"], &["maybe", "on or off"]),
+        (&["--recompress-age", "-1"], &["-1", "seconds"]),
+        (&["--recompress-level", "20"], &["20", "1 to 19"]),
+        (&["--background-cpu", "0"], &["percent", "1 to 100"]),
         (&["--log-level", "loud"], &["loud", "debug"]),
         (&["--nonsense"], &["--nonsense", "tmem serve --help"]),
     ] {

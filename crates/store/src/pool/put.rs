@@ -141,7 +141,7 @@ impl Pool {
             return Err(Refusal::Destroyed);
         }
         let emptied = self.exchange(&mut counters, slot, new, index_page)?;
-        counters.puts += 1;
+        self.note_put(&mut counters, slot);
         drop(counters);
         self.engine.arena.settle(emptied);
         Ok(())

@@ -6,12 +6,13 @@ use super::{Pool, Refusal};
 use crate::{
     arena::Emptied,
     block::{self, BlockHeader, PayloadCrc},
-    codec::Codec,
+    codec::{self, Codec},
     dedup::{Domain, SHARED_POOL},
     entry::{BlockRef, Entry, SharedRef},
     extents::ExtentUse,
     ids::{IndexSlot, PoolId},
     index::PaidPage,
+    page::PAGE_BYTES,
 };
 
 /// A page, compressed.
@@ -80,15 +81,15 @@ impl Pool {
             Ok(Entry::Block(block)) => {
                 arena.pin_block(block.offset);
                 drop(locked);
-                let is_equal = self.has_payload((self.id, slot), block, payload);
-                let shared = if is_equal { self.make_shared(domain, slot, block, payload) } else { None };
+                let stored = self.with_contents((self.id, slot), block, payload);
+                let shared = stored.and_then(|stored| self.make_shared(domain, slot, block, stored));
                 arena.commit(block.offset);
                 shared
             }
             Ok(Entry::Shared(shared)) => {
                 let block = self.engine.shared_blocks.pin_and_count(shared, domain.id(), arena)?;
                 drop(locked);
-                let is_equal = self.has_payload((SHARED_POOL, shared.cell), block, payload);
+                let is_equal = self.with_contents((SHARED_POOL, shared.cell), block, payload).is_some();
                 arena.commit(block.offset);
                 if is_equal {
                     return Some(shared);
@@ -100,17 +101,26 @@ impl Pool {
         }
     }
 
-    /// Whether a pinned block of that owner holds the payload, byte for byte.
-    fn has_payload(&self, owner: (PoolId, IndexSlot), block: BlockRef, payload: &Payload<'_>) -> bool {
+    /// A pinned block of that owner, if it holds the same page as the payload, byte for byte.
+    fn with_contents(
+        &self,
+        owner: (PoolId, IndexSlot),
+        block: BlockRef,
+        payload: &Payload<'_>,
+    ) -> Option<(BlockHeader, &[u8])> {
         // SAFETY: the block was live when its extent was pinned, so it is complete, and the extent stays.
-        let Some(bytes) = (unsafe { self.engine.arena.block(block) }) else { return false };
+        let bytes = unsafe { self.engine.arena.block(block) }?;
         // The checksum says at once about most others that they are not equal; a damaged block is equal to none.
-        block::payload_crc(bytes) == Some(payload.crc)
-            && block::read(bytes).is_ok_and(|(header, stored)| {
-                (header.pool, header.slot) == owner
-                    && header.codec == payload.codec
-                    && stored == payload.bytes
-            })
+        if block::fresh_crc(bytes) != Some(payload.crc) {
+            return None;
+        }
+        let (header, stored) = block::read(bytes).ok()?;
+        let is_equal = if header.codec == payload.codec {
+            stored == payload.bytes
+        } else {
+            unpacked(header.codec, stored)? == unpacked(payload.codec, payload.bytes)?
+        };
+        ((header.pool, header.slot) == owner && is_equal).then_some((header, stored))
     }
 
     /// Puts a copy of a page's block where it can be shared, and makes the page refer to that; the caller gets a reference as well.
@@ -119,20 +129,15 @@ impl Pool {
         domain: &Domain,
         slot: IndexSlot,
         block: BlockRef,
-        payload: &Payload<'_>,
+        (header, payload): (BlockHeader, &[u8]),
     ) -> Option<SharedRef> {
         let arena = &self.engine.arena;
         let cell = self.engine.shared_blocks.new_cell()?;
         let copy = arena.reserve(block.block_bytes, ExtentUse::Persistent)?;
-        let header = BlockHeader {
-            pool: SHARED_POOL,
-            slot: cell.number()?,
-            codec: payload.codec,
-            payload_bytes: payload.bytes.len() as u16,
-        };
+        let header = BlockHeader { pool: SHARED_POOL, slot: cell.number()?, ..header };
         // SAFETY: the block was just reserved here and is committed below.
         if let Some(bytes) = unsafe { arena.block_mut(copy) } {
-            header.write(bytes, payload.bytes, payload.crc);
+            header.write(bytes, payload, PayloadCrc::of(payload));
         }
         let shared = cell.publish(domain.id(), copy, 2).ok();
         if shared.is_none() {
@@ -185,7 +190,7 @@ impl Pool {
         }
     }
 
-    /// The checksum of a page's payload, if it is in a block.
+    /// The checksum by which a page is found, if it is in a block.
     pub(crate) fn payload_crc(&self, slot: IndexSlot) -> Option<PayloadCrc> {
         if u64::from(slot.0) >= self.index.slots() {
             return None;
@@ -194,7 +199,7 @@ impl Pool {
         self.crc_locked(self.index.load(slot).ok()?)
     }
 
-    /// The checksum of the payload that an entry refers to, whose lock the caller holds.
+    /// The checksum by which the page of an entry is found, whose lock the caller holds.
     pub(super) fn crc_locked(&self, entry: Entry) -> Option<PayloadCrc> {
         self.domain.as_ref()?;
         let (block, pinned) = match entry {
@@ -203,7 +208,7 @@ impl Pool {
             _ => return None,
         };
         // SAFETY: the block is live: as long as the lock is held, or its extent is pinned.
-        let crc = unsafe { self.engine.arena.block(block) }.and_then(block::payload_crc);
+        let crc = unsafe { self.engine.arena.block(block) }.and_then(block::fresh_crc);
         if pinned {
             self.engine.arena.commit(block.offset);
         }
@@ -227,4 +232,11 @@ impl Pool {
             domain.forget(crc, number);
         }
     }
+}
+
+/// The page of a payload. `None`: it is damaged.
+fn unpacked(codec: Codec, payload: &[u8]) -> Option<[u8; PAGE_BYTES]> {
+    let mut page = [0; PAGE_BYTES];
+    codec::decompress(codec, payload, &mut (&mut page).into()).ok()?;
+    Some(page)
 }

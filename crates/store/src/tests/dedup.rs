@@ -4,8 +4,8 @@ use std::{sync::Arc, thread, time::Duration};
 
 use super::pages::{client_options, flat_pool, get, page, put, store};
 use crate::{
-    Client, ClientOptions, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, Store,
-    block::HEADER_BYTES, entry::Entry, ids::IndexSlot,
+    Client, ClientOptions, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, Pool,
+    RecompressionOptions, Store, block::HEADER_BYTES, entry::Entry, ids::IndexSlot,
 };
 
 const OBJECT: ObjectId = ObjectId(0);
@@ -180,6 +180,28 @@ fn r1_compaction_moves_shared_blocks() {
         assert!(*get(&pool, 0, i).unwrap().unwrap() == page(seed(i)));
         assert!(*get(&pool, 0, i + 10_000).unwrap().unwrap() == page(seed(i)));
     }
+    pool.flush_object(OBJECT);
+    assert_books(&store);
+}
+
+#[test]
+fn r1_a_fresh_page_shares_the_block_of_a_recompressed_one() {
+    let store = store(64 << 20);
+    let pool = flat_pool(&store, "a", 20_000);
+    (0..3000).for_each(|i| put(&pool, 0, i, i as u32 * 5 + 2).unwrap());
+    let options = RecompressionOptions { age: Duration::ZERO, ..RecompressionOptions::default() };
+    store.set_recompression(options).unwrap();
+    let recompressed = store.recompress(Duration::from_secs(60)).recompressed_pages;
+    assert!(recompressed > 2500, "{recompressed}");
+    let before = store.usage().compressed_bytes;
+    (0..3000).for_each(|i| put(&pool, 0, i + 5000, i as u32 * 5 + 2).unwrap());
+    assert!(store.clients()[0].dedup_pages > 2 * 2800, "{:?}", store.clients()[0]);
+    assert!(store.usage().compressed_bytes < before * 11 / 10);
+    (0..3000).for_each(|i| {
+        assert!(*get(&pool, 0, i).unwrap().unwrap() == page(i as u32 * 5 + 2));
+        assert!(*get(&pool, 0, i + 5000).unwrap().unwrap() == page(i as u32 * 5 + 2));
+    });
+    assert_books(&store);
     pool.flush_object(OBJECT);
     assert_books(&store);
 }

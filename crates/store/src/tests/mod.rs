@@ -5,7 +5,8 @@
 mod damage;
 mod dedup;
 mod model;
-mod pages;
+pub(crate) mod pages;
+mod recompression;
 mod room;
 mod rules;
 mod threads;

@@ -5,7 +5,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use proptest::prelude::*;
 
 use super::pages::{client_options, get, page, put, store};
-use crate::{Client, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, Store};
+use crate::{
+    Client, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, RecompressionOptions, Store,
+};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -16,6 +18,8 @@ enum Step {
     FlushObject { pool: usize, object: u64 },
     Limit { mebibytes: u64 },
     Compact,
+    Recompress { cold: bool },
+    TendAges,
     Recreate { pool: usize },
 }
 
@@ -31,6 +35,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => key().prop_map(|(pool, object, _)| Step::FlushObject { pool, object }),
         1 => (1..3u64).prop_map(|mebibytes| Step::Limit { mebibytes }),
         1 => Just(Step::Compact),
+        2 => any::<bool>().prop_map(|cold| Step::Recompress { cold }),
+        1 => Just(Step::TendAges),
         1 => (0..3usize).prop_map(|pool| Step::Recreate { pool }),
     ]
 }
@@ -106,6 +112,17 @@ impl World {
                 assert!(after.held_bytes <= before.held_bytes + (128 << 10));
                 assert!(after.held_bytes <= before.held_bytes.max(after.limit_bytes));
             }
+            Step::Recompress { cold } => {
+                let age = if cold { Duration::ZERO } else { Duration::from_secs(60) };
+                self.store.set_recompression(RecompressionOptions { age, ..Default::default() }).unwrap();
+                let before = self.store.usage();
+                let done = self.store.recompress(Duration::from_secs(10));
+                let after = self.store.usage();
+                assert_eq!(before.used_bytes - after.used_bytes, done.saved_bytes);
+                assert_eq!(before.stored_pages, after.stored_pages);
+                assert!(after.held_bytes <= before.held_bytes.max(after.limit_bytes));
+            }
+            Step::TendAges => self.store.tend_ages(Duration::from_secs(10)),
             Step::Recreate { pool } => {
                 self.store.remove_client(&self.pools[pool].0).unwrap();
                 assert_eq!(put(&self.pools[pool].1, 0, 0, 2), Err(PutError::Destroyed));

@@ -4,7 +4,7 @@ use crate::{ClientKind, ClientOptions, Keys, PAGE_BYTES, Persistence, Pool, Stor
 use std::sync::Arc;
 
 /// A page of one of five kinds, by seed: zero, one repeated word, text-like, half noise, noise.
-pub(super) fn page(seed: u32) -> [u8; PAGE_BYTES] {
+pub(crate) fn page(seed: u32) -> [u8; PAGE_BYTES] {
     let mut page = [0; PAGE_BYTES];
     let mut state = u64::from(seed) << 1 | 1;
     let mut random = || {
@@ -32,22 +32,22 @@ pub(super) fn page(seed: u32) -> [u8; PAGE_BYTES] {
     page
 }
 
-pub(super) fn store(limit_bytes: u64) -> Arc<Store> {
+pub(crate) fn store(limit_bytes: u64) -> Arc<Store> {
     Store::new(StoreOptions { limit_bytes }).unwrap()
 }
 
-pub(super) fn client_options(name: &str, cap_bytes: Option<u64>) -> ClientOptions {
+pub(crate) fn client_options(name: &str, cap_bytes: Option<u64>) -> ClientOptions {
     ClientOptions { name: name.to_owned(), kind: ClientKind::Native, cap_bytes, dedup: crate::Dedup::Alone }
 }
 
 /// A persistent pool of a client of its own.
-pub(super) fn flat_pool(store: &Store, name: &str, pages: u64) -> Arc<Pool> {
+pub(crate) fn flat_pool(store: &Store, name: &str, pages: u64) -> Arc<Pool> {
     let client = store.create_client(client_options(name, None)).unwrap();
     client.create_pool(Persistence::Persistent, Keys::Flat { pages }).unwrap()
 }
 
 /// What a get returns, with the page.
-pub(super) fn get(
+pub(crate) fn get(
     pool: &Pool,
     object: u64,
     index: u64,
@@ -57,6 +57,6 @@ pub(super) fn get(
     Ok((got == crate::Got::Page).then_some(target))
 }
 
-pub(super) fn put(pool: &Pool, object: u64, index: u64, seed: u32) -> Result<(), crate::PutError> {
+pub(crate) fn put(pool: &Pool, object: u64, index: u64, seed: u32) -> Result<(), crate::PutError> {
     pool.put(crate::ObjectId(object), crate::PageIndex(index), (&page(seed)).into())
 }

@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use tmem_control::{
-    ByteSize, Config, Control, ControlError, DiskService, HttpListen, LogLevel, PoolSize, Server, poll_us,
+    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HttpListen, LogLevel, PoolSize,
+    Recompress, RecompressAge, RecompressLevel, Server, poll_us,
 };
 use tmem_store::{Store, StoreOptions};
 use tmem_vhost::PollLimit;
@@ -32,6 +33,18 @@ pub(crate) struct Arguments {
     /// Longest time a queue's thread polls after a request, in microseconds; 0 is never [default: 1000]
     #[arg(long, value_name = "N", value_parser = poll_us, allow_negative_numbers = true)]
     poll_us: Option<u32>,
+    /// Whether cold pages are compressed harder: on or off [default: on]
+    #[arg(long, value_name = "on|off")]
+    recompress: Option<Recompress>,
+    /// After how many seconds without a put or a get a page is cold [default: 60]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    recompress_age: Option<RecompressAge>,
+    /// Level of Zstandard for cold pages, 1 to 19 [default: 5]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    recompress_level: Option<RecompressLevel>,
+    /// The most of one CPU that compaction and recompression take, in percent [default: 20]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    background_cpu: Option<BackgroundCpu>,
     /// What goes to stderr: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -43,6 +56,10 @@ impl Arguments {
         config.pool_size = self.pool_size.unwrap_or(config.pool_size);
         config.http = self.http.unwrap_or(config.http);
         config.poll_us = self.poll_us.unwrap_or(config.poll_us);
+        config.recompress = self.recompress.unwrap_or(config.recompress);
+        config.recompress_age = self.recompress_age.unwrap_or(config.recompress_age);
+        config.recompress_level = self.recompress_level.unwrap_or(config.recompress_level);
+        config.background_cpu = self.background_cpu.unwrap_or(config.background_cpu);
         config.log_level = self.log_level.unwrap_or(config.log_level);
         Ok(config)
     }
@@ -55,8 +72,9 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     start_logging(config.log_level);
     let ownership = Ownership::take(runtime_dir)?;
     let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
-    let maintenance =
-        Maintenance::start(Arc::clone(&store)).context("cannot start the maintenance thread")?;
+    store.set_recompression(config.recompression()).context("cannot set up recompression")?;
+    let maintenance = Maintenance::start(Arc::clone(&store), config.background_cpu)
+        .context("cannot start the maintenance thread")?;
     let disks = Arc::new(Disks::new(Arc::clone(&store), PollLimit::from_us(config.poll_us)));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
