@@ -37,6 +37,12 @@ impl Account {
         self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
     }
 
+    /// Enters what the client's memory holds already, be it more than its cap.
+    pub(crate) fn adopt(&self, bytes: u64, pages: u64) {
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.count_pages(0, pages);
+    }
+
     /// Counts a page that came or went.
     pub(crate) fn count_pages(&self, old_pages: u64, new_pages: u64) {
         if new_pages > old_pages {

@@ -29,6 +29,8 @@ use crate::{
     walk::Walk,
 };
 
+mod recover;
+
 #[derive(Debug)]
 pub(crate) struct Arena {
     memory: MemoryFile,
@@ -67,6 +69,7 @@ impl Drop for Pinned<'_> {
         self.arena.unpin(self.extent);
     }
 }
+const EXTENT_COUNT: u32 = (MAX_ARENA_BYTES / EXTENT_BYTES as u64) as u32;
 
 /// Extents among which the emptiest is chosen: 1 GiB of arena, some microseconds.
 const WINDOW_EXTENTS: u32 = 8192;
@@ -97,22 +100,26 @@ pub(crate) enum Search {
 }
 
 impl Arena {
-    /// An arena that can grow as far as offsets reach and the budget allows. Costs address space only, until used.
-    pub(crate) fn new(budget: Arc<Budget>) -> io::Result<Self> {
-        let count = (MAX_ARENA_BYTES / EXTENT_BYTES as u64) as u32;
-        Ok(Self {
-            memory: MemoryFile::create("tmem-arena", count as usize * EXTENT_BYTES)?,
-            extents: Extents::new(count, budget)?,
+    /// How long the file of an arena is, in bytes, and the file of its extents.
+    pub(crate) const FILE_BYTES: usize = MAX_ARENA_BYTES as usize;
+    pub(crate) const EXTENTS_FILE_BYTES: usize = Extents::file_bytes(EXTENT_COUNT);
+
+    /// An arena over these files. It can grow as far as offsets reach and the budget allows, and costs address space only, until
+    /// used.
+    pub(crate) fn over(memory: MemoryFile, extents: MemoryFile, budget: Arc<Budget>) -> Self {
+        Self {
+            memory,
+            extents: Extents::over(extents, EXTENT_COUNT, budget),
             persistent: Head::default(),
             ephemeral: Head::default(),
             survivors: Head::default(),
             cold: Head::default(),
             ephemeral_order: Mutex::default(),
-            recompression_order: ExtentOrder::new(count),
+            recompression_order: ExtentOrder::new(EXTENT_COUNT),
             born: Instant::now(),
             search_from: AtomicU32::new(0),
             collapse_from: AtomicU32::new(0),
-        })
+        }
     }
 
     /// Reserves room for a block. `None`: the open extent has none, and another extent is not to be had.
@@ -191,7 +198,11 @@ impl Arena {
     /// Says that a reserved block is filled, and published or freed; or that a pinned one was read.
     pub(crate) fn commit(&self, block: ArenaOffset) {
         let extent = extent_of(block);
-        let seen = self.extents.state(extent).unpin();
+        let state = self.extents.state(extent);
+        if state.is_newly_complete() {
+            self.extents.mark_complete(extent);
+        }
+        let seen = state.unpin();
         if seen.is_unused() {
             self.settle(Some(Emptied { extent, sealed: seen.sealed }));
         }
@@ -388,7 +399,7 @@ impl Arena {
         Some(is_huge)
     }
 
-    /// Ends a walk, or a search for memory.
+    /// Takes a pin from an extent: a walk is over, or a search for memory, or it was sealed.
     pub(crate) fn unpin(&self, extent: ExtentId) {
         self.commit(ArenaOffset(extent.offset() as u64));
     }
@@ -448,11 +459,12 @@ impl Arena {
             }
             order.push_back(extent);
         }
-        if self.extents.state(extent).seal().is_unused() {
-            self.give_back(extent);
-        } else {
-            self.wait_to_be_recompressed(extent);
-        }
+        // Pinned, so that whoever takes the last pin away finds it sealed and, as a rule, complete.
+        let state = self.extents.state(extent);
+        state.pin();
+        state.seal();
+        self.unpin(extent);
+        self.wait_to_be_recompressed(extent);
     }
 
     fn give_back(&self, extent: ExtentId) {
@@ -472,9 +484,18 @@ impl Arena {
         self.ephemeral_order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Free extents for which the OS holds memory all the same.
+    #[cfg(test)]
+    pub(crate) fn free_extents_with_memory(&self) -> usize {
+        let extents =
+            |range: std::ops::Range<usize>| range.start / EXTENT_BYTES..range.end.div_ceil(EXTENT_BYTES);
+        let held = self.memory.held_ranges().flat_map(|range| extents(range.unwrap()));
+        held.filter(|extent| self.extents.usage(ExtentId(*extent as u32)).is_none()).count()
+    }
+
     /// Bytes that the OS holds for the arena.
     #[cfg(test)]
-    pub(crate) fn allocated_bytes(&self) -> io::Result<u64> {
+    pub(crate) fn allocated_bytes(&self) -> std::io::Result<u64> {
         self.memory.allocated_bytes()
     }
 }

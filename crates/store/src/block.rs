@@ -11,6 +11,7 @@
 
 use crate::{
     codec::Codec,
+    fault_injection,
     ids::{IndexSlot, PoolId},
     page::PAGE_BYTES,
 };
@@ -26,6 +27,9 @@ pub(crate) const MIN_BLOCK_BYTES: u16 = 24;
 
 /// The longest block, in bytes: a page as it is.
 pub(crate) const MAX_BLOCK_BYTES: u16 = block_bytes(PAGE_BYTES as u16);
+
+/// A pool that never is: whose blocks nobody refers to.
+pub(crate) const NOBODY: PoolId = PoolId(u16::MAX);
 
 /// Who owns a block, and how its payload is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +66,16 @@ impl BlockHeader {
     pub(crate) fn write(self, block: &mut [u8], payload: &[u8], crc: PayloadCrc) {
         debug_assert_eq!(payload.len(), usize::from(self.payload_bytes));
         let end = HEADER_BYTES + payload.len();
+        fault_injection::point();
         block[4..8].copy_from_slice(&self.slot.0.to_le_bytes());
         block[8..10].copy_from_slice(&self.pool.0.to_le_bytes());
         block[10..12].copy_from_slice(&((self.payload_bytes - 1) << 4 | self.codec as u16).to_le_bytes());
-        block[HEADER_BYTES..end].copy_from_slice(payload);
+        let (first, second) =
+            payload.split_at(if fault_injection::IS_ENABLED { payload.len() / 2 } else { 0 });
+        block[HEADER_BYTES..][..first.len()].copy_from_slice(first);
+        fault_injection::point();
+        block[HEADER_BYTES + first.len()..end].copy_from_slice(second);
+        fault_injection::point();
         let checksum = crc.0 ^ crc32c::crc32c(&block[4..HEADER_BYTES]);
         block[..4].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -112,9 +122,25 @@ pub(crate) fn fresh_crc(bytes: &[u8]) -> Option<PayloadCrc> {
     }
 }
 
+/// Makes what stands at the start of `bytes`, whatever it is, a block of that size that belongs to nobody.
+pub(crate) fn write_filler(bytes: &mut [u8], filler_bytes: u16) {
+    debug_assert!((MIN_BLOCK_BYTES..=MAX_BLOCK_BYTES).contains(&filler_bytes));
+    let payload_bytes = (filler_bytes - HEADER_BYTES as u16).min(PAGE_BYTES as u16);
+    let end = HEADER_BYTES + usize::from(payload_bytes);
+    fault_injection::point();
+    bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+    bytes[8..10].copy_from_slice(&NOBODY.0.to_le_bytes());
+    bytes[10..12].copy_from_slice(&((payload_bytes - 1) << 4 | Codec::Raw as u16).to_le_bytes());
+    fault_injection::point();
+    let crc = PayloadCrc::of(&bytes[HEADER_BYTES..end]);
+    let checksum = crc.0 ^ crc32c::crc32c(&bytes[4..HEADER_BYTES]);
+    bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+}
+
 /// Ends the list of blocks of an extent at the start of `bytes`, if there is room to say so.
 pub(crate) fn write_end(bytes: &mut [u8]) {
     if let Some(header) = bytes.first_chunk_mut::<HEADER_BYTES>() {
+        fault_injection::point();
         *header = [0; HEADER_BYTES];
     }
 }

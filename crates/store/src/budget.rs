@@ -50,6 +50,12 @@ impl Budget {
         self.compaction_limit_bytes.store(reach, Ordering::Relaxed);
     }
 
+    /// Enters what is held already, be it more than the limit allows.
+    pub(crate) fn adopt(&self, bytes: u64) {
+        self.held_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.set_limit_bytes(self.limit_bytes());
+    }
+
     /// Whether more is held than the limit allows, because it was lowered.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.held_bytes() > self.limit_bytes()
@@ -135,6 +141,14 @@ mod tests {
         assert!(!budget.try_reserve(1, Claim::Compaction));
         budget.release(40);
         assert!(budget.try_reserve(10, Claim::Growth));
+    }
+
+    #[test]
+    fn what_was_adopted_can_be_more_than_the_limit() {
+        let budget = Budget::new(50, 10);
+        budget.adopt(80);
+        assert!(budget.is_exceeded() && !budget.try_reserve(1, Claim::Growth));
+        assert!(budget.try_reserve(10, Claim::Compaction) && !budget.try_reserve(1, Claim::Compaction));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     account::Account,
     ages::Sweep,
+    catalog::ClientSlot,
     counters::Counters,
     dedup::Domain,
     engine::Engine,
@@ -60,6 +61,7 @@ pub struct Client {
     account: Arc<Account>,
     domain: Option<Arc<Domain>>,
     engine: Arc<Engine>,
+    slot: ClientSlot,
     /// `None` once the client was removed.
     pools: Mutex<Option<Vec<Arc<Pool>>>>,
     sweeping: Mutex<Option<Sweeping>>,
@@ -75,7 +77,12 @@ struct Sweeping {
 }
 
 impl Client {
-    pub(crate) fn new(options: ClientOptions, engine: Arc<Engine>) -> Result<Self, StoreError> {
+    /// A client that the catalog has under that place. Errors: no memory for its dedup domain.
+    pub(crate) fn new(
+        options: ClientOptions,
+        engine: Arc<Engine>,
+        slot: ClientSlot,
+    ) -> Result<Self, StoreError> {
         let domain = match &options.dedup {
             Dedup::Off => None,
             Dedup::Alone => Some(engine.domain(None)?),
@@ -85,9 +92,27 @@ impl Client {
             account: Arc::new(Account::new(options)),
             domain,
             engine,
+            slot,
             pools: Mutex::new(Some(Vec::new())),
             sweeping: Mutex::default(),
         })
+    }
+
+    /// Enters a pool that is taken over.
+    pub(crate) fn adopt_pool(&self, pool: Arc<Pool>) {
+        if let Some(pools) = self.lock().as_mut() {
+            pools.push(pool);
+        }
+    }
+
+    /// What its pools share.
+    pub(crate) fn account(&self) -> Arc<Account> {
+        self.account.clone()
+    }
+
+    /// Whose pages may share blocks with those of such a pool. Ephemeral pages go with their extents, which takes a block for each.
+    pub(crate) fn domain(&self, persistence: Persistence) -> Option<Arc<Domain>> {
+        self.domain.clone().filter(|_| persistence == Persistence::Persistent)
     }
 
     /// Its name.
@@ -95,15 +120,27 @@ impl Client {
         &self.account.options.name
     }
 
+    /// How it was made.
+    pub fn options(&self) -> &ClientOptions {
+        &self.account.options
+    }
+
+    /// Its pools, in the order they were made.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.lock().clone().unwrap_or_default()
+    }
+
     /// Makes an empty pool. Errors: the client was removed, or the pool cannot be made.
     pub fn create_pool(&self, persistence: Persistence, keys: Keys) -> Result<Arc<Pool>, StoreError> {
         let mut pools = self.lock();
         let pools =
             pools.as_mut().ok_or_else(|| StoreError::NoSuchClient { name: self.name().to_owned() })?;
-        // Ephemeral pages go with their extents, which takes a block for each.
-        let domain = self.domain.clone().filter(|_| persistence == Persistence::Persistent);
-        let pool = self.engine.add_pool(|id| {
-            Pool::new(id, persistence, keys, self.account.clone(), domain, self.engine.clone())
+        let engine = &self.engine;
+        let domain = self.domain(persistence);
+        let pool = engine.add_pool(|id| {
+            let pool = Pool::new(id, persistence, keys, self.account.clone(), domain, engine.clone())?;
+            engine.catalog.add_pool(id, self.slot, persistence, keys);
+            Ok(pool)
         })?;
         pools.push(pool.clone());
         Ok(pool)
@@ -125,7 +162,15 @@ impl Client {
     /// Destroys all pools and makes no more.
     pub(crate) fn remove(&self) {
         let pools = self.lock().take();
+        // From here on it is gone, whenever the process dies.
+        self.engine.catalog.remove_client(self.slot);
         pools.iter().flatten().for_each(|pool| pool.destroy());
+        self.engine.catalog.free_client(self.slot);
+    }
+
+    /// Refuses puts from now on and leaves everything as it is.
+    pub(crate) fn detach(&self) {
+        self.lock().iter().flatten().for_each(|pool| pool.close());
     }
 
     /// Pages of its domain that were compared with one that was put.

@@ -113,7 +113,10 @@ impl Engine {
     pub(crate) fn compact_in_background(&self, time: Duration) -> Compaction {
         let start = Instant::now();
         let mut done = Compaction::default();
-        while self.budget.is_exceeded() && (self.arena.release_spare() || self.evict_oldest_ephemeral()) {}
+        while !self.files.is_detached()
+            && self.budget.is_exceeded()
+            && (self.arena.release_spare() || self.evict_oldest_ephemeral())
+        {}
         loop {
             let (live, held) = self.arena.live_and_held_bytes();
             if (held - live.min(held)) * TOLERATED_DEAD_FRACTION <= held {
@@ -126,6 +129,9 @@ impl Engine {
                     return done;
                 }
                 let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.files.is_detached() {
+                    return done; // another process may have the memory by now
+                }
                 let Some(walk) = self.arena.pin_emptiest(LIVE_BYTES_IN_BACKGROUND, Search::Whole) else {
                     return done;
                 };

@@ -2,11 +2,16 @@
 
 use std::{
     collections::HashMap,
+    io,
     ops::Range,
     sync::{PoisonError, RwLock, RwLockReadGuard},
 };
 
-use crate::ids::{IndexSlot, ObjectId, PageIndex};
+use crate::{
+    ids::{IndexSlot, ObjectId, PageIndex},
+    leaf_records::LeafRecords,
+    memory_file::MemoryFile,
+};
 
 /// Entries that a sparse pool hands out together: neighbouring pages of one object.
 const LEAF_ENTRIES: u64 = 16;
@@ -23,9 +28,10 @@ pub(crate) enum Directory {
     Sparse(RwLock<Leaves>),
 }
 
-/// The leaves of a sparse pool.
+/// The leaves of a sparse pool. Everything here but the records is derived from them.
 #[derive(Debug)]
 pub(crate) struct Leaves {
+    records: LeafRecords,
     objects: HashMap<ObjectId, HashMap<u64, u32>>,
     free: Vec<u32>,
     untouched_from: u32,
@@ -44,16 +50,48 @@ pub(crate) struct Found<'a> {
 pub(crate) struct NoPlace;
 
 impl Directory {
-    pub(crate) fn sparse(max_pages: u64) -> Self {
-        let count = max_pages.div_ceil(LEAF_ENTRIES).min(u64::from(u32::MAX) / LEAF_ENTRIES) as u32;
-        let leaves = Leaves {
+    /// How long the file of a sparse directory is, in bytes.
+    pub(crate) fn file_bytes(max_pages: u64) -> usize {
+        LeafRecords::file_bytes(leaf_count(max_pages))
+    }
+
+    /// A sparse directory over a file in which nothing is stored yet.
+    pub(crate) fn sparse(max_pages: u64, file: MemoryFile) -> Self {
+        Directory::Sparse(RwLock::new(Leaves {
+            records: LeafRecords::over(file),
             objects: HashMap::new(),
             free: Vec::new(),
             untouched_from: 0,
-            count,
+            count: leaf_count(max_pages),
             refused_since_sweep: 0,
-        };
-        Directory::Sparse(RwLock::new(leaves))
+        }))
+    }
+
+    /// A sparse directory as its file says, and how many of its records are damaged; what stood in their leaves is lost.
+    pub(crate) fn recover(max_pages: u64, file: MemoryFile) -> io::Result<(Self, u64)> {
+        let directory = Self::sparse(max_pages, file);
+        let mut damaged = 0;
+        if let Directory::Sparse(leaves) = &directory {
+            damaged = leaves.write().unwrap_or_else(PoisonError::into_inner).recover()?;
+        }
+        Ok((directory, damaged))
+    }
+
+    /// Which slots stand for pages.
+    pub(crate) fn places(&self) -> Places {
+        match self {
+            Directory::Flat { pages } => Places::Below(*pages),
+            Directory::Sparse(leaves) => {
+                let leaves = leaves.read().unwrap_or_else(PoisonError::into_inner);
+                let mut taken = vec![false; leaves.untouched_from as usize];
+                leaves
+                    .objects
+                    .values()
+                    .flat_map(HashMap::values)
+                    .for_each(|leaf| taken[*leaf as usize] = true);
+                Places::InLeaves(taken)
+            }
+        }
     }
 
     /// Where the page's entry stands, if the page can have one already.
@@ -130,7 +168,31 @@ impl Directory {
         let Some(removed) = leaves.objects.remove(&object) else { return };
         for leaf in removed.into_values() {
             slots_of(leaf).for_each(|slot| each(IndexSlot(slot)));
+            leaves.records.free(leaf);
             leaves.free.push(leaf);
+        }
+        if leaves.objects.is_empty() {
+            leaves.records.free_all();
+            leaves.free = Vec::new();
+            leaves.untouched_from = 0;
+        }
+    }
+}
+
+/// Which slots of an index stand for pages.
+#[derive(Debug)]
+pub(crate) enum Places {
+    Below(u64),
+    InLeaves(Vec<bool>),
+}
+
+impl Places {
+    pub(crate) fn contains(&self, slot: IndexSlot) -> bool {
+        match self {
+            Places::Below(pages) => u64::from(slot.0) < *pages,
+            Places::InLeaves(taken) => {
+                taken.get(slot.0 as usize / LEAF_ENTRIES as usize).is_some_and(|taken| *taken)
+            }
         }
     }
 }
@@ -146,6 +208,7 @@ impl Leaves {
             return Ok(()); // another put was quicker
         }
         let leaf = self.take(is_free).ok_or(NoPlace)?;
+        self.records.take(leaf, object, number);
         self.objects.entry(object).or_default().insert(number, leaf);
         Ok(())
     }
@@ -171,11 +234,12 @@ impl Leaves {
 
     /// Takes back the leaves in which nothing is stored any more: their pages were flushed one by one, or evicted.
     fn sweep(&mut self, is_free: &impl Fn(Range<u32>) -> bool) {
-        let free = &mut self.free;
+        let (free, records) = (&mut self.free, &self.records);
         self.objects.retain(|_, object| {
             object.retain(|_, leaf| {
                 let gone = is_free(slots_of(*leaf));
                 if gone {
+                    records.free(*leaf);
                     free.push(*leaf);
                 }
                 !gone
@@ -183,6 +247,37 @@ impl Leaves {
             !object.is_empty()
         });
     }
+
+    /// Derives everything from the records; gives how many of them are damaged.
+    fn recover(&mut self) -> io::Result<u64> {
+        let mut taken = Vec::new();
+        let mut twice = Vec::new();
+        let objects = &mut self.objects;
+        let damaged = self.records.for_each(self.count, |leaf, object, number| {
+            // Two leaves for the same pages are damage: only one of them can be meant.
+            if objects.entry(object).or_default().insert(number, leaf).is_some() {
+                twice.push((object, number));
+            }
+            taken.push(leaf);
+        })?;
+        for (object, number) in &twice {
+            self.objects.entry(*object).or_default().remove(number);
+        }
+        taken.sort_unstable();
+        self.untouched_from = taken.last().map_or(0, |last| last + 1);
+        let mut is_taken = vec![false; self.untouched_from as usize];
+        self.objects.values().flat_map(HashMap::values).for_each(|leaf| is_taken[*leaf as usize] = true);
+        self.free = (0..self.untouched_from).filter(|leaf| !is_taken[*leaf as usize]).collect();
+        let lost = taken.len() - is_taken.iter().filter(|taken| **taken).count();
+        for leaf in taken.iter().filter(|leaf| !is_taken[**leaf as usize]) {
+            self.records.free(*leaf);
+        }
+        Ok(damaged + lost as u64)
+    }
+}
+
+fn leaf_count(max_pages: u64) -> u32 {
+    max_pages.div_ceil(LEAF_ENTRIES).min(u64::from(u32::MAX) / LEAF_ENTRIES) as u32
 }
 
 fn slots_of(leaf: u32) -> Range<u32> {
@@ -198,6 +293,38 @@ mod tests {
         false
     }
 
+    fn file(max_pages: u64) -> MemoryFile {
+        MemoryFile::create("test", Directory::file_bytes(max_pages)).unwrap()
+    }
+
+    fn sparse(max_pages: u64) -> Directory {
+        Directory::sparse(max_pages, file(max_pages))
+    }
+
+    #[test]
+    fn a_sparse_directory_is_found_again_from_its_file() {
+        let first = file(16 * 400);
+        let second = MemoryFile::open(
+            std::os::fd::AsFd::as_fd(&first).try_clone_to_owned().unwrap(),
+            Directory::file_bytes(16 * 400),
+        );
+        let directory = Directory::sparse(16 * 400, first);
+        let keys: Vec<_> = (0..360).map(|i| (ObjectId(i % 7), PageIndex(i << (i % 50)))).collect();
+        let slots: Vec<_> =
+            keys.iter().map(|key| directory.find_or_add(key.0, key.1, in_use).unwrap().slot).collect();
+        directory.remove(ObjectId(3), |_| {});
+        let (again, damaged) = Directory::recover(16 * 400, second.unwrap()).unwrap();
+        assert_eq!(damaged, 0);
+        let places = again.places();
+        for (key, slot) in keys.iter().zip(slots) {
+            let found = again.find(key.0, key.1).unwrap().map(|found| found.slot);
+            assert_eq!(found, (key.0 != ObjectId(3)).then_some(slot));
+            assert_eq!(places.contains(slot), key.0 != ObjectId(3));
+        }
+        assert!(!places.contains(IndexSlot(16 * 399)));
+        assert!((0..40).all(|i| again.find_or_add(ObjectId(9), PageIndex(i * 16), in_use).is_ok()));
+    }
+
     #[test]
     fn a_flat_pool_has_one_object_of_its_size() {
         let directory = Directory::Flat { pages: 10 };
@@ -211,7 +338,7 @@ mod tests {
 
     #[test]
     fn places_of_a_removed_object_are_used_again() {
-        let directory = Directory::sparse(32); // two leaves
+        let directory = sparse(32); // two leaves
         let first = directory.find_or_add(ObjectId(1), PageIndex(1000), in_use).map(|found| found.slot);
         let second = directory.find_or_add(ObjectId(2), PageIndex(1000), in_use).map(|found| found.slot);
         assert_ne!(first, second);
@@ -225,7 +352,7 @@ mod tests {
 
     #[test]
     fn leaves_in_which_nothing_is_stored_are_used_again() {
-        let directory = Directory::sparse(10); // one leaf
+        let directory = sparse(10); // one leaf
         assert!(directory.find_or_add(ObjectId(1), PageIndex(0), in_use).is_ok());
         assert_eq!(directory.find_or_add(ObjectId(2), PageIndex(0), in_use).err(), Some(NoPlace));
         assert!(directory.find_or_add(ObjectId(2), PageIndex(0), |_| true).is_ok());
@@ -234,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_range_means_the_same_pages_however_it_is_looked_up() {
-        let directory = Directory::sparse(1 << 16);
+        let directory = sparse(1 << 16);
         for index in (0..3000).step_by(7) {
             assert!(directory.find_or_add(ObjectId(1), PageIndex(index), in_use).is_ok());
         }

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, atomic::AtomicU32};
 use crate::{
     arena::Arena,
     budget::Budget,
+    catalog::Catalog,
     dedup::{Domain, DomainId, SHARED_POOL, SharedBlocks},
     error::StoreError,
     extents::EXTENT_BYTES,
+    files::{self, Files},
     ids::PoolId,
+    memory_file::MemoryFile,
     pool::Pool,
     recompression::{RecompressionSettings, Recompressor},
 };
@@ -17,6 +20,8 @@ use crate::{
 pub(crate) struct Engine {
     pub(crate) budget: Arc<Budget>,
     pub(crate) arena: Arena,
+    pub(crate) catalog: Catalog,
+    pub(crate) files: Arc<Files>,
     /// Held by whoever compacts: one at a time.
     pub(crate) compacting: Mutex<()>,
     /// Puts that wait for it.
@@ -56,24 +61,56 @@ pub(crate) enum Owner {
 }
 
 impl Engine {
-    pub(crate) fn new(limit_bytes: u64) -> Result<Self, StoreError> {
+    /// An engine without pools, over new files.
+    pub(crate) fn create(limit_bytes: u64, files: Arc<Files>) -> Result<Self, StoreError> {
+        let refused = |what| move |source| StoreError::Memory { what, source };
+        let arena = files.create(files::ARENA, Arena::FILE_BYTES).map_err(refused("the arena"))?;
+        let extents = files
+            .create(files::EXTENTS, Arena::EXTENTS_FILE_BYTES)
+            .map_err(refused("the table of extents"))?;
+        let shared =
+            files.create(files::SHARED, SharedBlocks::file_bytes()).map_err(refused("shared blocks"))?;
+        let catalog = Catalog::create(&files).map_err(refused("the catalog"))?;
+        Ok(Self::over(limit_bytes, files, arena, extents, shared, catalog))
+    }
+
+    pub(crate) fn over(
+        limit_bytes: u64,
+        files: Arc<Files>,
+        arena: MemoryFile,
+        extents: MemoryFile,
+        shared: MemoryFile,
+        catalog: Catalog,
+    ) -> Self {
         // Emptying an extent takes at most one other to move its blocks to.
         let budget = Arc::new(Budget::new(limit_bytes, EXTENT_BYTES as u64));
-        let arena =
-            Arena::new(budget.clone()).map_err(|source| StoreError::Memory { what: "the arena", source })?;
-        let shared_blocks = SharedBlocks::new(budget.clone())
-            .map_err(|source| StoreError::Memory { what: "shared blocks", source })?;
-        Ok(Self {
-            shared_blocks,
-            domains: Mutex::default(),
+        let arena = Arena::over(arena, extents, budget.clone());
+        let shared_blocks = SharedBlocks::over(shared, budget.clone());
+        Self {
             budget,
             arena,
+            shared_blocks,
+            domains: Mutex::default(),
+            catalog,
+            files,
             compacting: Mutex::default(),
             compaction_wanted: AtomicU32::new(0),
             recompression: RecompressionSettings::default(),
             recompressor: Mutex::default(),
             pools: RwLock::default(),
-        })
+        }
+    }
+
+    /// Enters a pool that is taken over, under the number it has.
+    pub(crate) fn adopt_pool(&self, id: PoolId, pool: Pool) -> Arc<Pool> {
+        let pool = Arc::new(pool);
+        pool.enter_domain();
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        while pools.len() <= usize::from(id.0) {
+            pools.push(PoolSeat::Free);
+        }
+        pools[usize::from(id.0)] = PoolSeat::Taken(Arc::downgrade(&pool));
+        pool
     }
 
     /// Makes a pool with a number of its own and enters it in the list.
@@ -96,7 +133,7 @@ impl Engine {
         }
     }
 
-    /// Frees a pool's number. None of its blocks is left.
+    /// Frees a pool's number. None of its blocks is left, and its files are released.
     pub(crate) fn remove_pool(&self, id: PoolId) {
         self.set_seat(id, PoolSeat::Free);
     }
@@ -137,7 +174,7 @@ impl Engine {
         let free = pools.iter().position(|seat| matches!(seat, PoolSeat::Free));
         let index = free.unwrap_or(pools.len());
         let id =
-            u16::try_from(index).ok().filter(|id| *id != SHARED_POOL.0).ok_or(StoreError::TooManyPools)?;
+            u16::try_from(index).ok().filter(|id| *id < SHARED_POOL.0).ok_or(StoreError::TooManyPools)?;
         if free.is_none() {
             pools.push(PoolSeat::Reserved);
         } else {

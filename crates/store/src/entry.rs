@@ -122,6 +122,11 @@ fn decode_length(bits: u64) -> Result<u16, DamagedEntry> {
     if block_bytes <= MAX_BLOCK_BYTES { Ok(block_bytes) } else { Err(DamagedEntry) }
 }
 
+/// What an entry becomes whose contents turned out to be lost: it decodes to [`DamagedEntry`].
+pub(crate) fn spoiled(bits: u64) -> u64 {
+    bits ^ 1
+}
+
 /// CRC-8 (polynomial x^8 + x^2 + x + 1) of all bytes but the lowest.
 pub(crate) const fn check(bits: u64) -> u8 {
     let bytes = bits.to_le_bytes();

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{entry::MAX_ARENA_BYTES, recompression::RECOMPRESSION_LEVELS};
+use crate::{entry::MAX_ARENA_BYTES, recompression::RECOMPRESSION_LEVELS, records::MAX_NAME_BYTES};
 
 /// A store, client or pool could not be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,42 @@ pub enum StoreError {
     /// All pool numbers are taken.
     #[error("no more than {} pools can exist at one time: remove a client first", u16::MAX)]
     TooManyPools,
+    /// All places for clients are taken.
+    #[error("no more than {} clients can exist at one time: remove one first", 1 << 16)]
+    TooManyClients,
+    /// The client's name does not fit into the catalog.
+    #[error("a client's name has {MAX_NAME_BYTES} bytes at most: shorten '{name}'")]
+    NameTooLong {
+        /// The name.
+        name: String,
+    },
+    /// A store is to be opened without one of its memory files.
+    #[error("the store's memory file '{name}' is missing: without it the store cannot be opened")]
+    FileMissing {
+        /// Its name.
+        name: String,
+    },
+    /// A store is to be opened with a file that cannot be its own.
+    #[error("memory file '{name}' cannot belong to the store: {problem}; nothing was changed")]
+    File {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The store was made by a version that lays its memory out in another way.
+    #[error(
+        "the store's memory files have another layout ({what}: {found:#x} instead of {expected:#x}); nothing was changed: go on \
+         with the version that made them, or empty the store first"
+    )]
+    Layout {
+        /// What differs.
+        what: &'static str,
+        /// What the files say.
+        found: u64,
+        /// What this version needs.
+        expected: u64,
+    },
 }
 
 /// A page was not stored. What was stored under its key before is gone, too: a get finds no older page.

@@ -15,7 +15,7 @@
 use crate::sync::{AtomicU64, Ordering};
 
 /// ```text
-/// | sealed (1) | damaged (1) | pins (30) | live bytes (32) |
+/// | sealed (1) | damaged (1) | complete (1) | recovered (1) | pins (28) | live bytes (32) |
 /// ```
 #[derive(Debug)]
 #[repr(transparent)]
@@ -29,10 +29,16 @@ pub(crate) struct Seen {
     pub(crate) sealed: bool,
     /// A block in it is damaged, so its blocks cannot all be found by walking it.
     pub(crate) damaged: bool,
+    /// It was known to be sealed, with every block written, at a moment that the extents' table remembers.
+    pub(crate) complete: bool,
+    /// Its live bytes were counted when the store was opened, from index entries alone.
+    pub(crate) recovered: bool,
 }
 
 const SEALED: u64 = 1 << 63;
 const DAMAGED: u64 = 1 << 62;
+const COMPLETE: u64 = 1 << 61;
+const RECOVERED: u64 = 1 << 60;
 const PIN: u64 = 1 << 32;
 const LIVE_MASK: u64 = PIN - 1;
 
@@ -88,6 +94,23 @@ impl ExtentState {
         }
     }
 
+    /// Makes it the state of a sealed extent whose blocks are all complete.
+    pub(crate) fn restore(&self, live_bytes: u32) {
+        self.0.store(SEALED | COMPLETE | RECOVERED | u64::from(live_bytes), Ordering::Release);
+    }
+
+    /// Whether the caller, who holds a pin, sees for the first time that the extent is sealed and every block in it written: nobody
+    /// else holds a pin, so nobody writes, and no block is added to a sealed extent. It stays so until the extent is given back.
+    pub(crate) fn is_newly_complete(&self) -> bool {
+        let seen = self.see();
+        seen.sealed && !seen.complete && seen.pins == 1
+    }
+
+    /// Remembers that it is complete.
+    pub(crate) fn mark_complete(&self) {
+        self.0.fetch_or(COMPLETE, Ordering::AcqRel);
+    }
+
     /// Remembers that walking it fails.
     pub(crate) fn mark_damaged(&self) {
         self.0.fetch_or(DAMAGED, Ordering::AcqRel);
@@ -102,9 +125,11 @@ impl Seen {
     fn of(bits: u64) -> Self {
         Self {
             live_bytes: (bits & LIVE_MASK) as u32,
-            pins: (bits >> 32) as u32 & 0x3fff_ffff,
+            pins: (bits >> 32) as u32 & 0x0fff_ffff,
             sealed: bits & SEALED != 0,
             damaged: bits & DAMAGED != 0,
+            complete: bits & COMPLETE != 0,
+            recovered: bits & RECOVERED != 0,
         }
     }
 
@@ -157,6 +182,40 @@ mod loom_tests {
             flush.join().unwrap();
             walk.join().unwrap();
             assert_eq!(returned.load(Ordering::SeqCst), 1);
+        });
+    }
+
+    /// A put that commits late, the head that seals, and a get: whoever sees the extent complete sees what the put wrote.
+    #[test]
+    fn a_complete_extent_is_written() {
+        loom::model(|| {
+            let state = Arc::new(ExtentState::new());
+            let written = Arc::new(AtomicU32::new(0));
+            state.open();
+            state.reserve(8);
+            state.unpin(); // an old block
+            state.reserve(16); // a new one, still being written
+            let look = |state: &ExtentState, written: &AtomicU32| {
+                if state.is_newly_complete() {
+                    assert_eq!(written.load(Ordering::Relaxed), 1, "complete but not written");
+                    state.mark_complete();
+                }
+                state.unpin();
+            };
+            let put = {
+                let (state, written) = (state.clone(), written.clone());
+                thread::spawn(move || {
+                    written.store(1, Ordering::Relaxed);
+                    look(&state, &written);
+                })
+            };
+            state.pin();
+            state.seal();
+            look(&state, &written);
+            state.pin(); // a get
+            look(&state, &written);
+            put.join().unwrap();
+            assert_eq!(state.see().pins, 0);
         });
     }
 }

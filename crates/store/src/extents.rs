@@ -13,7 +13,10 @@ use std::{
 use crate::{
     budget::{Budget, Claim},
     extent_state::ExtentState,
+    fault_injection,
     memory_file::{HUGE_PAGE_BYTES, MemoryFile},
+    pool::Persistence,
+    survey::Survey,
     zeroed::zeroed,
 };
 
@@ -62,7 +65,8 @@ pub(crate) enum ExtentUse {
 /// All extents.
 #[derive(Debug)]
 pub(crate) struct Extents {
-    /// One 16-bit cell an extent, 0 = free, else its use. In a memory file, for whoever takes the arena over.
+    /// One 16-bit cell an extent, 0 = free, else its use and whether it is complete. In a memory file, for whoever takes the arena
+    /// over.
     table: MemoryFile,
     /// Derived: can be counted from the indexes.
     states: Box<[ExtentState]>,
@@ -97,16 +101,19 @@ impl FreeExtents {
 }
 
 impl Extents {
-    pub(crate) fn new(count: u32, budget: Arc<Budget>) -> io::Result<Self> {
-        let table_bytes = (count as usize * 2).next_multiple_of(4096);
-        let table = MemoryFile::create("tmem-extents", table_bytes)?;
-        Ok(Self {
+    /// How long the table's file is for so many extents, in bytes.
+    pub(crate) const fn file_bytes(count: u32) -> usize {
+        (count as usize * 2).next_multiple_of(4096)
+    }
+
+    pub(crate) fn over(table: MemoryFile, count: u32, budget: Arc<Budget>) -> Self {
+        Self {
             table,
             states: zeroed(count as usize),
             huge: zeroed((count / EXTENTS_PER_HUGE_PAGE) as usize),
             free: Mutex::default(),
             budget,
-        })
+        }
     }
 
     /// Takes a free extent; it is open and empty, and the OS may have yet to find its memory. `None`: the claim goes beyond the limit.
@@ -125,13 +132,13 @@ impl Extents {
             None => return None,
         };
         self.state(extent).open();
-        self.cell(extent).store(usage as u16, Ordering::Release);
+        self.set_cell(extent, usage.cell(false));
         Some(extent)
     }
 
     /// Takes back an extent that nobody uses. Its memory goes to the OS, but for a few that are kept to be used again.
     pub(crate) fn give_back(&self, memory: &MemoryFile, extent: ExtentId) {
-        self.cell(extent).store(0, Ordering::Release);
+        self.set_cell(extent, 0);
         let surplus = {
             let mut free = self.lock();
             free.used -= 1;
@@ -173,13 +180,63 @@ impl Extents {
     /// What an extent is used for. `None`: it is free, or there is none of that number.
     pub(crate) fn usage(&self, extent: ExtentId) -> Option<ExtentUse> {
         let cell = self.table.as_u16s().get(extent.0 as usize)?;
-        match cell.load(Ordering::Acquire) {
-            1 => Some(ExtentUse::Persistent),
-            2 => Some(ExtentUse::Ephemeral),
-            3 => Some(ExtentUse::Survivors),
-            4 => Some(ExtentUse::Cold),
-            _ => None,
+        ExtentUse::of_cell(cell.load(Ordering::Acquire)).map(|(usage, _)| usage)
+    }
+
+    /// Says in the table that an extent is sealed and all its blocks are written. The caller holds a pin, so the extent stays.
+    pub(crate) fn mark_complete(&self, extent: ExtentId) {
+        if let Some(usage) = self.usage(extent) {
+            self.set_cell(extent, usage.cell(true));
         }
+        self.state(extent).mark_complete();
+    }
+
+    /// What the table says of all extents up to the last one in use.
+    pub(crate) fn survey(&self) -> io::Result<Survey> {
+        let mut end = 0;
+        for range in self.table.held_ranges() {
+            let range = range?;
+            let cells = &self.table.as_u16s()[range.start / 2..range.end / 2];
+            let last = cells.iter().rposition(|cell| cell.load(Ordering::Acquire) != 0);
+            end = last.map_or(end, |last| range.start / 2 + last + 1);
+        }
+        let cells = self.table.as_u16s()[..end.min(self.states.len())].iter();
+        Ok(Survey::new(cells.map(|cell| ExtentUse::of_cell(cell.load(Ordering::Acquire)))))
+    }
+
+    /// Takes over a complete extent.
+    pub(crate) fn adopt(&self, extent: ExtentId, usage: ExtentUse, live_bytes: u32) {
+        if self.cell(extent).load(Ordering::Relaxed) != usage.cell(true) {
+            self.set_cell(extent, usage.cell(true));
+        }
+        self.state(extent).restore(live_bytes);
+        self.budget.adopt(EXTENT_BYTES as u64);
+    }
+
+    /// Takes over an extent that cannot be walked. The table goes on saying that it has to be looked at.
+    pub(crate) fn adopt_damaged(&self, extent: ExtentId, usage: ExtentUse, live_bytes: u32) {
+        self.set_cell(extent, usage.cell(false));
+        self.state(extent).restore(live_bytes);
+        self.state(extent).mark_damaged();
+        self.budget.adopt(EXTENT_BYTES as u64);
+    }
+
+    /// Says in the table that an extent is free.
+    pub(crate) fn clear(&self, extent: ExtentId) {
+        if self.cell(extent).load(Ordering::Relaxed) != 0 {
+            self.set_cell(extent, 0);
+        }
+    }
+
+    /// Goes on with these extents, and all from `untouched_from` on, free.
+    pub(crate) fn resume(&self, free: Vec<ExtentId>, untouched_from: u32) {
+        let used = untouched_from - free.len() as u32;
+        let returned = free.into_iter().map(|extent| Reverse(extent.0)).collect();
+        *self.lock() = FreeExtents { returned, untouched_from, spare: Vec::new(), used };
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.states.len() as u32
     }
 
     pub(crate) fn state(&self, extent: ExtentId) -> &ExtentState {
@@ -201,6 +258,11 @@ impl Extents {
     /// Extents from this one on were never used.
     pub(crate) fn untouched_from(&self) -> u32 {
         self.lock().untouched_from
+    }
+
+    fn set_cell(&self, extent: ExtentId, cell: u16) {
+        fault_injection::point();
+        self.cell(extent).store(cell, Ordering::Release);
     }
 
     fn cell(&self, extent: ExtentId) -> &AtomicU16 {
@@ -226,6 +288,39 @@ impl Extents {
     }
 }
 
+/// In a cell of the table: the extent is complete.
+const COMPLETE: u16 = 1 << 7;
+
+impl ExtentUse {
+    pub(crate) fn from_number(number: u16) -> Option<Self> {
+        match number {
+            1 => Some(ExtentUse::Persistent),
+            2 => Some(ExtentUse::Ephemeral),
+            3 => Some(ExtentUse::Survivors),
+            4 => Some(ExtentUse::Cold),
+            _ => None,
+        }
+    }
+
+    /// Whether blocks of such pools are in such extents.
+    pub(crate) fn is_for(self, persistence: Persistence) -> bool {
+        (self == ExtentUse::Ephemeral) == (persistence == Persistence::Ephemeral)
+    }
+
+    /// What the table holds: the lower byte, and all its bits turned over in the upper one, so that a flipped bit is seen.
+    fn cell(self, complete: bool) -> u16 {
+        let byte = self as u16 | if complete { COMPLETE } else { 0 };
+        byte | (!byte & 0xff) << 8
+    }
+
+    /// `None`: the extent is free, or the cell is damaged.
+    fn of_cell(cell: u16) -> Option<(Self, bool)> {
+        let byte = cell & 0xff;
+        let usage = Self::from_number(byte & !COMPLETE).filter(|_| cell >> 8 == !byte & 0xff)?;
+        Some((usage, byte & COMPLETE != 0))
+    }
+}
+
 impl ExtentId {
     /// Where it starts in the arena, in bytes.
     pub(crate) fn offset(self) -> usize {
@@ -235,5 +330,22 @@ impl ExtentId {
     /// The stretch, as large as a huge page, that it belongs to.
     fn stretch(self) -> u32 {
         self.0 / EXTENTS_PER_HUGE_PAGE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_says_what_was_stored_or_nothing() {
+        for usage in [ExtentUse::Persistent, ExtentUse::Ephemeral, ExtentUse::Survivors] {
+            for complete in [false, true] {
+                let cell = usage.cell(complete);
+                assert_eq!(ExtentUse::of_cell(cell), Some((usage, complete)));
+                (0..16).for_each(|bit| assert_eq!(ExtentUse::of_cell(cell ^ 1 << bit), None));
+            }
+        }
+        assert_eq!(ExtentUse::of_cell(0), None);
     }
 }

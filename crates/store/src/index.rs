@@ -14,6 +14,7 @@ use std::{
 use crate::{
     budget::{Budget, Claim},
     entry::{DamagedEntry, Entry},
+    fault_injection,
     ids::IndexSlot,
     memory_file::MemoryFile,
     stamp::Stamp,
@@ -76,15 +77,40 @@ impl Drop for PaidPage<'_> {
 }
 
 impl Index {
-    /// An index of `slots` entries, all absent. Costs nothing until used.
-    pub(crate) fn new(slots: u64, budget: Arc<Budget>) -> io::Result<Self> {
-        let pages = slots.div_ceil(ENTRIES_PER_INDEX_PAGE).max(1);
-        let bytes = usize::try_from(pages * INDEX_PAGE_BYTES).map_err(|_| io::ErrorKind::InvalidInput)?;
-        Ok(Self {
-            entries: MemoryFile::create("tmem-index", bytes)?,
-            populations: zeroed(pages as usize),
-            budget,
-        })
+    /// How long the file of an index is, in bytes.
+    pub(crate) fn file_bytes(slots: u64) -> usize {
+        (slots.div_ceil(ENTRIES_PER_INDEX_PAGE).max(1) * INDEX_PAGE_BYTES) as usize
+    }
+
+    /// An index over a file in which nothing is stored yet. Costs nothing until used.
+    pub(crate) fn over(entries: MemoryFile, slots: u64, budget: Arc<Budget>) -> Self {
+        let pages = Self::file_bytes(slots) / INDEX_PAGE_BYTES as usize;
+        Self { entries, populations: zeroed(pages), budget }
+    }
+
+    /// Takes over what the file holds: `look` is shown the cells of every index page that the OS holds, by number of the index page,
+    /// may change them, and says how many hold something then. Index pages without any go back; the others are charged.
+    pub(crate) fn recover(&self, mut look: impl FnMut(u64, &[AtomicU64]) -> u32) -> io::Result<()> {
+        let page_bytes = INDEX_PAGE_BYTES as usize;
+        for range in self.entries.held_ranges() {
+            let range = range?;
+            for index_page in range.start / page_bytes..range.end.div_ceil(page_bytes) {
+                let first = index_page * ENTRIES_PER_INDEX_PAGE as usize;
+                let cells = &self.entries.as_u64s()[first..][..ENTRIES_PER_INDEX_PAGE as usize];
+                let population = look(index_page as u64, cells);
+                self.budget.adopt(INDEX_PAGE_BYTES);
+                if population == 0 {
+                    self.give_back_page_of(IndexSlot(first as u32));
+                }
+                self.populations[index_page].store(population, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn new(slots: u64, budget: Arc<Budget>) -> io::Result<Self> {
+        Ok(Self::over(MemoryFile::create("tmem-index", Self::file_bytes(slots))?, slots, budget))
     }
 
     pub(crate) fn index_pages(&self) -> u64 {
@@ -135,9 +161,11 @@ impl Index {
                     memory = IndexMemory::Grew;
                 }
                 population.fetch_add(1, Ordering::Relaxed);
+                fault_injection::point();
                 cell.store(new.encode(), Ordering::Release);
             }
             (false, true) => {
+                fault_injection::point();
                 cell.store(0, Ordering::Release);
                 // A damaged entry may never have been counted; then the count runs low, and is set right here.
                 let left = population.load(Ordering::Relaxed).saturating_sub(1);
@@ -148,7 +176,10 @@ impl Index {
                     memory = IndexMemory::Shrank;
                 }
             }
-            _ => cell.store(new.encode(), Ordering::Release),
+            _ => {
+                fault_injection::point();
+                cell.store(new.encode(), Ordering::Release);
+            }
         }
         Ok(memory)
     }
@@ -255,6 +286,27 @@ mod tests {
         assert_eq!(replace(&index, IndexSlot(3), Entry::Absent), Ok(IndexMemory::Unchanged));
         assert_eq!(replace(&index, IndexSlot(4), Entry::Absent), Ok(IndexMemory::Shrank));
         assert_eq!((budget.held_bytes(), index.allocated_bytes().unwrap()), (0, 0));
+    }
+
+    #[test]
+    fn an_index_is_found_again_from_its_file() {
+        let budget = Arc::new(Budget::new(1 << 20, 0));
+        let index = Index::new(4096, budget.clone()).unwrap();
+        [3, 700, 701, 4095].iter().for_each(|slot| {
+            replace(&index, IndexSlot(*slot), Entry::SameFilled(*slot)).unwrap();
+        });
+        index.entries.populate(2 * INDEX_PAGE_BYTES as usize, INDEX_PAGE_BYTES as usize).unwrap();
+        let file = std::os::fd::AsFd::as_fd(&index.entries).try_clone_to_owned().unwrap();
+        let file = MemoryFile::open(file, Index::file_bytes(4096)).unwrap();
+        let fresh = Arc::new(Budget::new(1 << 20, 0));
+        let again = Index::over(file, 4096, fresh.clone());
+        let count =
+            |cells: &[AtomicU64]| cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count();
+        again.recover(|_, cells| count(cells) as u32).unwrap();
+        assert_eq!((fresh.held_bytes(), again.allocated_bytes().unwrap()), (3 * 4096, 3 * 4096));
+        assert_eq!(again.load(IndexSlot(701)), Ok(Entry::SameFilled(701)));
+        assert_eq!(replace(&again, IndexSlot(700), Entry::Absent), Ok(IndexMemory::Unchanged));
+        assert_eq!(replace(&again, IndexSlot(701), Entry::Absent), Ok(IndexMemory::Shrank));
     }
 
     #[test]

@@ -4,15 +4,20 @@
 //! and enters the block in the pool's index; getting it checks the block and unpacks it straight into the caller's memory.
 //! Arena and indexes are memory files that hold offsets, never pointers. There are no sockets here and no threads.
 //!
+//! Whoever holds the memory files ([`FileKeeper`]) can open them again when the process that used them has died at any moment
+//! ([`Store::open`]): they hold all that cannot be derived, and every store to them leaves them whole.
+//!
 //! From the top: [`store`](Store), client, pool; below them the index (directory, entry, stamp) and the arena (heads, extents,
-//! blocks, and the walks over them that compaction, eviction and recompression make), the codecs, a client's ages, and the budget
-//! that keeps all of it under one limit. Sharing of equal pages gets its own kind of index entry.
+//! blocks, and the walks over them that compaction, eviction and recompression make), the codecs, a client's ages, the blocks that
+//! equal pages share, and the budget that keeps all of it under one limit. Beside them: the files, the catalog of clients and pools
+//! in one of them, and the opening (recovery, survey, repair).
 
 mod account;
 mod ages;
 mod arena;
 mod block;
 mod budget;
+mod catalog;
 mod client;
 mod codec;
 mod compaction;
@@ -25,16 +30,27 @@ mod error;
 mod extent_order;
 mod extent_state;
 mod extents;
+#[cfg(any(test, feature = "fault-injection"))]
+pub mod fault_injection;
+#[cfg(not(any(test, feature = "fault-injection")))]
+mod fault_injection;
+mod files;
 mod head;
 mod ids;
 mod index;
+mod layout;
+mod leaf_records;
 mod memory_file;
 mod page;
 mod pool;
 mod recompression;
+mod records;
+mod recovery;
+mod repair;
 mod reuse;
 mod stamp;
 mod store;
+mod survey;
 mod sync;
 mod usage;
 mod walk;
@@ -47,10 +63,12 @@ mod tests;
 pub use client::{Client, ClientKind, ClientOptions, Dedup};
 pub use compaction::Compaction;
 pub use error::{GetError, PutError, StoreError};
+pub use files::FileKeeper;
 pub use ids::{ObjectId, PageIndex, PoolId};
 pub use page::{PAGE_BYTES, PageSource, PageTarget};
 pub use pool::{Got, Keys, Persistence, Pool};
 pub use recompression::{RECOMPRESSION_LEVELS, Recompression, RecompressionOptions};
+pub use recovery::Recovery;
 pub use reuse::ReuseDistances;
 pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
 pub use usage::{ClientUsage, StoreUsage};

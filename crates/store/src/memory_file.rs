@@ -3,15 +3,19 @@
 use std::{
     ffi::c_void,
     fmt, io,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::{self, NonNull},
     sync::atomic::{AtomicU16, AtomicU32, AtomicU64},
 };
 
 use rustix::{
-    fs::{FallocateFlags, MemfdFlags},
+    fs::{FallocateFlags, MemfdFlags, SealFlags, SeekFrom},
+    io::Errno,
     mm::{Advice, MapFlags, ProtFlags},
 };
+
+use crate::{fault_injection, files::Kept};
 
 /// A huge page's size and alignment, in bytes, on the machines that have them.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -21,7 +25,12 @@ pub(crate) struct MemoryFile {
     file: OwnedFd,
     start: NonNull<u8>,
     len_bytes: usize,
+    /// Dropped after the mapping is gone.
+    _kept: Option<Kept>,
 }
+
+/// Nobody can change the length of a file with these, so nothing that is mapped can vanish.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
 // SAFETY: the mapping belongs to this value until it is dropped, and is reached only through atomics or through raw pointers
 // whose users carry their own proof.
@@ -32,14 +41,39 @@ unsafe impl Sync for MemoryFile {}
 impl MemoryFile {
     /// Makes a memory file of `len_bytes` (a multiple of the page size, not 0), all of it untouched.
     pub(crate) fn create(name: &str, len_bytes: usize) -> io::Result<Self> {
-        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
+        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&file, len_bytes as u64)?;
+        rustix::fs::fcntl_add_seals(&file, SEALS | SealFlags::SEAL)?;
+        Self::map(file, len_bytes)
+    }
+
+    /// Maps a memory file that another process made. Errors: it is none, or not of that length, or its length can change.
+    pub(crate) fn open(file: OwnedFd, len_bytes: usize) -> io::Result<Self> {
+        let seals =
+            rustix::fs::fcntl_get_seals(&file).map_err(|_| io::Error::other("it is no memory file"))?;
+        if !seals.contains(SEALS) {
+            return Err(io::Error::other("its length is not sealed"));
+        }
+        let found_bytes = rustix::fs::fstat(&file)?.st_size;
+        if found_bytes != len_bytes as i64 {
+            return Err(io::Error::other(format!("it has {found_bytes} bytes instead of {len_bytes}")));
+        }
+        Self::map(file, len_bytes)
+    }
+
+    /// The same file; its keeper is told when it is gone.
+    pub(crate) fn kept(mut self, kept: Kept) -> Self {
+        self._kept = Some(kept);
+        self
+    }
+
+    fn map(file: OwnedFd, len_bytes: usize) -> io::Result<Self> {
         let start = map_aligned(&file, len_bytes)?;
         // What clients store stays out of core dumps. Failing to say so is no reason to stop.
         // SAFETY: the range is the mapping just made, and this advice does not change its contents.
         let _ =
             unsafe { rustix::mm::madvise(start.as_ptr().cast::<c_void>(), len_bytes, Advice::LinuxDontDump) };
-        Ok(Self { file, start, len_bytes })
+        Ok(Self { file, start, len_bytes, _kept: None })
     }
 
     /// Where byte `offset` is. Errors: `None` when `offset..offset + len_bytes` is not inside the file.
@@ -74,6 +108,7 @@ impl MemoryFile {
     /// Makes the OS find the memory of a range now. Errors: the OS has none; then nothing was promised.
     pub(crate) fn populate(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
         let start = self.at(offset, len_bytes).ok_or(io::ErrorKind::InvalidInput)?;
+        fault_injection::point();
         // SAFETY: the range is inside the mapping; populating does not change what it holds.
         unsafe {
             rustix::mm::madvise(start.as_ptr().cast::<c_void>(), len_bytes, Advice::LinuxPopulateWrite)
@@ -94,9 +129,33 @@ impl MemoryFile {
 
     /// Gives the memory of a range back to the OS; it reads as zeroes afterwards.
     pub(crate) fn give_back(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
+        fault_injection::point();
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&self.file, punch, offset as u64, len_bytes as u64)?;
         Ok(())
+    }
+
+    /// The parts of the file that the OS holds memory for, in bytes. What lies between them was never touched.
+    pub(crate) fn held_ranges(&self) -> impl Iterator<Item = io::Result<Range<usize>>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let range = self.held_range_from(at).transpose()?;
+            at = range.as_ref().map_or(self.len_bytes as u64, |range| range.end);
+            Some(range.map(|range| range.start as usize..range.end as usize))
+        })
+    }
+
+    fn held_range_from(&self, at: u64) -> io::Result<Option<Range<u64>>> {
+        if at >= self.len_bytes as u64 {
+            return Ok(None);
+        }
+        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start))?;
+        Ok(Some(start..end))
     }
 
     /// Bytes that the OS holds for the file.
@@ -174,6 +233,32 @@ mod tests {
         file.give_back(0, 1 << 16).unwrap();
         assert_eq!(file.allocated_bytes().unwrap(), 0);
         assert_eq!(file.as_u64s()[5].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn only_what_was_touched_is_held() {
+        let file = MemoryFile::create("test", 1 << 20).unwrap();
+        let held = || file.held_ranges().collect::<io::Result<Vec<_>>>().unwrap();
+        assert!(held().is_empty());
+        for at in [0, 4096, 65536, (1 << 20) - 1] {
+            file.populate(at / 4096 * 4096, 4096).unwrap();
+        }
+        assert_eq!(held(), [0..8192, 65536..69632, (1 << 20) - 4096..1 << 20]);
+    }
+
+    #[test]
+    fn only_a_sealed_memory_file_of_the_right_length_is_taken_over() {
+        let file = MemoryFile::create("test", 8192).unwrap();
+        file.as_u64s()[1000].store(7, Ordering::Relaxed);
+        let again = |len_bytes| MemoryFile::open(file.as_fd().try_clone_to_owned().unwrap(), len_bytes);
+        assert_eq!(again(8192).unwrap().as_u64s()[1000].load(Ordering::Relaxed), 7);
+        assert!(again(4096).is_err() && again(16384).is_err());
+        assert!(rustix::fs::ftruncate(&file, 0).is_err(), "a file that is mapped can be cut short");
+        let unsealed =
+            rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&unsealed, 8192).unwrap();
+        assert!(MemoryFile::open(unsealed, 8192).is_err());
+        assert!(MemoryFile::open(std::fs::File::open("/dev/null").unwrap().into(), 8192).is_err());
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::{
     engine::Engine,
     entry::{BlockRef, DamagedEntry, Entry},
     error::{GetError, PutError, StoreError},
+    files,
     ids::{IndexSlot, ObjectId, PageIndex, PoolId},
     index::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index, IndexMemory, NoRoom, PaidPage},
     page::PageTarget,
@@ -30,7 +31,10 @@ use crate::{
 
 mod ages;
 mod put;
+mod recover;
 mod share;
+
+pub(crate) use recover::PoolFiles;
 
 /// What a pool promises about the pages put into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,19 @@ pub enum Keys {
     },
 }
 
+impl Keys {
+    /// Pages at one time, at most.
+    pub(crate) fn pages(self) -> u64 {
+        match self {
+            Keys::Flat { pages } | Keys::Sparse { max_pages: pages } => pages,
+        }
+    }
+
+    pub(crate) fn is_allowed(self) -> bool {
+        (1..=u64::from(u32::MAX)).contains(&self.pages())
+    }
+}
+
 /// What a get found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Got {
@@ -70,6 +87,7 @@ pub enum Got {
 pub struct Pool {
     id: PoolId,
     persistence: Persistence,
+    keys: Keys,
     directory: Directory,
     index: Index,
     stripes: Box<[Stripe]>,
@@ -78,6 +96,21 @@ pub struct Pool {
     /// Whose pages may share blocks with this pool's, and what those are called there.
     domain: Option<(Arc<Domain>, NumberRange)>,
     destroyed: AtomicBool,
+    /// Dropped after the files of index and directory: the next pool of that number has files of the same names.
+    _seat: Seat,
+}
+
+/// That the pool has its number.
+#[derive(Debug)]
+struct Seat {
+    id: PoolId,
+    engine: Arc<Engine>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.engine.remove_pool(self.id);
+    }
 }
 
 /// The lock of a share of the index pages, and their counters. On cache lines of its own, so that threads on different stripes do
@@ -118,30 +151,50 @@ impl Pool {
         domain: Option<Arc<Domain>>,
         engine: Arc<Engine>,
     ) -> Result<Self, StoreError> {
-        let (directory, pages) = match keys {
-            Keys::Flat { pages } => (Directory::Flat { pages }, pages),
-            Keys::Sparse { max_pages } => (Directory::sparse(max_pages), max_pages),
-        };
-        if pages == 0 || pages > u64::from(u32::MAX) {
-            return Err(StoreError::PoolSize { pages });
+        if !keys.is_allowed() {
+            return Err(StoreError::PoolSize { pages: keys.pages() });
         }
-        let index = Index::new(pages, engine.budget.clone())
-            .map_err(|source| StoreError::Memory { what: "an index", source })?;
+        let refused = |what| move |source| StoreError::Memory { what, source };
+        let files = &engine.files;
+        let directory = match keys {
+            Keys::Flat { pages } => Directory::Flat { pages },
+            Keys::Sparse { max_pages } => {
+                let file = files.create(&files::directory_name(id), Directory::file_bytes(max_pages));
+                Directory::sparse(max_pages, file.map_err(refused("a directory"))?)
+            }
+        };
+        let index = files.create(&files::index_name(id), Index::file_bytes(keys.pages()));
+        let index = Index::over(index.map_err(refused("an index"))?, keys.pages(), engine.budget.clone());
+        Ok(Self::over(id, persistence, keys, (account, domain), engine, directory, index))
+    }
+
+    fn over(
+        id: PoolId,
+        persistence: Persistence,
+        keys: Keys,
+        (account, domain): (Arc<Account>, Option<Arc<Domain>>),
+        engine: Arc<Engine>,
+        directory: Directory,
+        index: Index,
+    ) -> Self {
         let stripes = (0..index.index_pages().min(MAX_STRIPES)).map(|_| Stripe::default()).collect();
-        Ok(Self {
-            id,
-            persistence,
-            directory,
-            stripes,
-            domain: domain.and_then(|domain| {
-                let numbers = domain.reserve_numbers(index.slots())?;
-                Some((domain, numbers))
-            }),
-            index,
-            account,
-            engine,
-            destroyed: AtomicBool::new(false),
-        })
+        let _seat = Seat { id, engine: engine.clone() };
+        let destroyed = AtomicBool::new(false);
+        let domain = domain.and_then(|domain| {
+            let numbers = domain.reserve_numbers(index.slots())?;
+            Some((domain, numbers))
+        });
+        Self { id, persistence, keys, directory, index, stripes, account, engine, domain, destroyed, _seat }
+    }
+
+    /// What it promises about its pages.
+    pub fn persistence(&self) -> Persistence {
+        self.persistence
+    }
+
+    /// Which keys it has.
+    pub fn keys(&self) -> Keys {
+        self.keys
     }
 
     /// Fetches a page into `target`.
@@ -239,11 +292,18 @@ impl Pool {
 
     /// Forgets everything and refuses puts from now on.
     pub(crate) fn destroy(&self) {
+        self.close();
+        // From here on it is gone, whenever the process dies; the number is free again when this pool is dropped.
+        self.engine.catalog.remove_pool(self.id);
+        self.flush_slots(0..self.index.index_pages() * ENTRIES_PER_INDEX_PAGE);
+    }
+
+    /// Refuses puts from now on.
+    pub(crate) fn close(&self) {
         self.destroyed.store(true, Ordering::SeqCst);
         for stripe in &self.stripes {
             drop(stripe.lock()); // puts that looked at the flag before are through
         }
-        self.flush_slots(0..self.index.index_pages() * ENTRIES_PER_INDEX_PAGE);
     }
 
     /// Forgets the pages of a range of index slots, skipping index pages that hold nothing.
@@ -474,10 +534,11 @@ fn prefetch(block: &[u8]) {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.destroy();
+        if !self.engine.files.is_detached() {
+            self.destroy();
+        }
         if let Some((domain, numbers)) = &self.domain {
             domain.remove_pool(*numbers);
         }
-        self.engine.remove_pool(self.id);
     }
 }

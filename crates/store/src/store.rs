@@ -1,6 +1,7 @@
 //! The store: all clients over one arena and one limit.
 
 use std::{
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,7 +12,9 @@ use crate::{
     engine::Engine,
     entry::MAX_ARENA_BYTES,
     error::StoreError,
+    files::{FileKeeper, Files},
     recompression::{Recompression, RecompressionOptions},
+    recovery::{self, Recovery},
     usage::{ClientUsage, StoreUsage},
 };
 
@@ -42,8 +45,43 @@ const SHORTEST_LONGEST_EPOCH: Duration = Duration::from_secs(1);
 impl Store {
     /// Makes an empty store. It takes memory as pages come.
     pub fn new(options: StoreOptions) -> Result<Arc<Store>, StoreError> {
+        Self::create(options, None)
+    }
+
+    /// Makes an empty store whose memory files somebody else holds, too, so that they can be opened when this process has died.
+    pub fn new_kept(options: StoreOptions, keeper: Arc<dyn FileKeeper>) -> Result<Arc<Store>, StoreError> {
+        Self::create(options, Some(keeper))
+    }
+
+    /// Opens the memory files of a store that is gone: its process died at any moment, or left it with [`Store::detach`]. Every
+    /// accepted persistent page is found again, and so are ephemeral ones; a page that was just being put or flushed is as it was
+    /// before or after that. What clients have done is counted anew. Nobody else uses the files from now on.
+    ///
+    /// `files` are all that the keeper holds, by name; it is told of changes from now on. Errors: a file is missing, is not the
+    /// store's, or was made by a version with another layout; nothing has changed then, and nothing is released.
+    pub fn open(
+        files: impl IntoIterator<Item = (String, OwnedFd)>,
+        options: StoreOptions,
+        keeper: Option<Arc<dyn FileKeeper>>,
+    ) -> Result<(Arc<Store>, Recovery), StoreError> {
         check_limit(options.limit_bytes)?;
-        Ok(Arc::new(Store { engine: Arc::new(Engine::new(options.limit_bytes)?), clients: Mutex::default() }))
+        let opened = recovery::open(files, options.limit_bytes, Files::new(keeper))?;
+        let store = Store { engine: opened.engine, clients: Mutex::new(opened.clients) };
+        Ok((Arc::new(store), opened.recovery))
+    }
+
+    fn create(options: StoreOptions, keeper: Option<Arc<dyn FileKeeper>>) -> Result<Arc<Store>, StoreError> {
+        check_limit(options.limit_bytes)?;
+        let engine = Engine::create(options.limit_bytes, Files::new(keeper))?;
+        Ok(Arc::new(Store { engine: Arc::new(engine), clients: Mutex::default() }))
+    }
+
+    /// Hands the store over: puts are refused from now on, and dropping store, clients and pools leaves all pages where they are and
+    /// the files with their keeper. The caller's threads use none of them any more.
+    pub fn detach(&self) {
+        let _no_compaction = self.engine.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.engine.files.detach();
+        self.lock().iter().for_each(|client| client.detach());
     }
 
     /// Changes the limit. A lower one refuses what comes after; persistent pages stay, and compaction works towards it.
@@ -53,13 +91,14 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a client. Errors: its name is taken.
+    /// Makes a client. Errors: its name is taken or too long, or there are too many clients.
     pub fn create_client(&self, options: ClientOptions) -> Result<Arc<Client>, StoreError> {
         let mut clients = self.lock();
         if clients.iter().any(|client| client.name() == options.name) {
             return Err(StoreError::NameTaken { name: options.name });
         }
-        let client = Arc::new(Client::new(options, self.engine.clone())?);
+        let slot = self.engine.catalog.add_client(&options)?;
+        let client = Arc::new(Client::new(options, self.engine.clone(), slot)?);
         clients.push(client.clone());
         Ok(client)
     }
@@ -75,6 +114,11 @@ impl Store {
         drop(clients);
         client.remove();
         Ok(())
+    }
+
+    /// The client of that name.
+    pub fn client(&self, name: &str) -> Option<Arc<Client>> {
+        self.lock().iter().find(|client| client.name() == name).cloned()
     }
 
     /// What every client holds and has done, in the order they came.

@@ -6,6 +6,7 @@ use crate::{
     entry::BlockRef,
     extent_state::ExtentState,
     extents::{EXTENT_BYTES, ExtentId},
+    fault_injection,
     ids::ArenaOffset,
 };
 
@@ -61,15 +62,21 @@ impl<'a> Walk<'a> {
     /// After every block was met and every one that an entry refers to was freed: what still counts as live belonged to index
     /// entries that were damaged. Nothing can reach it any more, so it is taken out of the books.
     pub(crate) fn forget_lost_blocks(&self) {
-        let lost_bytes = self.state.see().live_bytes;
-        if lost_bytes > 0 {
-            let _pinned = self.state.free(lost_bytes);
+        let seen = self.state.see();
+        if seen.live_bytes > 0 && seen.recovered {
+            // An index entry that stands for these bytes may be whole, and wrong: when it goes, so do they. Taking them twice would
+            // take them from somebody else.
+            self.state.mark_damaged();
+        } else if seen.live_bytes > 0 {
+            let _pinned = self.state.free(seen.live_bytes);
         }
     }
 }
 
 impl Drop for Walk<'_> {
     fn drop(&mut self) {
-        self.arena.unpin(self.extent);
+        if !fault_injection::is_crashed() {
+            self.arena.unpin(self.extent);
+        }
     }
 }

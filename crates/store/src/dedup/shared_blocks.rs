@@ -20,11 +20,12 @@ use crate::{
     entry::{BlockRef, Entry, SharedRef},
     ids::{IndexSlot, PoolId},
     index::{ENTRIES_PER_INDEX_PAGE, Index, NoRoom, PaidPage},
+    memory_file::MemoryFile,
     zeroed::{Zeroed, zeroed},
 };
 
 /// What stands for the owner in the header of a shared block; its slot is the number of the cell.
-pub(crate) const SHARED_POOL: PoolId = PoolId(u16::MAX);
+pub(crate) const SHARED_POOL: PoolId = PoolId(u16::MAX - 1);
 
 /// A terabyte of pages that differ and are each stored more than once.
 const MAX_CELLS: u64 = 1 << 28;
@@ -72,13 +73,75 @@ pub(crate) struct Released {
 }
 
 impl SharedBlocks {
-    pub(crate) fn new(budget: Arc<Budget>) -> io::Result<Self> {
-        Ok(Self {
-            cells: Index::new(MAX_CELLS, budget)?,
+    /// How long the file of the cells is, in bytes.
+    pub(crate) fn file_bytes() -> usize {
+        Index::file_bytes(MAX_CELLS)
+    }
+
+    /// Cells in a file in which nothing is stored yet, or whose contents are still to be taken over.
+    pub(crate) fn over(file: MemoryFile, budget: Arc<Budget>) -> Self {
+        Self {
+            cells: Index::over(file, MAX_CELLS, budget),
             records: zeroed(MAX_CELLS as usize),
             locks: [const { Mutex::new(()) }; LOCKS],
             free: Mutex::default(),
-        })
+        }
+    }
+
+    /// Begins to take over what the file holds. Then come the pages that refer to it, and [`SharedBlocks::resume`].
+    pub(crate) fn recover(&self) -> io::Result<()> {
+        self.cells
+            .recover(|_, cells| cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count() as u32)
+    }
+
+    /// Counts a page that was found to refer to a cell. `admit` says whether the cell's block can be right; it is asked for the first
+    /// page. `None`: the page refers to no block of its domain. True: it was the first page.
+    pub(crate) fn adopt_page(
+        &self,
+        shared: SharedRef,
+        domain: DomainId,
+        admit: impl FnOnce(BlockRef) -> bool,
+    ) -> Option<bool> {
+        let _cell = self.lock(shared.cell)?;
+        let record = &self.records[shared.cell.0 as usize];
+        if record.pages.load(Ordering::Relaxed) == 0 {
+            let Ok(Entry::Block(block)) = self.cells.load(shared.cell) else { return None };
+            if block.block_bytes != shared.block_bytes || !admit(block) {
+                return None;
+            }
+            record.domain.store(domain.0, Ordering::Relaxed);
+            record.pages.store(1, Ordering::Relaxed);
+            return Some(true);
+        }
+        let block = self.block_in(shared, domain)?;
+        if block.block_bytes != shared.block_bytes {
+            return None;
+        }
+        record.pages.fetch_add(1, Ordering::Relaxed);
+        Some(false)
+    }
+
+    /// Ends the taking over: cells that no page refers to are free.
+    pub(crate) fn resume(&self) {
+        let (mut returned, mut end) = (BinaryHeap::new(), 0);
+        for index_page in 0..self.cells.index_pages() {
+            let first = (index_page * ENTRIES_PER_INDEX_PAGE) as u32;
+            if self.cells.is_page_empty(IndexSlot(first)) {
+                continue;
+            }
+            for cell in first..first + ENTRIES_PER_INDEX_PAGE as u32 {
+                if self.records[cell as usize].pages.load(Ordering::Relaxed) == 0 {
+                    if self.cells.load(IndexSlot(cell)) != Ok(Entry::Absent) {
+                        let _replaced =
+                            self.cells.replace(IndexSlot(cell), Entry::Absent, &mut PaidPage::none());
+                    }
+                    continue;
+                }
+                returned.extend((end..cell).map(Reverse));
+                end = cell + 1;
+            }
+        }
+        *self.lock_free() = FreeCells { returned, untouched_from: end };
     }
 
     /// Takes a free cell. `None`: there is none.

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod crash;
 mod damage;
 mod dedup;
+mod garbage;
+mod killed;
 mod model;
 pub(crate) mod pages;
 mod recompression;
+mod reopen;
 mod room;
 mod rules;
 mod threads;

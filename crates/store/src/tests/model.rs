@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
-use super::pages::{client_options, get, page, put, store};
+use super::pages::{TestKeeper, client_options, get, page, put};
 use crate::{
     Client, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, RecompressionOptions, Store,
 };
@@ -21,6 +21,7 @@ enum Step {
     Recompress { cold: bool },
     TendAges,
     Recreate { pool: usize },
+    Reopen,
 }
 
 const FLAT_PAGES: u64 = 1500;
@@ -38,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(|cold| Step::Recompress { cold }),
         1 => Just(Step::TendAges),
         1 => (0..3usize).prop_map(|pool| Step::Recreate { pool }),
+        1 => Just(Step::Reopen),
     ]
 }
 
@@ -49,6 +51,7 @@ enum Known {
 }
 
 struct World {
+    keeper: Arc<TestKeeper>,
     store: Arc<Store>,
     pools: Vec<(Arc<Client>, Arc<Pool>)>,
     known: HashMap<(usize, u64, u64), Known>,
@@ -68,9 +71,10 @@ fn make_pool(store: &Store, number: usize, life: usize) -> (Arc<Client>, Arc<Poo
 
 impl World {
     fn new() -> Self {
-        let store = store(2 << 20);
+        let keeper = Arc::<TestKeeper>::default();
+        let store = keeper.store(2 << 20);
         let pools = (0..3).map(|number| make_pool(&store, number, 0)).collect();
-        Self { store, pools, known: HashMap::new(), lives: 0 }
+        Self { keeper, store, pools, known: HashMap::new(), lives: 0 }
     }
 
     fn run(&mut self, step: Step) {
@@ -130,7 +134,43 @@ impl World {
                 self.pools[pool] = make_pool(&self.store, pool, self.lives);
                 self.forget(|key| key.0 == pool);
             }
+            Step::Reopen => self.reopen(),
         }
+    }
+
+    /// The process dies and another one opens the files: nothing has changed but what clients have done.
+    fn reopen(&mut self) {
+        let before = self.store.usage();
+        let names: Vec<_> = self.pools.iter().map(|(client, _)| client.name().to_owned()).collect();
+        self.store.detach();
+        self.pools.clear();
+        let (store, recovery) = self.keeper.open(before.limit_bytes);
+        self.store = store;
+        self.pools = names
+            .iter()
+            .map(|name| {
+                let client = self.store.client(name).unwrap();
+                let pool = client.pools().remove(0);
+                (client, pool)
+            })
+            .collect();
+        let after = self.store.usage();
+        // The tables that equal pages are found by may have been larger than they had to be.
+        let tables = 2 * self.pools.len() as u64 * 4096 * 4;
+        assert!(
+            (before.used_bytes.saturating_sub(tables)..=before.used_bytes + tables)
+                .contains(&after.used_bytes)
+        );
+        assert_eq!(
+            (after.compressed_bytes, after.stored_pages),
+            (before.compressed_bytes, before.stored_pages)
+        );
+        assert!(after.held_bytes <= before.held_bytes + tables);
+        assert_eq!((recovery.damaged_pages, recovery.damaged_records, recovery.leftover_files), (0, 0, 0));
+        assert_eq!(recovery.found_pages, after.stored_pages);
+        // What was evicted is not counted any more.
+        let cache = self.pools[2].1.clone();
+        self.forget(|key| key.0 == 2 && get(&cache, key.1, key.2) == Ok(None));
     }
 
     fn forget(&mut self, which: impl Fn(&(usize, u64, u64)) -> bool) {

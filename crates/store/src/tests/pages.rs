@@ -1,7 +1,15 @@
 //! Pages to store, made from small numbers so that a model can remember millions.
 
-use crate::{ClientKind, ClientOptions, Keys, PAGE_BYTES, Persistence, Pool, Store, StoreOptions};
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::{Arc, Mutex},
+};
+
+use crate::{
+    ClientKind, ClientOptions, FileKeeper, Keys, PAGE_BYTES, Persistence, Pool, Recovery, Store, StoreOptions,
+};
 
 /// A page of one of five kinds, by seed: zero, one repeated word, text-like, half noise, noise.
 pub(crate) fn page(seed: u32) -> [u8; PAGE_BYTES] {
@@ -30,6 +38,45 @@ pub(crate) fn page(seed: u32) -> [u8; PAGE_BYTES] {
         chunk.copy_from_slice(&word.to_le_bytes());
     }
     page
+}
+
+/// Holds a store's files as another process would.
+#[derive(Default)]
+pub(super) struct TestKeeper(Mutex<BTreeMap<String, OwnedFd>>);
+
+impl TestKeeper {
+    /// What it holds, to be handed over.
+    pub(super) fn files(&self) -> Vec<(String, OwnedFd)> {
+        let files = self.0.lock().unwrap();
+        files.iter().map(|(name, file)| (name.clone(), file.try_clone().unwrap())).collect()
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+
+    /// A store whose files it holds.
+    pub(crate) fn store(self: &Arc<Self>, limit_bytes: u64) -> Arc<Store> {
+        Store::new_kept(StoreOptions { limit_bytes }, self.clone()).unwrap()
+    }
+
+    /// The store that is in its files.
+    pub(super) fn open(self: &Arc<Self>, limit_bytes: u64) -> (Arc<Store>, Recovery) {
+        Store::open(self.files(), StoreOptions { limit_bytes }, Some(self.clone())).unwrap()
+    }
+}
+
+impl FileKeeper for TestKeeper {
+    fn keep(&self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+        let before = self.0.lock().unwrap().insert(name.to_owned(), file.try_clone_to_owned()?);
+        assert!(before.is_none(), "two files of the name {name}");
+        Ok(())
+    }
+
+    fn release(&self, name: &str) {
+        let before = self.0.lock().unwrap().remove(name);
+        assert!(before.is_some(), "{name} was released twice");
+    }
 }
 
 pub(crate) fn store(limit_bytes: u64) -> Arc<Store> {

@@ -1,0 +1,178 @@
+//! Taking over a pool: its index, and from that its books.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::{Keys, Persistence, Pool, charge, counts};
+use crate::{
+    client::Client,
+    counters::Counters,
+    dedup::SHARED_POOL,
+    directory::{Directory, Places},
+    engine::Engine,
+    entry::{self, Entry, SharedRef},
+    error::StoreError,
+    fault_injection, files,
+    ids::{IndexSlot, PoolId},
+    index::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index},
+    memory_file::MemoryFile,
+    records::PoolRecord,
+    stamp::Stamp,
+    survey::Survey,
+};
+
+/// The files of a pool.
+#[derive(Debug)]
+pub(crate) struct PoolFiles {
+    pub(crate) index: MemoryFile,
+    /// `None` for flat keys.
+    pub(crate) directory: Option<MemoryFile>,
+}
+
+/// What taking over an index found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FoundPages {
+    pub(crate) whole: u64,
+    pub(crate) damaged: u64,
+    /// What they count for against their client's cap, in bytes.
+    charged_bytes: u64,
+}
+
+impl Pool {
+    /// A pool over the files it had; its books are empty until [`Pool::recover`]. Gives also how many of its directory's records are
+    /// damaged.
+    pub(crate) fn reopen(
+        id: PoolId,
+        record: &PoolRecord,
+        files: PoolFiles,
+        client: &Client,
+        engine: Arc<Engine>,
+    ) -> Result<(Self, u64), StoreError> {
+        let refused = |source| StoreError::Memory { what: "a directory", source };
+        let (directory, damaged) = match (record.keys, files.directory) {
+            (Keys::Flat { pages }, _) => (Directory::Flat { pages }, 0),
+            (Keys::Sparse { max_pages }, Some(file)) => {
+                Directory::recover(max_pages, file).map_err(refused)?
+            }
+            (Keys::Sparse { .. }, None) => {
+                return Err(StoreError::FileMissing { name: files::directory_name(id) });
+            }
+        };
+        let index = Index::over(files.index, record.keys.pages(), engine.budget.clone());
+        let client = (client.account(), client.domain(record.persistence));
+        let pool = Self::over(id, record.persistence, record.keys, client, engine, directory, index);
+        Ok((pool, damaged))
+    }
+
+    /// Reads the index and derives from it what the pool holds. An entry that can't be right becomes a damaged one, or for an
+    /// ephemeral page none; one that no key leads to is cleared.
+    pub(crate) fn recover(&self, survey: &mut Survey) -> Result<FoundPages, StoreError> {
+        let places = self.directory.places();
+        let mut found = FoundPages::default();
+        let mut sum = Counters::default();
+        let look = |index_page: u64, cells: &[AtomicU64]| {
+            let (population, mut books) = self.look_through(index_page, cells, &places, survey, &mut found);
+            if population > 0 {
+                books.index_bytes += INDEX_PAGE_BYTES;
+            }
+            *self.lock(IndexSlot((index_page * ENTRIES_PER_INDEX_PAGE) as u32)) += books;
+            sum += books;
+            population
+        };
+        self.index.recover(look).map_err(|source| StoreError::Memory { what: "an index", source })?;
+        self.account.adopt(found.charged_bytes + sum.index_bytes, sum.stored_pages());
+        found.whole = sum.stored_pages();
+        Ok(found)
+    }
+
+    /// Counts a page that refers to a shared block. False: it cannot be right.
+    fn adopt_shared(&self, shared: SharedRef, survey: &mut Survey) -> bool {
+        let Some((domain, _)) = &self.domain else { return false };
+        let admit =
+            |block| survey.admit(&self.engine.arena, block, (SHARED_POOL, shared.cell), self.persistence);
+        let adopted = self.engine.shared_blocks.adopt_page(shared, domain.id(), admit);
+        if adopted == Some(true) {
+            domain.count_new_block(shared.block_bytes);
+        }
+        adopted.is_some()
+    }
+
+    /// Lets every page be found by its contents again.
+    pub(crate) fn remember_all(&self) {
+        if !self.has_domain() {
+            return;
+        }
+        for index_page in 0..self.index.index_pages() {
+            let first = index_page * ENTRIES_PER_INDEX_PAGE;
+            if self.index.is_page_empty(IndexSlot(first as u32)) {
+                continue;
+            }
+            for slot in (first..first + ENTRIES_PER_INDEX_PAGE).map(|slot| IndexSlot(slot as u32)) {
+                if let Some(crc) = self.payload_crc(slot) {
+                    self.remember_contents(crc, slot);
+                }
+            }
+        }
+    }
+
+    /// Looks through one page of the index: how many entries it holds, and what they stand for.
+    fn look_through(
+        &self,
+        index_page: u64,
+        cells: &[AtomicU64],
+        places: &Places,
+        survey: &mut Survey,
+        found: &mut FoundPages,
+    ) -> (u32, Counters) {
+        let (mut population, mut books) = (0, Counters::default());
+        for (slot, cell) in (index_page * ENTRIES_PER_INDEX_PAGE..).zip(cells) {
+            let bits = cell.load(Ordering::Acquire);
+            if bits == 0 {
+                continue;
+            }
+            let slot = IndexSlot(slot as u32);
+            let change = |bits| {
+                fault_injection::point();
+                cell.store(bits, Ordering::Release);
+            };
+            if !places.contains(slot) {
+                found.damaged += 1;
+                change(0);
+                continue;
+            }
+            let entry = Entry::decode(bits);
+            let is_wrong = match entry {
+                Ok(Entry::Block(block)) => {
+                    !survey.admit(&self.engine.arena, block, (self.id, slot), self.persistence)
+                }
+                Ok(Entry::Shared(shared)) => !self.adopt_shared(shared, survey),
+                Ok(_) => false,
+                Err(_) => true,
+            };
+            if !is_wrong {
+                // What epoch a stamp means is known to nobody any more.
+                let bits_without_age = Stamp::OLD.on(bits);
+                if bits_without_age != bits {
+                    change(bits_without_age);
+                }
+                books.replace(&Counters::default(), &counts(entry));
+                found.charged_bytes += charge(entry);
+                if let Some((domain, _)) = &self.domain {
+                    domain.count(&Counters::default(), &counts(entry));
+                }
+            } else {
+                found.damaged += 1;
+                if self.persistence == Persistence::Ephemeral {
+                    change(0);
+                    continue;
+                } else if entry.is_ok() {
+                    change(entry::spoiled(bits));
+                }
+            }
+            population += 1;
+        }
+        (population, books)
+    }
+}
