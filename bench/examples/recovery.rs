@@ -143,6 +143,7 @@ fn main() -> Result<()> {
     row("map files, read catalog and directories", recovery.mapping_time);
     row("read indexes", recovery.index_time);
     row("derive the state of extents", recovery.extent_time);
+    row("let pages be found by their contents", recovery.dedup_time);
     row("all of opening", open_time);
     Ok(())
 }

@@ -26,6 +26,7 @@ use crate::{
     head::{Head, OpenExtent},
     ids::ArenaOffset,
     memory_file::{HUGE_PAGE_BYTES, MemoryFile},
+    prefetch::prefetch,
     walk::Walk,
 };
 
@@ -273,14 +274,9 @@ impl Arena {
 
     /// Has the CPU load a block's header ahead of its use. The block may be gone by then.
     pub(crate) fn prefetch_header(&self, block: BlockRef) {
-        #[cfg(target_arch = "x86_64")]
         if let Some(start) = self.memory.at(block.offset.0 as usize, block::HEADER_BYTES) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a hint about an address; it reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.as_ptr().cast()) };
+            prefetch(start.as_ptr());
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = block;
     }
 
     /// Pins the oldest ephemeral extent whose blocks are all complete. `None`: there is none.

@@ -43,6 +43,7 @@ mod leaf_records;
 mod memory_file;
 mod page;
 mod pool;
+mod prefetch;
 mod recompression;
 mod records;
 mod recovery;

@@ -27,6 +27,7 @@ use crate::{
     ids::{IndexSlot, ObjectId, PageIndex, PoolId},
     index::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index, IndexMemory, NoRoom, PaidPage},
     page::PageTarget,
+    prefetch::prefetch,
 };
 
 mod ages;
@@ -254,7 +255,7 @@ impl Pool {
     ) -> Result<Got, GetError> {
         // SAFETY: the block was live when its extent was pinned under the stripe's lock, so it is complete, and the extent stays.
         let bytes = unsafe { self.engine.arena.block(block) }.ok_or(GetError::Damaged)?;
-        prefetch(bytes);
+        prefetch_block(bytes);
         let (header, payload) = block::read(bytes).map_err(|_| GetError::Damaged)?;
         let is_right = (header.pool, header.slot) == owner
             && block::block_bytes(header.payload_bytes) == block.block_bytes;
@@ -521,15 +522,8 @@ fn counts(entry: Result<Entry, DamagedEntry>) -> Counters {
 
 /// Has the CPU load all of a block at once, rather than each part when the one before it was read: a block that was not used for a
 /// while is in none of its caches. Takes 0.1 us of 2.4 off a random get.
-fn prefetch(block: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in block.chunks(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint about an address; it reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = block;
+fn prefetch_block(block: &[u8]) {
+    block.chunks(64).for_each(|line| prefetch(line.as_ptr()));
 }
 
 impl Drop for Pool {

@@ -142,6 +142,16 @@ impl Domain {
         });
     }
 
+    /// Has the CPU load what finding such a payload reads.
+    pub(crate) fn prefetch(&self, crc: PayloadCrc) {
+        self.table.prefetch(crc);
+    }
+
+    /// Makes the table as large as all pages need that are counted.
+    pub(crate) fn make_room(&self) {
+        self.table.make_room();
+    }
+
     /// Lets a page not be found any more that does not have that payload.
     pub(crate) fn forget(&self, crc: PayloadCrc, number: u32) {
         self.table.remove(crc, number);

@@ -27,6 +27,7 @@ use crate::{
     block::PayloadCrc,
     budget::{Budget, Claim},
     memory_file::MemoryFile,
+    prefetch::prefetch,
 };
 
 const CELLS: usize = 16;
@@ -123,7 +124,7 @@ impl Table {
 
     /// Lets a page be found. `crc_of` gives the checksum of a page that was inserted, if it is still there.
     pub(super) fn insert(&self, crc: PayloadCrc, number: u32, crc_of: impl Fn(u32) -> Option<PayloadCrc>) {
-        if self.pages() * 2 > u64::from(self.buckets.load(Ordering::Relaxed)) * MOST_PAGES_PER_PAIR {
+        if self.is_too_small() {
             self.add_bucket(&crc_of);
         }
         let free = |place: &(Place, u32)| free_cells(self.bucket(place.0.bucket));
@@ -159,6 +160,28 @@ impl Table {
         let tag_bits = 31 - number_bits;
         let tag = hash >> place.level & ((1 << tag_bits) - 1) | 1 << tag_bits;
         put_into(self.bucket(place.bucket), tag << number_bits | number);
+    }
+
+    /// Makes an empty table as large as the counted pages need, or as there is room for.
+    pub(super) fn make_room(&self) {
+        while self.is_too_small() {
+            let before = self.buckets.load(Ordering::Relaxed);
+            self.add_bucket(&|_| None);
+            if self.buckets.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+
+    fn is_too_small(&self) -> bool {
+        self.pages() * 2 > u64::from(self.buckets.load(Ordering::Relaxed)) * MOST_PAGES_PER_PAIR
+    }
+
+    /// Has the CPU load the buckets where a page with such a payload may be.
+    pub(super) fn prefetch(&self, crc: PayloadCrc) {
+        for (place, _) in self.places(crc).into_iter().flatten() {
+            prefetch(self.bucket(place.bucket).as_ptr());
+        }
     }
 
     /// Lets a page not be found any more.
