@@ -143,6 +143,8 @@ class Tmem:
                 subprocess.run([
                     *command, "disk", "add", "bench", "--size", str(size_bytes), "--vhost-user", socket,
                     "--format", "none", "--queues", str(self.queues),
+                    # The pages are drawn from a corpus, each many times: sharing them would make the disk look smaller than one is.
+                    "--dedup", "off",
                 ], check=True)  # fmt: skip
                 wait_for(socket, process, "tmem disk add")
                 yield socket, process
