@@ -1,8 +1,8 @@
 //! The page store by itself: straight calls, no daemon, no guest.
 //!
 //! The pages are a file's, and so is their order: a guest swaps out neighbours together. Each round puts all of them into an empty
-//! store, gets them in a random order, puts each again at another place, flushes a random nine tenths, compacts, and flushes the
-//! rest. A peer gets the same pages and reads them in the same order, step by step in turns with the store, because a machine is
+//! store, gets them in a random order, flushes a random nine tenths, compacts, and flushes the rest. A second store recompresses all
+//! of them and gets them again; in a third, without dedup, each is put again at another place. A peer gets the same pages and reads them in the same order, step by step in turns with the store, because a machine is
 //! not the same from one minute to the next; bare LZ4 takes its turn, too, as the yardstick of what is possible.
 //!
 //! Every page that comes back is compared with what was put, after the clock was stopped. Memory held is all that the store took

@@ -112,19 +112,18 @@ pub(super) fn run(
         }
     }
     let zram_ratio = zram.map(|zram| zram.held_and_logical_bytes()).transpose()?;
-    let ratio_recompressed = ratio_recompressed(&tmem.store, driver.interrupt())?;
-    times.tmem_get_recompressed += &driver.get(&tmem, &order, 0)?;
+    let after_flush = flush(driver, &tmem, &order, times)?;
+    drop(tmem);
 
-    let shift = (count / 3).max(1);
-    times.tmem_overwrite += &driver.put_all(&tmem, shift)?;
-    let overwritten = tmem.usage();
-    driver.get(&tmem, &order, shift)?;
-    let after_flush = flush(driver, &tmem, &order, shift, times)?;
+    let (ratio_recompressed, get_recompressed) = recompressed(driver, &order)?;
+    times.tmem_get_recompressed += &get_recompressed;
+    let (ratio_without_dedup, ratio_overwritten, overwrite) = overwritten(driver, &order)?;
+    times.tmem_overwrite += &overwrite;
     let after = resident().map_err(BenchError::Resident)?;
     Ok(Memory {
         ratio: ratio(full.logical_bytes, full.held_bytes),
-        ratio_overwritten: ratio(overwritten.logical_bytes, overwritten.held_bytes),
-        ratio_without_dedup: ratio_without_dedup(driver)?,
+        ratio_overwritten,
+        ratio_without_dedup,
         huge_pages,
         ratio_recompressed,
         overhead_percent: (ratio(full.held_bytes, full.compressed_bytes) - 1.0) * 100.0,
@@ -142,7 +141,6 @@ fn flush(
     driver: &Driver<'_>,
     tmem: &Tmem,
     order: &[usize],
-    shift: usize,
     times: &mut Times,
 ) -> Result<AfterFlush, BenchError> {
     let flush = |place| {
@@ -154,8 +152,8 @@ fn flush(
     let held_at_first_bytes = tmem.usage().held_bytes;
     let compacted = tmem.compact(driver.interrupt())?;
     let held_bytes = tmem.usage().held_bytes;
-    driver.get(tmem, rest, shift)?;
-    let needed_bytes = needed_bytes(driver, rest, shift)?;
+    driver.get(tmem, rest, 0)?;
+    let needed_bytes = needed_bytes(driver, rest)?;
     times.tmem_flush += &driver.each(rest, flush)?;
     let left = tmem.usage();
     if left.held_bytes != 0 {
@@ -174,22 +172,34 @@ fn flush(
 }
 
 /// What a fresh store holds that was given nothing but these pages, side by side.
-fn needed_bytes(driver: &Driver<'_>, places: &[usize], shift: usize) -> Result<u64, BenchError> {
+fn needed_bytes(driver: &Driver<'_>, places: &[usize]) -> Result<u64, BenchError> {
     let fresh = Tmem::new(places.len(), Dedup::Alone)?;
     for (at, place) in places.iter().enumerate() {
-        fresh.put(at, driver.content(*place, shift))?;
+        fresh.put(at, driver.content(*place, 0))?;
     }
     Ok(fresh.usage().held_bytes)
 }
 
-/// The ratio when equal pages are each stored.
-fn ratio_without_dedup(driver: &Driver<'_>) -> Result<f64, BenchError> {
-    let tmem = Tmem::new(driver.pages.len(), Dedup::Off)?;
-    for (place, page) in driver.pages.iter().enumerate() {
-        tmem.put(place, page)?;
-    }
-    let usage = tmem.usage();
-    Ok(ratio(usage.logical_bytes, usage.held_bytes))
+/// The ratio after all pages were recompressed, and how long getting them takes then.
+fn recompressed(driver: &Driver<'_>, order: &[usize]) -> Result<(f64, Latencies), BenchError> {
+    let tmem = Tmem::new(driver.pages.len(), Dedup::Alone)?;
+    driver.put_all(&tmem, 0)?;
+    let ratio = ratio_recompressed(&tmem.store, driver.interrupt())?;
+    Ok((ratio, driver.get(&tmem, order, 0)?))
+}
+
+/// The ratios when equal pages are each stored, before and after every page was overwritten, and how long that takes. With dedup there
+/// would be little to overwrite: what comes is what another page holds that is not overwritten yet.
+fn overwritten(driver: &Driver<'_>, order: &[usize]) -> Result<(f64, f64, Latencies), BenchError> {
+    let count = driver.pages.len();
+    let tmem = Tmem::new(count, Dedup::Off)?;
+    driver.put_all(&tmem, 0)?;
+    let before = tmem.usage();
+    let shift = (count / 3).max(1);
+    let times = driver.put_all(&tmem, shift)?;
+    let after = tmem.usage();
+    driver.get(&tmem, order, shift)?;
+    Ok((ratio(before.logical_bytes, before.held_bytes), ratio(after.logical_bytes, after.held_bytes), times))
 }
 
 fn ratio(of: u64, to: u64) -> f64 {

@@ -262,6 +262,8 @@ impl Pool {
         if !is_right {
             return Err(GetError::Damaged);
         }
+        // The block is in the cache by now, and the target comes while the block is unpacked.
+        target.prefetch();
         codec::decompress(header.codec, payload, target).map_err(|_| GetError::Damaged)?;
         Ok(Got::Page)
     }
