@@ -23,6 +23,7 @@ use crate::{
     entry::{BlockRef, MAX_ARENA_BYTES},
     extent_order::ExtentOrder,
     extents::{EXTENT_BYTES, EXTENTS_PER_HUGE_PAGE, ExtentId, ExtentUse, Extents},
+    fault_injection,
     head::{Head, OpenExtent},
     ids::ArenaOffset,
     memory_file::{HUGE_PAGE_BYTES, MemoryFile},
@@ -67,7 +68,10 @@ struct Pinned<'a> {
 
 impl Drop for Pinned<'_> {
     fn drop(&mut self) {
-        self.arena.unpin(self.extent);
+        // Whoever is dying leaves everything as it is.
+        if !fault_injection::is_crashed() {
+            self.arena.unpin(self.extent);
+        }
     }
 }
 const EXTENT_COUNT: u32 = (MAX_ARENA_BYTES / EXTENT_BYTES as u64) as u32;

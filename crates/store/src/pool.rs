@@ -494,15 +494,16 @@ impl Stripe {
     }
 }
 
-/// What a page's place in the domain's table counts for against its client's cap, in bytes: what it takes, rounded up.
-const TABLE_CHARGE_BYTES: u64 = 8;
+/// What a page's places in the domain's table and in a shared cell count for against its client's cap, in bytes: what they take, and
+/// what the first 4 KiB of the table are more than that for some hundred pages.
+const TABLE_CHARGE_BYTES: u64 = 24;
 
-/// What an entry counts for against its client's cap, in bytes. A shared block counts half for each page: with more than two of them
-/// that is more than it takes, with one left less.
+/// What an entry counts for against its client's cap, in bytes. A shared block counts for each of its pages as if it were the page's
+/// own: any of them may be the last that is left with it, and the cap is to hold then, too.
 fn charge(entry: Result<Entry, DamagedEntry>) -> u64 {
     match entry {
         Ok(Entry::Block(block)) => u64::from(block.block_bytes) + TABLE_CHARGE_BYTES,
-        Ok(Entry::Shared(shared)) => u64::from(shared.block_bytes / 2) + TABLE_CHARGE_BYTES,
+        Ok(Entry::Shared(shared)) => u64::from(shared.block_bytes) + TABLE_CHARGE_BYTES,
         _ => 0,
     }
 }

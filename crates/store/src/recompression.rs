@@ -170,7 +170,11 @@ impl Engine {
         let Ok(mut recompressor) = self.recompressor.try_lock() else { return done };
         let start = Instant::now();
         // What has to wait anew is not taken again in the same round.
-        let waiting = if options.enabled { self.arena.waiting_to_be_recompressed() } else { 0 };
+        let waiting = if options.enabled && !self.files.is_detached() {
+            self.arena.waiting_to_be_recompressed()
+        } else {
+            0
+        };
         for _ in 0..waiting {
             let nearly_full = self.is_nearly_full();
             let age_ms = if nearly_full { 0 } else { options.age.as_millis() as Milliseconds };
@@ -179,6 +183,7 @@ impl Engine {
                 break;
             }
             let Some(mut walk) = self.arena.pin_longest_still(age_ms) else { break };
+            let extent = walk.extent();
             let moves = self.compress_cold(&mut walk, &mut recompressor, age_ms, options.level);
             let payloads = &recompressor.payloads;
             if nearly_full {
@@ -187,11 +192,11 @@ impl Engine {
                 self.move_all(moves, payloads, Claim::Compaction, &mut done);
                 walk.start_again();
                 self.empty_into(ExtentUse::Cold, &mut walk, &mut Compaction::default());
+                drop(walk); // the extent comes back before the next one may compact
             } else {
                 self.move_all(moves, payloads, Claim::Growth, &mut done);
+                drop(walk);
             }
-            let extent = walk.extent();
-            drop(walk);
             self.arena.wait_to_be_recompressed(extent);
         }
         done

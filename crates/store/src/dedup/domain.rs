@@ -99,10 +99,13 @@ impl Domain {
             .map(|(at, (start, _))| (at, start))
             .next()?;
         let numbers = NumberRange { start: u32::try_from(start).ok()?, len };
+        seats.insert(at, Seat { numbers, pool: Weak::new() });
+        // Not under this lock: whoever resizes the table looks for pages, which takes it.
+        drop(seats);
         if !self.table.widen(numbers.end()) {
+            self.remove_pool(numbers);
             return None;
         }
-        seats.insert(at, Seat { numbers, pool: Weak::new() });
         Some(numbers)
     }
 

@@ -230,7 +230,7 @@ impl SharedBlocks {
             return None;
         }
         match self.cells.load(shared.cell) {
-            Ok(Entry::Block(block)) => Some(block),
+            Ok(Entry::Block(block)) if block.block_bytes == shared.block_bytes => Some(block),
             _ => None,
         }
     }

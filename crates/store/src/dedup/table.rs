@@ -375,7 +375,7 @@ fn place(hash: u32, buckets: u32) -> Option<Place> {
 
 /// How many bits a tag has: those below its highest one.
 fn tag_bits(tag: u32) -> u32 {
-    31 - tag.leading_zeros()
+    tag.checked_ilog2().unwrap_or(0) // 0: a cell that is just being widened
 }
 
 fn has_tag(tag: u32, rest: u32) -> bool {

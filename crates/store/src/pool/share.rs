@@ -48,7 +48,8 @@ impl Pool {
             let (pool, slot) = domain.page(number)?;
             domain.count_comparison();
             let shared = pool.lend_block(slot, payload);
-            if shared.is_none() && pool.payload_crc(slot) != Some(payload.crc) {
+            // A page with other contents is there by its own right: the hint was as good for them.
+            if shared.is_none() && pool.payload_crc(slot).is_none() {
                 domain.forget(payload.crc, number);
             }
             shared
@@ -120,7 +121,9 @@ impl Pool {
         } else {
             unpacked(header.codec, stored)? == unpacked(payload.codec, payload.bytes)?
         };
-        ((header.pool, header.slot) == owner && is_equal).then_some((header, stored))
+        let is_right = (header.pool, header.slot) == owner
+            && block::block_bytes(header.payload_bytes) == block.block_bytes;
+        (is_right && is_equal).then_some((header, stored))
     }
 
     /// Puts a copy of a page's block where it can be shared, and makes the page refer to that; the caller gets a reference as well.
@@ -158,8 +161,10 @@ impl Pool {
         if self.destroyed.load(Ordering::SeqCst) || self.index.load(slot) != Ok(Entry::Block(block)) {
             return false;
         }
+        let stamp = self.index.stamp(slot);
         let exchanged =
             self.exchange_place(&mut counters, slot, Entry::Shared(shared), &mut PaidPage::none());
+        self.index.restamp(slot, stamp);
         debug_assert!(exchanged.is_ok(), "no room to share a block");
         drop(counters);
         self.engine.arena.settle(exchanged.ok().flatten());

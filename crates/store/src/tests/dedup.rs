@@ -162,6 +162,55 @@ fn a_client_without_dedup_shares_nothing() {
 }
 
 #[test]
+fn r8_pools_come_into_a_domain_while_its_table_grows() {
+    let store = store(64 << 20);
+    // So large that tags have two bits and are made anew at every split, for which pages are looked for.
+    let client =
+        store.create_client(ClientOptions { dedup: shared_domain(), ..client_options("a", None) }).unwrap();
+    let pool = client.create_pool(Persistence::Persistent, Keys::Flat { pages: 1 << 28 }).unwrap();
+    thread::scope(|scope| {
+        let putting = scope.spawn(|| (0..10_000).for_each(|i| put(&pool, 0, i, i as u32 * 5 + 2).unwrap()));
+        for number in 0.. {
+            let (client, _pool) = pool_in(&store, &format!("c{number}"), shared_domain());
+            store.remove_client(&client).unwrap();
+            if putting.is_finished() {
+                break;
+            }
+        }
+    });
+    (0..10_000).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(i as u32 * 5 + 2)));
+}
+
+#[test]
+fn r1_numbers_get_wider_while_pages_are_shared() {
+    let store = store(64 << 20);
+    let (_a, pool) = pool_in(&store, "a", shared_domain());
+    (0..5_000).for_each(|i| put(&pool, 0, i, seed(i)).unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| (0..5_000).for_each(|i| put(&pool, 0, i + 5_000, seed(i)).unwrap()));
+        thread::sleep(Duration::from_millis(2));
+        let options = ClientOptions { dedup: shared_domain(), ..client_options("large", None) };
+        let client = store.create_client(options).unwrap();
+        client.create_pool(Persistence::Persistent, Keys::Flat { pages: 1 << 28 }).unwrap();
+    });
+    assert!(store.clients()[0].dedup_pages > 9_000, "{:?}", store.clients()[0]);
+    (0..10_000).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(seed(i % 5_000))));
+}
+
+#[test]
+fn r6_sharing_gets_no_client_over_its_cap() {
+    let store = store(64 << 20);
+    let client = store.create_client(client_options("a", Some(1 << 20))).unwrap();
+    let pool = client.create_pool(Persistence::Persistent, Keys::Flat { pages: 40_000 }).unwrap();
+    // Each page has a twin for a moment, and then a shared block to itself.
+    for i in (0..2000).take_while(|&i| put(&pool, 0, i, i as u32 * 5 + 4).is_ok()) {
+        let _may_be_over = put(&pool, 0, i + 20_000, i as u32 * 5 + 4);
+        pool.flush_page(OBJECT, PageIndex(i + 20_000));
+    }
+    assert!(client.usage().used_bytes <= 1 << 20, "{:?}", client.usage());
+}
+
+#[test]
 fn r1_compaction_moves_shared_blocks() {
     let store = store(64 << 20);
     let pool = flat_pool(&store, "a", 20_000);
