@@ -27,7 +27,7 @@
 //! bits 8-11 of the distance. A distance of 0 means 4096. 31 literals or a length of 63 mean that the number follows: one byte,
 //! or 255 and two bytes; first the literals', then the length's. Then follow the literals.
 //!
-//! A match may be longer than its distance and then repeats itself, but no distance is less than [`NEAREST_BYTES`]: bytes just
+//! A match may be longer than its distance and then repeats itself, but no distance is less than `NEAREST_BYTES` (64): bytes just
 //! written cannot be read back at once, and a match of them would make the processor wait for longer than it saves.
 
 mod compress;
