@@ -380,13 +380,25 @@ impl Pool {
         to: BlockRef,
         note: impl FnOnce(&mut Counters),
     ) -> bool {
+        self.move_page(slot, from, Entry::Block(to), note)
+    }
+
+    /// Makes a page's entry say that its contents are elsewhere, and frees the block they were in; its age stays. False: the page is not
+    /// in that block any more.
+    fn move_page(
+        &self,
+        slot: IndexSlot,
+        from: BlockRef,
+        to: Entry,
+        note: impl FnOnce(&mut Counters),
+    ) -> bool {
         let mut counters = self.lock(slot);
         if self.index.load(slot) != Ok(Entry::Block(from)) {
             return false;
         }
         let stamp = self.index.stamp(slot);
-        let exchanged = self.exchange_place(&mut counters, slot, Entry::Block(to), &mut PaidPage::none());
-        debug_assert!(exchanged.is_ok(), "no room to move a block");
+        let exchanged = self.exchange_place(&mut counters, slot, to, &mut PaidPage::none());
+        debug_assert!(exchanged.is_ok(), "no room to move a page to {to:?}");
         self.index.restamp(slot, stamp);
         note(&mut counters);
         drop(counters);

@@ -113,10 +113,7 @@ impl SharedBlocks {
             record.pages.store(1, Ordering::Relaxed);
             return Some(true);
         }
-        let block = self.block_in(shared, domain)?;
-        if block.block_bytes != shared.block_bytes {
-            return None;
-        }
+        self.block_in(shared, domain)?;
         record.pages.fetch_add(1, Ordering::Relaxed);
         Some(false)
     }

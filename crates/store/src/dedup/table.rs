@@ -157,8 +157,7 @@ impl Table {
 
     fn put(&self, (place, hash): (Place, u32), number: u32) {
         let number_bits = self.number_bits.load(Ordering::Relaxed);
-        let tag_bits = 31 - number_bits;
-        let tag = hash >> place.level & ((1 << tag_bits) - 1) | 1 << tag_bits;
+        let tag = tag(hash >> place.level, 31 - number_bits);
         put_into(self.bucket(place.bucket), tag << number_bits | number);
     }
 
@@ -221,8 +220,7 @@ impl Table {
                     continue;
                 }
                 let (tag, number) = (bits >> old_bits, bits & ((1 << old_bits) - 1));
-                let tag_bits = tag_bits(tag).min(most_tag_bits);
-                let tag = tag & ((1 << tag_bits) - 1) | 1 << tag_bits;
+                let tag = self::tag(tag, tag_bits(tag).min(most_tag_bits));
                 cell.store(tag << new_bits | number, Ordering::Relaxed);
             }
         }
@@ -264,13 +262,11 @@ impl Table {
             }
             let (tag, number) = (bits >> number_bits, bits & ((1 << number_bits) - 1));
             if tag_bits(tag) > SHORT_TAG_BITS {
-                if tag & 1 == 1 {
-                    put_into(self.bucket(buckets), tag >> 1 << number_bits | number);
+                let (moves, rest) = (tag & 1 == 1, tag >> 1 << number_bits | number);
+                if moves {
+                    put_into(self.bucket(buckets), rest);
                 }
-                cell.store(
-                    if tag & 1 == 1 { 0 } else { tag >> 1 << number_bits | number },
-                    Ordering::Relaxed,
-                );
+                cell.store(if moves { 0 } else { rest }, Ordering::Relaxed);
                 continue;
             }
             cell.store(0, Ordering::Relaxed);
@@ -303,7 +299,7 @@ impl Table {
         let longer = |bits: u32, bit: u32| {
             let (tag, number) = (bits >> number_bits, bits & ((1 << number_bits) - 1));
             let tag_bits = (tag_bits(tag) + 1).min(31 - number_bits);
-            ((tag << 1 | bit) & ((1 << tag_bits) - 1) | 1 << tag_bits) << number_bits | number
+            self::tag(tag << 1 | bit, tag_bits) << number_bits | number
         };
         for cell in self.bucket(parent.bucket) {
             let bits = cell.load(Ordering::Relaxed);
@@ -376,6 +372,11 @@ fn place(hash: u32, buckets: u32) -> Option<Place> {
 /// How many bits a tag has: those below its highest one.
 fn tag_bits(tag: u32) -> u32 {
     tag.checked_ilog2().unwrap_or(0) // 0: a cell that is just being widened
+}
+
+/// The tag of so many of a hash's lowest bits.
+fn tag(hash: u32, tag_bits: u32) -> u32 {
+    hash & ((1 << tag_bits) - 1) | 1 << tag_bits
 }
 
 fn has_tag(tag: u32, rest: u32) -> bool {

@@ -157,18 +157,7 @@ impl Pool {
 
     /// Makes a page refer to a shared block with its contents, instead of one of its own. False: it is not in that block any more.
     fn use_shared(&self, slot: IndexSlot, block: BlockRef, shared: SharedRef) -> bool {
-        let mut counters = self.lock(slot);
-        if self.destroyed.load(Ordering::SeqCst) || self.index.load(slot) != Ok(Entry::Block(block)) {
-            return false;
-        }
-        let stamp = self.index.stamp(slot);
-        let exchanged =
-            self.exchange_place(&mut counters, slot, Entry::Shared(shared), &mut PaidPage::none());
-        self.index.restamp(slot, stamp);
-        debug_assert!(exchanged.is_ok(), "no room to share a block");
-        drop(counters);
-        self.engine.arena.settle(exchanged.ok().flatten());
-        true
+        !self.destroyed.load(Ordering::SeqCst) && self.move_page(slot, block, Entry::Shared(shared), |_| {})
     }
 
     /// Pins a shared block that an entry refers to, whose lock the caller holds.
