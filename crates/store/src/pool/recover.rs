@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{Keys, Persistence, Pool, charge, counts};
+use super::{
+    Keys, Persistence, Pool,
+    entries::{charge, counts},
+};
 use crate::{
     client::Client,
     counters::Counters,
