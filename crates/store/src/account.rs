@@ -2,7 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{ages::Ages, client::ClientOptions};
+use crate::{
+    age_table::AgeTable,
+    ages::{self, Ages},
+    client::ClientOptions,
+};
 
 /// Shared by all pools of a client.
 #[derive(Debug)]
@@ -15,10 +19,11 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn new(options: ClientOptions) -> Self {
+    /// `ages` is where the client's ages are, if it is one that was there before.
+    pub(crate) fn new(options: ClientOptions, ages: AgeTable) -> Self {
         Self {
             options,
-            ages: Ages::new(),
+            ages: Ages::over(ages, ages::now_ms()),
             used_bytes: AtomicU64::new(0),
             stored_pages: AtomicU64::new(0),
             peak_stored_pages: AtomicU64::new(0),

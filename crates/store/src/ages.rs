@@ -7,17 +7,21 @@
 //! A stamp is an epoch's number modulo 127. Before a number comes round again, no entry may carry it any more: a sweep makes stamps
 //! that are more than [`RANGE`] epochs back say "older". Where it does not come in time, the running epoch just gets longer.
 //!
-//! Stamps are read and written under the lock of their page's stripe.
+//! Stamps are read and written under the lock of their page's stripe. Clock and epochs are entered in a table in shared memory as they
+//! change, so that stamps still mean something when the store is opened again; opening is a sweep, too.
 
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::{
+    age_table::{AgeTable, Beginning, Milliseconds, Running},
     reuse::{ReuseDistances, ReuseHistogram},
     stamp::{EPOCHS, Stamp},
 };
@@ -39,7 +43,9 @@ const MAX_BATCH_PUTS: u64 = 32;
 
 #[derive(Debug)]
 pub(crate) struct Ages {
-    born: Instant,
+    table: AgeTable,
+    /// The epoch that was running when the store was opened. `None`: the client is new, or its table was damaged.
+    opened_in: Option<u64>,
     /// Puts, but for those that stripes have not reported yet.
     clock: AtomicU64,
     /// The running epoch's number.
@@ -74,33 +80,50 @@ struct Keeper {
     traffic: u64,
 }
 
-/// A time, as ages count it: milliseconds since the client was made.
-pub(crate) type Milliseconds = u64;
+/// The host's monotonic time.
+pub(crate) fn now_ms() -> Milliseconds {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
 
 impl Ages {
-    pub(crate) fn new() -> Self {
+    /// Goes on from what the table holds; begins anew where that is nothing that can be.
+    pub(crate) fn over(table: AgeTable, now_ms: Milliseconds) -> Self {
+        let found = table.running(RANGE, now_ms);
+        let Running { epoch, clock } = found.unwrap_or(Running { epoch: 0, clock: 0 });
+        if found.is_none() {
+            table.begin(0, Beginning { clock: 0, time_ms: now_ms });
+        }
+        let began =
+            [const { Began { clock: AtomicU64::new(0), time_ms: AtomicU64::new(0) } }; EPOCHS as usize];
+        for epoch in epoch.saturating_sub(RANGE)..=epoch {
+            let beginning = table.beginning(epoch);
+            began[(epoch % EPOCHS) as usize].set(beginning);
+        }
         let keeper = Keeper {
-            last_allowed: EPOCHS - 1,
-            sweep_began_clock: 0,
-            sweep_began_epoch: 0,
+            last_allowed: last_allowed(epoch),
+            sweep_began_clock: clock,
+            sweep_began_epoch: epoch,
             puts_between_sweeps: 0,
             traffic: 0,
         };
         Self {
-            born: Instant::now(),
-            clock: AtomicU64::new(0),
-            epoch: AtomicU64::new(0),
-            epoch_ends: AtomicU64::new(MIN_EPOCH_PUTS),
+            table,
+            opened_in: found.map(|found| found.epoch),
+            clock: AtomicU64::new(clock),
+            epoch: AtomicU64::new(epoch),
+            epoch_ends: AtomicU64::new(clock + MIN_EPOCH_PUTS),
             batch_puts: AtomicU64::new(1),
-            began: [const { Began { clock: AtomicU64::new(0), time_ms: AtomicU64::new(0) } };
-                EPOCHS as usize],
+            began,
             keeper: Mutex::new(keeper),
             reuse: ReuseHistogram::default(),
         }
     }
 
-    pub(crate) fn now_ms(&self) -> Milliseconds {
-        self.born.elapsed().as_millis() as Milliseconds
+    /// What a stamp becomes that is found when the store is opened. Every entry's is asked for before anything else happens.
+    pub(crate) fn adopt(&self, stamp: Stamp) -> Stamp {
+        let Some(epoch) = self.opened_in else { return Stamp::OLD };
+        Sweep { epoch, clock: 0 }.sweep(stamp, Stamp::of_epoch(epoch))
     }
 
     /// What a page is stamped with that is put or fetched now. The caller holds its stripe's lock.
@@ -108,15 +131,17 @@ impl Ages {
         Stamp::of_epoch(self.epoch.load(Ordering::Acquire))
     }
 
-    /// Counts a put, after which the stripe has counted `stripe_puts`.
-    pub(crate) fn count_put(&self, stripe_puts: u64, stored_pages: impl FnOnce() -> u64) {
+    /// Counts a put, after which the stripe has counted `stripe_puts`. `look` says how many pages the client has stored, and the time.
+    pub(crate) fn count_put(&self, stripe_puts: u64, look: impl FnOnce() -> (u64, Milliseconds)) {
         let batch = self.batch_puts.load(Ordering::Relaxed);
         if stripe_puts & (batch - 1) == 0 {
             let clock = self.clock.fetch_add(batch, Ordering::Relaxed) + batch;
+            self.table.set_clock(clock);
             if clock >= self.epoch_ends.load(Ordering::Relaxed)
                 && let Ok(mut keeper) = self.keeper.try_lock()
             {
-                self.begin_epoch(&mut keeper, stored_pages(), self.now_ms());
+                let (stored_pages, now_ms) = look();
+                self.begin_epoch(&mut keeper, stored_pages, now_ms);
             }
         }
     }
@@ -177,9 +202,9 @@ impl Ages {
         // All of a client's stripes together stay within an epoch of the clock.
         let batch = (1 << (puts / EPOCHS_PER_STORED_PAGES).ilog2()).min(MAX_BATCH_PUTS);
         self.batch_puts.store(batch, Ordering::Relaxed);
-        let began = &self.began[(next % EPOCHS) as usize];
-        began.clock.store(clock, Ordering::Relaxed);
-        began.time_ms.store(now_ms, Ordering::Relaxed);
+        let beginning = Beginning { clock, time_ms: now_ms };
+        self.table.begin(next, beginning);
+        self.began[(next % EPOCHS) as usize].set(beginning);
         self.epoch.store(next, Ordering::Release);
     }
 
@@ -196,13 +221,24 @@ impl Ages {
         let mut keeper = self.keeper();
         keeper.puts_between_sweeps = sweep.clock - keeper.sweep_began_clock;
         (keeper.sweep_began_clock, keeper.sweep_began_epoch) = (sweep.clock, sweep.epoch);
-        // No entry is of an epoch before `epoch - RANGE`. The epoch that gets that number again is not to begin.
-        keeper.last_allowed = keeper.last_allowed.max((sweep.epoch + EPOCHS).saturating_sub(RANGE + 1));
+        keeper.last_allowed = keeper.last_allowed.max(last_allowed(sweep.epoch));
     }
 
     fn keeper(&self) -> MutexGuard<'_, Keeper> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Began {
+    fn set(&self, beginning: Beginning) {
+        self.clock.store(beginning.clock, Ordering::Relaxed);
+        self.time_ms.store(beginning.time_ms, Ordering::Relaxed);
+    }
+}
+
+/// The last epoch that may begin when no entry is of one before `epoch - RANGE`: the next one gets that number again.
+fn last_allowed(epoch: u64) -> u64 {
+    epoch.saturating_sub(RANGE) + EPOCHS - 1
 }
 
 /// A sweep over a client's entries.

@@ -1,12 +1,13 @@
 //! The catalog: which clients and pools there are, in a memory file.
 //!
 //! ```text
-//! | header, 1 page | clients, 512 bytes each | pools, 64 bytes each, by number |
+//! | header, 1 page | clients, 512 bytes each | pools, 64 bytes each, by number | ages of clients, 2 KiB each |
 //! ```
 //!
 //! A record's first word is 0 as long as there is nothing; else it holds a checksum of the rest. It is stored last when a client or
 //! pool is made and cleared first when one is removed, so either happens by a single store. A pool counts only with its client.
-//! The file is sparse, 36 MiB at most, and not charged to the limit.
+//! The file is sparse, 164 MiB at most, and not charged to the limit. A client's ages are in a place of their own beside its record: see
+//! [`AgeTable`].
 
 use std::{
     io,
@@ -17,6 +18,7 @@ use std::{
 };
 
 use crate::{
+    age_table::{AGE_TABLE_WORDS, AgeTable},
     client::ClientOptions,
     error::StoreError,
     fault_injection,
@@ -35,7 +37,8 @@ const MAX_POOLS: usize = 1 << 16;
 const HEADER_WORDS: usize = 512;
 const CLIENTS_AT: usize = HEADER_WORDS;
 const POOLS_AT: usize = CLIENTS_AT + MAX_CLIENTS * CLIENT_WORDS;
-const ALL_WORDS: usize = POOLS_AT + MAX_POOLS * POOL_WORDS;
+const AGES_AT: usize = POOLS_AT + MAX_POOLS * POOL_WORDS;
+const ALL_WORDS: usize = AGES_AT + MAX_CLIENTS * AGE_TABLE_WORDS;
 
 /// What the first word of a record has besides the checksum, so that it is never 0.
 const LIVE: u64 = 0x4c49_5645 << 32;
@@ -46,7 +49,7 @@ pub(crate) struct ClientSlot(pub(crate) u16);
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    file: MemoryFile,
+    file: Arc<MemoryFile>,
     slots: Mutex<Slots>,
     /// Numbers clients and pools in the order they come.
     next_serial: AtomicU64,
@@ -86,7 +89,7 @@ impl Catalog {
     }
 
     pub(crate) fn over(file: MemoryFile) -> Self {
-        Self { file, slots: Mutex::default(), next_serial: AtomicU64::new(1) }
+        Self { file: Arc::new(file), slots: Mutex::default(), next_serial: AtomicU64::new(1) }
     }
 
     /// Checks that whoever made the file lays everything out as this version does.
@@ -154,8 +157,14 @@ impl Catalog {
         let record = ClientRecord { serial: self.serial(), options: options.clone() };
         let words = record.words().ok_or_else(|| StoreError::NameTooLong { name: options.name.clone() })?;
         let slot = self.take_slot().ok_or(StoreError::TooManyClients)?;
+        self.age_table(slot).clear(); // whose place it was before is nothing to this client
         self.store(CLIENTS_AT + usize::from(slot.0) * CLIENT_WORDS, &words);
         Ok(slot)
+    }
+
+    /// Where the ages of a client are.
+    pub(crate) fn age_table(&self, slot: ClientSlot) -> AgeTable {
+        AgeTable::over(self.file.clone(), AGES_AT + usize::from(slot.0) * AGE_TABLE_WORDS)
     }
 
     /// Forgets a client, and with it all its pools. Its place stays taken until [`Catalog::free_client`].

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     account::Account,
-    ages::Sweep,
+    ages::{self, Sweep},
     catalog::ClientSlot,
     counters::Counters,
     dedup::Domain,
@@ -89,7 +89,7 @@ impl Client {
             Dedup::Domain(name) => Some(engine.domain(Some(name))?),
         };
         Ok(Self {
-            account: Arc::new(Account::new(options)),
+            account: Arc::new(Account::new(options, engine.catalog.age_table(slot))),
             domain,
             engine,
             slot,
@@ -182,13 +182,16 @@ impl Client {
     /// Sees to the ages of its pages: ends the running epoch if it has lasted so long, and sweeps if that is due. Ends at `until`, to
     /// go on the next time.
     pub(crate) fn tend_ages(&self, longest_epoch: Duration, until: Instant) {
+        if self.engine.files.is_detached() {
+            return; // another process may have the memory by now
+        }
         let ages = &self.account.ages;
         let counters = self.counters();
         ages.end_long_epoch(
             counters.puts + counters.gets,
             counters.stored_pages(),
             longest_epoch,
-            ages.now_ms(),
+            ages::now_ms(),
         );
         let Ok(mut sweeping) = self.sweeping.try_lock() else { return };
         if sweeping.is_none() {

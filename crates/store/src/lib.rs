@@ -13,6 +13,7 @@
 //! in one of them, and the opening (recovery, survey, repair).
 
 mod account;
+mod age_table;
 mod ages;
 mod arena;
 mod block;

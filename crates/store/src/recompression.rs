@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    ages::Milliseconds,
+    age_table::Milliseconds,
     block::{self, ALIGN_BYTES, BlockHeader, HEADER_BYTES, MIN_BLOCK_BYTES, PayloadCrc},
     budget::Claim,
     codec::{self, Codec, FRESH_CRC_BYTES},

@@ -9,12 +9,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     ObjectId, PageIndex,
+    age_table::tests::table,
     tests::pages::{flat_pool, get, put, store},
 };
+
+fn new_ages() -> Ages {
+    Ages::over(table(), 0)
+}
 
 /// Ages of a client whose entries are the values of a map, as the index is for a pool.
 struct World {
     ages: Ages,
+    table: AgeTable,
     puts: u64,
     time_ms: u64,
     /// Stamp, exact clock and exact epoch.
@@ -29,6 +35,7 @@ enum Step {
     ManyPuts(u64),
     Time(u64),
     Sweep,
+    Reopen,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -40,17 +47,19 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1..3000u64).prop_map(Step::ManyPuts),
         1 => (0..60_000u64).prop_map(Step::Time),
         2 => Just(Step::Sweep),
+        1 => Just(Step::Reopen),
     ]
 }
 
 impl World {
     fn new() -> Self {
-        Self { ages: Ages::new(), puts: 0, time_ms: 0, pages: HashMap::new() }
+        let table = table();
+        Self { ages: Ages::over(table.clone(), 0), table, puts: 0, time_ms: 0, pages: HashMap::new() }
     }
 
     fn put(&mut self, page: u32) {
         self.puts += 1;
-        self.ages.count_put(self.puts, || self.pages.len() as u64);
+        self.ages.count_put(self.puts, || (self.pages.len() as u64, self.time_ms));
         self.touch(page);
     }
 
@@ -97,6 +106,10 @@ impl World {
                 self.time_ms += ms;
                 let stored = self.pages.len() as u64;
                 self.ages.end_long_epoch(self.puts, stored, Duration::from_secs(30), self.time_ms);
+            }
+            Step::Reopen => {
+                self.ages = Ages::over(self.table.clone(), self.time_ms);
+                self.pages.values_mut().for_each(|page| page.0 = self.ages.adopt(page.0));
             }
             Step::Sweep => {
                 if let Some(sweep) = self.ages.begin_sweep() {
@@ -168,8 +181,21 @@ fn many_stored_pages_make_long_epochs() {
 }
 
 #[test]
+fn without_what_the_stamps_mean_every_page_is_old() {
+    let mut world = World::new();
+    world.run(Step::ManyPuts(5000));
+    world.table.clear();
+    world.run(Step::Reopen);
+    assert!(world.pages.values().all(|page| page.0 == Stamp::OLD));
+    world.puts = 0;
+    world.pages.clear();
+    world.run(Step::ManyPuts(5000));
+    (0..5000).for_each(|page| world.check(page));
+}
+
+#[test]
 fn a_page_is_cold_when_its_epoch_ended_so_long_ago() {
-    let ages = Ages::new();
+    let ages = new_ages();
     let most = Duration::from_secs(30);
     let stamp = ages.stamp();
     assert!(

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::{Counters, Pool};
 use crate::{
-    ages::{Milliseconds, Sweep},
+    age_table::Milliseconds,
+    ages::{self, Sweep},
     entry::{BlockRef, DamagedEntry, Entry},
     ids::IndexSlot,
     index::ENTRIES_PER_INDEX_PAGE,
@@ -14,7 +15,7 @@ impl Pool {
     /// Counts a put that was just published, under the lock it was published under.
     pub(super) fn note_put(&self, counters: &mut Counters, slot: IndexSlot) {
         counters.puts += 1;
-        self.account.ages.count_put(counters.puts, || self.account.stored_pages());
+        self.account.ages.count_put(counters.puts, || (self.account.stored_pages(), ages::now_ms()));
         self.index.restamp(slot, self.account.ages.stamp());
     }
 
@@ -35,8 +36,7 @@ impl Pool {
             }
             self.index.stamp(slot)
         };
-        let ages = &self.account.ages;
-        ages.is_cold(stamp, age_ms, ages.now_ms())
+        self.account.ages.is_cold(stamp, age_ms, ages::now_ms())
     }
 
     /// Sweeps the stamps of some index pages, each under its lock.

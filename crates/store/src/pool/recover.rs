@@ -165,10 +165,10 @@ impl Pool {
                 Err(_) => true,
             };
             if !is_wrong {
-                // What epoch a stamp means is known to nobody any more.
-                let bits_without_age = Stamp::OLD.on(bits);
-                if bits_without_age != bits {
-                    change(bits_without_age);
+                let stamp = Stamp::of(bits);
+                let adopted = self.account.ages.adopt(stamp);
+                if adopted != stamp {
+                    change(adopted.on(bits));
                 }
                 books.replace(&Counters::default(), &counts(entry));
                 found.charged_bytes += charge(entry);

@@ -9,10 +9,14 @@ use std::{
 use super::pages::{TestKeeper, client_options, get, page, put};
 use crate::{
     GetError, Keys, ObjectId, PageIndex, Persistence, PutError, Recovery, Store, StoreError, StoreOptions,
-    ids::IndexSlot, memory_file::MemoryFile,
+    entry::Entry, ids::IndexSlot, memory_file::MemoryFile,
 };
 
 const LIMIT: u64 = 16 << 20;
+
+fn text(i: u64) -> u32 {
+    i as u32 * 5 + 2
+}
 
 fn noise(i: u64) -> u32 {
     i as u32 * 5 + 4
@@ -196,6 +200,42 @@ fn r6_a_cap_holds_for_what_was_there_before() {
     pool.flush_page(ObjectId(0), PageIndex(3));
     assert_eq!(put(&pool, 0, full_at, noise(full_at)), Ok(()));
     assert_eq!(put(&pool, 0, full_at + 1, noise(full_at + 1)), Err(PutError::OverCap));
+}
+
+#[test]
+fn ages_go_on_where_they_were() {
+    let keeper = Arc::<TestKeeper>::default();
+    let store = keeper.store(64 << 20);
+    let client = store.create_client(client_options("a", None)).unwrap();
+    let pool = client.create_pool(Persistence::Persistent, Keys::Flat { pages: 10_000 }).unwrap();
+    (0..5000).for_each(|i| put(&pool, 0, i, text(i)).unwrap());
+    store.detach();
+    drop((store, client, pool));
+    let (store, _) = keeper.open(64 << 20);
+    let pool = store.client("a").unwrap().pools().remove(0);
+    let Ok(Entry::Block(block)) = pool.index().load(IndexSlot(0)) else { panic!("no block") };
+    assert!(!pool.is_cold(IndexSlot(0), block, 3_600_000) && pool.is_cold(IndexSlot(0), block, 0));
+    for (page, distances) in [(0, 4900..=6144), (2500, 2400..=3072), (4999, 0..=160)] {
+        let before = store.clients()[0].reuse_distances.clone();
+        get(&pool, 0, page).unwrap();
+        let since = store.clients()[0].reuse_distances.since(&before);
+        assert_eq!(since.older_gets(), 0);
+        let told = since.buckets().find(|(_, gets)| *gets > 0).unwrap().0;
+        assert!(distances.contains(&told), "page {page}, {told} pages back");
+    }
+    // Another client in the same place begins anew.
+    store.remove_client(&store.client("a").unwrap()).unwrap();
+    drop(pool);
+    let client = store.create_client(client_options("b", None)).unwrap();
+    let pool = client.create_pool(Persistence::Persistent, Keys::Flat { pages: 10_000 }).unwrap();
+    put(&pool, 0, 1, 2).unwrap();
+    store.detach();
+    drop((store, client, pool));
+    let (store, _) = keeper.open(64 << 20);
+    let pool = store.client("b").unwrap().pools().remove(0);
+    get(&pool, 0, 1).unwrap();
+    let told = store.clients()[0].reuse_distances.buckets().find(|(_, gets)| *gets > 0).unwrap().0;
+    assert_eq!(told, 64);
 }
 
 #[test]
