@@ -10,7 +10,7 @@ use crate::{
     ages::{self, Sweep},
     catalog::ClientSlot,
     counters::Counters,
-    dedup::Domain,
+    dedup::{Domain, DomainScope},
     engine::Engine,
     error::StoreError,
     pool::{Keys, Persistence, Pool},
@@ -85,8 +85,8 @@ impl Client {
     ) -> Result<Self, StoreError> {
         let domain = match &options.dedup {
             Dedup::Off => None,
-            Dedup::Alone => Some(engine.domain(None)?),
-            Dedup::Domain(name) => Some(engine.domain(Some(name))?),
+            Dedup::Alone => Some(engine.domain(DomainScope::Client(slot))?),
+            Dedup::Domain(name) => Some(engine.domain(DomainScope::Named(name))?),
         };
         Ok(Self {
             account: Arc::new(Account::new(options, engine.catalog.age_table(slot))),

@@ -6,7 +6,7 @@ use crate::{
     arena::Arena,
     budget::Budget,
     catalog::Catalog,
-    dedup::{Domain, DomainId, SHARED_POOL, SharedBlocks},
+    dedup::{Domain, DomainId, DomainScope, SHARED_POOL, SharedBlocks},
     error::StoreError,
     extents::EXTENT_BYTES,
     files::{self, Files},
@@ -138,20 +138,22 @@ impl Engine {
         self.set_seat(id, PoolSeat::Free);
     }
 
-    /// The dedup domain of a name, a new one if nobody is in it; without a name one for a client alone.
-    pub(crate) fn domain(&self, name: Option<&str>) -> Result<Arc<Domain>, StoreError> {
+    /// The dedup domain of a name, a new one if nobody is in it; or one for a client alone.
+    pub(crate) fn domain(&self, scope: DomainScope<'_>) -> Result<Arc<Domain>, StoreError> {
         let mut domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
         domains.named.retain(|domain| domain.strong_count() > 0);
-        let known = domains.named.iter().filter_map(Weak::upgrade).find(|domain| domain.name() == name);
-        if let Some(domain) = known.filter(|_| name.is_some()) {
+        let mut known = domains.named.iter().filter_map(Weak::upgrade);
+        if let Some(name) = scope.name()
+            && let Some(domain) = known.find(|domain| domain.name() == Some(name))
+        {
             return Ok(domain);
         }
         domains.last_id += 1;
         let id = DomainId(domains.last_id);
-        let domain = Domain::new(id, name.map(str::to_owned), self.budget.clone())
+        let domain = Domain::new(id, scope, self.budget.clone())
             .map_err(|source| StoreError::Memory { what: "a dedup domain", source })?;
         let domain = Arc::new(domain);
-        if name.is_some() {
+        if scope.name().is_some() {
             domains.named.push(Arc::downgrade(&domain));
         }
         Ok(domain)

@@ -3,17 +3,18 @@
 //! ```text
 //!  63                          27 26     20 19               11 10   8 7      0
 //! | arena offset / 8             | stamp   | block bytes / 8 - 3 | kind | check  |   block
-//! | number of the shared cell    | stamp   | block bytes / 8 - 3 | kind | check  |   shared
+//! | contents (63 to 55) | cell   | stamp   | block bytes / 8 - 3 | kind | check  |   shared
 //! | repeated word (63 to 32) | 0 | stamp   | 0                   | kind | check  |   same-filled
 //! | 0                                                          | kind | check  |   refused
 //! | 0                                                                          |   absent
 //! ```
 //!
 //! `check` is a CRC-8 of the other seven bytes, so that no single flipped bit turns one entry into another. The stamp says
-//! how long a page has been there; it is put on and read by [`crate::stamp`], and 0 here. Kinds 5 to 7 are for tiers.
+//! how long a page has been there; it is put on and read by [`crate::stamp`], and 0 here. Nothing in a shared block says whose it is,
+//! so the entry has nine bits of the checksum that its page is found by. Kinds 5 to 7 are for tiers.
 
 use crate::{
-    block::{ALIGN_BYTES, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES},
+    block::{ALIGN_BYTES, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, PayloadCrc},
     ids::{ArenaOffset, IndexSlot},
 };
 
@@ -46,6 +47,17 @@ pub(crate) struct SharedRef {
     pub(crate) cell: IndexSlot,
     /// As for [`BlockRef`].
     pub(crate) block_bytes: u16,
+    pub(crate) contents: ContentsTag,
+}
+
+/// Some bits of the checksum that a page is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ContentsTag(u16);
+
+impl ContentsTag {
+    pub(crate) fn of(crc: PayloadCrc) -> Self {
+        Self((crc.0 >> (u32::BITS - CONTENTS_BITS)) as u16)
+    }
 }
 
 /// An entry whose check does not fit: its memory was damaged.
@@ -65,6 +77,12 @@ const LENGTH_SHIFT: u32 = 11;
 const LENGTH_MASK: u64 = 0x1ff;
 const WORD_SHIFT: u32 = 32;
 const OFFSET_SHIFT: u32 = 27;
+const CELL_BITS: u32 = 28;
+const CONTENTS_SHIFT: u32 = OFFSET_SHIFT + CELL_BITS;
+const CONTENTS_BITS: u32 = u64::BITS - CONTENTS_SHIFT;
+
+/// Cells of shared blocks: a terabyte of pages that differ and are each stored more than once.
+pub(crate) const MAX_CELLS: u64 = 1 << CELL_BITS;
 
 impl Entry {
     pub(crate) fn encode(self) -> u64 {
@@ -79,9 +97,11 @@ impl Entry {
                     | (block.offset.0 / 8) << OFFSET_SHIFT
             }
             Entry::Shared(shared) => {
+                debug_assert!(u64::from(shared.cell.0) < MAX_CELLS);
                 KIND_SHARED << KIND_SHIFT
                     | encode_length(shared.block_bytes)
                     | u64::from(shared.cell.0) << OFFSET_SHIFT
+                    | u64::from(shared.contents.0) << CONTENTS_SHIFT
             }
         };
         body | u64::from(check(body))
@@ -102,8 +122,9 @@ impl Entry {
                 block_bytes: decode_length(bits)?,
             })),
             KIND_SHARED => Ok(Entry::Shared(SharedRef {
-                cell: IndexSlot(u32::try_from(bits >> OFFSET_SHIFT).map_err(|_| DamagedEntry)?),
+                cell: IndexSlot((bits >> OFFSET_SHIFT) as u32 & ((1 << CELL_BITS) - 1)),
                 block_bytes: decode_length(bits)?,
+                contents: ContentsTag((bits >> CONTENTS_SHIFT) as u16),
             })),
             _ => Err(DamagedEntry),
         }
@@ -167,9 +188,12 @@ mod tests {
             (0..MAX_ARENA_BYTES / 8, MIN_BLOCK_BYTES / 8..=MAX_BLOCK_BYTES / 8).prop_map(|(unit, length)| {
                 Entry::Block(BlockRef { offset: ArenaOffset(unit * 8), block_bytes: length * 8 })
             }),
-            (any::<u32>(), MIN_BLOCK_BYTES / 8..=MAX_BLOCK_BYTES / 8).prop_map(|(cell, length)| {
-                Entry::Shared(SharedRef { cell: IndexSlot(cell), block_bytes: length * 8 })
-            }),
+            (0..MAX_CELLS as u32, MIN_BLOCK_BYTES / 8..=MAX_BLOCK_BYTES / 8, any::<u32>()).prop_map(
+                |(cell, length, crc)| {
+                    let contents = ContentsTag::of(PayloadCrc(crc));
+                    Entry::Shared(SharedRef { cell: IndexSlot(cell), block_bytes: length * 8, contents })
+                }
+            ),
         ]
     }
 

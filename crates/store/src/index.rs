@@ -141,14 +141,17 @@ impl Index {
         Ok(PaidPage(Some(&self.budget)))
     }
 
-    /// Replaces an entry. Errors: the new entry needs an index page that the limit has no room for; nothing has changed then.
+    /// Replaces an entry by one with that stamp. Errors: the new entry needs an index page that the limit has no room for; nothing has
+    /// changed then.
     pub(crate) fn replace(
         &self,
         slot: IndexSlot,
         new: Entry,
+        stamp: Stamp,
         paid: &mut PaidPage<'_>,
     ) -> Result<IndexMemory, NoRoom> {
         let cell = self.cell(slot);
+        let new_bits = if new == Entry::Absent { 0 } else { stamp.on(new.encode()) };
         let was_absent = self.bits(slot) == 0;
         let population = self.population(slot);
         let mut memory = IndexMemory::Unchanged;
@@ -162,7 +165,7 @@ impl Index {
                 }
                 population.fetch_add(1, Ordering::Relaxed);
                 fault_injection::point();
-                cell.store(new.encode(), Ordering::Release);
+                cell.store(new_bits, Ordering::Release);
             }
             (false, true) => {
                 fault_injection::point();
@@ -178,7 +181,7 @@ impl Index {
             }
             _ => {
                 fault_injection::point();
-                cell.store(new.encode(), Ordering::Release);
+                cell.store(new_bits, Ordering::Release);
             }
         }
         Ok(memory)
@@ -263,7 +266,7 @@ mod tests {
     use super::*;
 
     fn replace(index: &Index, slot: IndexSlot, new: Entry) -> Result<IndexMemory, NoRoom> {
-        index.replace(slot, new, &mut PaidPage::none())
+        index.replace(slot, new, Stamp::OLD, &mut PaidPage::none())
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! 1 to 127 is an epoch's number modulo 127, plus 1; 0 is "older than the range", which is what a freshly written entry says until
-//! it is stamped. What the numbers mean is in [`crate::ages`].
+//! it is stamped. What the numbers mean is in [`crate::ages`]. A cell of shared blocks, which has no age of its own, has a mark of its
+//! dedup domain there.
 
 use crate::entry;
 
@@ -25,6 +26,11 @@ impl Stamp {
 
     pub(crate) fn of_epoch(epoch: u64) -> Self {
         Self((epoch % EPOCHS) as u8 + 1)
+    }
+
+    /// A mark in the place of an age.
+    pub(crate) const fn mark(mark: u8) -> Self {
+        Self(mark & 0x7f)
     }
 
     /// The epoch's number modulo [`EPOCHS`]. `None`: older than the range.

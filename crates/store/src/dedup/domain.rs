@@ -9,15 +9,28 @@ use std::{
 };
 
 use super::table::{MAX_NUMBER_BITS, Table};
-use crate::{block::PayloadCrc, budget::Budget, counters::Counters, ids::IndexSlot, pool::Pool};
+use crate::{
+    block::PayloadCrc, budget::Budget, catalog::ClientSlot, counters::Counters, ids::IndexSlot, pool::Pool,
+    stamp::Stamp,
+};
 
 /// A domain, unique for the life of the store. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DomainId(pub(crate) u32);
 
+/// Whose domain it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DomainScope<'a> {
+    /// A client's alone.
+    Client(ClientSlot),
+    /// That of all clients which name it.
+    Named(&'a str),
+}
+
 #[derive(Debug)]
 pub(crate) struct Domain {
     id: DomainId,
+    mark: Stamp,
     /// `None`: the domain of one client alone.
     name: Option<String>,
     table: Table,
@@ -65,11 +78,29 @@ impl NumberRange {
     }
 }
 
+impl DomainScope<'_> {
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            DomainScope::Named(name) => Some(name),
+            DomainScope::Client(_) => None,
+        }
+    }
+
+    /// One of 64 for clients alone, and one of 64 for names.
+    fn mark(&self) -> Stamp {
+        match self {
+            DomainScope::Client(client) => Stamp::mark(client.0 as u8 & 0x3f),
+            DomainScope::Named(name) => Stamp::mark(0x40 | crc32c::crc32c(name.as_bytes()) as u8 & 0x3f),
+        }
+    }
+}
+
 impl Domain {
-    pub(crate) fn new(id: DomainId, name: Option<String>, budget: Arc<Budget>) -> io::Result<Self> {
+    pub(crate) fn new(id: DomainId, scope: DomainScope<'_>, budget: Arc<Budget>) -> io::Result<Self> {
         Ok(Self {
             id,
-            name,
+            mark: scope.mark(),
+            name: scope.name().map(str::to_owned),
             table: Table::new(budget)?,
             seats: RwLock::default(),
             shared_blocks: AtomicU64::new(0),
@@ -81,6 +112,11 @@ impl Domain {
 
     pub(crate) fn id(&self) -> DomainId {
         self.id
+    }
+
+    /// What its cells are marked with, in this process and the next.
+    pub(crate) fn mark(&self) -> Stamp {
+        self.mark
     }
 
     pub(crate) fn name(&self) -> Option<&str> {

@@ -9,5 +9,5 @@ mod domain;
 mod shared_blocks;
 mod table;
 
-pub(crate) use domain::{Domain, DomainId, DomainUsage, NumberRange};
+pub(crate) use domain::{Domain, DomainId, DomainScope, DomainUsage, NumberRange};
 pub(crate) use shared_blocks::{SHARED_POOL, SharedBlocks};

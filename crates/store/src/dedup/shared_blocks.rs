@@ -1,6 +1,7 @@
 //! Blocks that several pages refer to: one cell each, which says where the block is, and a count of the pages.
 //!
-//! The cells are in a memory file and outlive the daemon; the counts can be derived from the indexes. Cell, count and block change
+//! The cells are in a memory file and outlive the daemon; the counts can be derived from the indexes. A cell has a mark of its domain,
+//! so that an entry that was damaged does not bring it into another one when a store is opened. Cell, count and block change
 //! under the cell's lock, which is taken below the lock of a page's stripe and above nothing.
 
 use std::{
@@ -13,22 +14,20 @@ use std::{
     },
 };
 
-use super::domain::DomainId;
+use super::domain::{Domain, DomainId};
 use crate::{
     arena::{Arena, Emptied},
     budget::Budget,
-    entry::{BlockRef, Entry, SharedRef},
+    entry::{BlockRef, ContentsTag, Entry, MAX_CELLS, SharedRef},
     ids::{IndexSlot, PoolId},
     index::{ENTRIES_PER_INDEX_PAGE, Index, NoRoom, PaidPage},
     memory_file::MemoryFile,
+    stamp::Stamp,
     zeroed::{Zeroed, zeroed},
 };
 
 /// What stands for the owner in the header of a shared block; its slot is the number of the cell.
 pub(crate) const SHARED_POOL: PoolId = PoolId(u16::MAX - 1);
-
-/// A terabyte of pages that differ and are each stored more than once.
-const MAX_CELLS: u64 = 1 << 28;
 
 const LOCKS: usize = 64;
 
@@ -99,21 +98,23 @@ impl SharedBlocks {
     pub(crate) fn adopt_page(
         &self,
         shared: SharedRef,
-        domain: DomainId,
+        domain: &Domain,
         admit: impl FnOnce(BlockRef) -> bool,
     ) -> Option<bool> {
         let _cell = self.lock(shared.cell)?;
         let record = &self.records[shared.cell.0 as usize];
         if record.pages.load(Ordering::Relaxed) == 0 {
             let Ok(Entry::Block(block)) = self.cells.load(shared.cell) else { return None };
-            if block.block_bytes != shared.block_bytes || !admit(block) {
+            let is_right =
+                block.block_bytes == shared.block_bytes && self.cells.stamp(shared.cell) == domain.mark();
+            if !is_right || !admit(block) {
                 return None;
             }
-            record.domain.store(domain.0, Ordering::Relaxed);
+            record.domain.store(domain.id().0, Ordering::Relaxed);
             record.pages.store(1, Ordering::Relaxed);
             return Some(true);
         }
-        self.block_in(shared, domain)?;
+        self.block_in(shared, domain.id())?;
         record.pages.fetch_add(1, Ordering::Relaxed);
         Some(false)
     }
@@ -129,8 +130,7 @@ impl SharedBlocks {
             for cell in first..first + ENTRIES_PER_INDEX_PAGE as u32 {
                 if self.records[cell as usize].pages.load(Ordering::Relaxed) == 0 {
                     if self.cells.load(IndexSlot(cell)) != Ok(Entry::Absent) {
-                        let _replaced =
-                            self.cells.replace(IndexSlot(cell), Entry::Absent, &mut PaidPage::none());
+                        self.clear(IndexSlot(cell));
                     }
                     continue;
                 }
@@ -191,8 +191,7 @@ impl SharedBlocks {
         if self.records[shared.cell.0 as usize].pages.fetch_sub(1, Ordering::Relaxed) > 1 {
             return stays;
         }
-        // An entry that becomes absent needs no memory.
-        let _replaced = self.cells.replace(shared.cell, Entry::Absent, &mut PaidPage::none());
+        self.clear(shared.cell);
         let emptied = arena.free(block);
         drop(cell);
         self.lock_free().returned.push(Reverse(shared.cell.0));
@@ -216,8 +215,15 @@ impl SharedBlocks {
         if self.cells.load(cell) != Ok(Entry::Block(from)) {
             return None;
         }
-        let _replaced = self.cells.replace(cell, Entry::Block(to), &mut PaidPage::none());
+        let mark = self.cells.stamp(cell);
+        let _replaced = self.cells.replace(cell, Entry::Block(to), mark, &mut PaidPage::none());
         Some(arena.free(from))
+    }
+
+    /// Clears a cell whose lock the caller holds.
+    fn clear(&self, cell: IndexSlot) {
+        // An entry that becomes absent needs no memory.
+        let _replaced = self.cells.replace(cell, Entry::Absent, Stamp::OLD, &mut PaidPage::none());
     }
 
     /// The block of a cell whose lock the caller holds.
@@ -271,22 +277,23 @@ impl NewCell<'_> {
         self.number
     }
 
-    /// Makes it refer to a block, for so many pages. Errors: no memory for the cell.
+    /// Makes it refer to a block with such contents, for so many pages. Errors: no memory for the cell.
     pub(crate) fn publish(
         mut self,
-        domain: DomainId,
+        domain: &Domain,
         block: BlockRef,
+        contents: ContentsTag,
         pages: u32,
     ) -> Result<SharedRef, NoRoom> {
         let cell = self.number.ok_or(NoRoom)?;
         let locked = self.cells.lock(cell);
-        self.cells.cells.replace(cell, Entry::Block(block), &mut PaidPage::none())?;
+        self.cells.cells.replace(cell, Entry::Block(block), domain.mark(), &mut PaidPage::none())?;
         let record = &self.cells.records[cell.0 as usize];
-        record.domain.store(domain.0, Ordering::Relaxed);
+        record.domain.store(domain.id().0, Ordering::Relaxed);
         record.pages.store(pages, Ordering::Relaxed);
         drop(locked);
         self.number = None;
-        Ok(SharedRef { cell, block_bytes: block.block_bytes })
+        Ok(SharedRef { cell, block_bytes: block.block_bytes, contents })
     }
 }
 

@@ -9,14 +9,19 @@ use crate::{
     entry::{BlockRef, DamagedEntry, Entry},
     ids::IndexSlot,
     index::ENTRIES_PER_INDEX_PAGE,
+    stamp::Stamp,
 };
 
 impl Pool {
+    /// What a page is stamped with that is put now, under the lock of its stripe.
+    pub(super) fn stamp_of_put(&self) -> Stamp {
+        self.account.ages.stamp()
+    }
+
     /// Counts a put that was just published, under the lock it was published under.
-    pub(super) fn note_put(&self, counters: &mut Counters, slot: IndexSlot) {
+    pub(super) fn note_put(&self, counters: &mut Counters) {
         counters.puts += 1;
         self.account.ages.count_put(counters.puts, || (self.account.stored_pages(), ages::now_ms()));
-        self.index.restamp(slot, self.account.ages.stamp());
     }
 
     /// Counts what a get found, under the lock it was found under.

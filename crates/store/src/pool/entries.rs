@@ -8,6 +8,7 @@ use crate::{
     entry::{BlockRef, DamagedEntry, Entry},
     ids::IndexSlot,
     index::{INDEX_PAGE_BYTES, IndexMemory, NoRoom, PaidPage},
+    stamp::Stamp,
 };
 
 impl Pool {
@@ -65,9 +66,8 @@ impl Pool {
             return false;
         }
         let stamp = self.index.stamp(slot);
-        let exchanged = self.exchange_place(&mut counters, slot, to, &mut PaidPage::none());
+        let exchanged = self.exchange_place(&mut counters, slot, to, stamp, &mut PaidPage::none());
         debug_assert!(exchanged.is_ok(), "no room to move a page to {to:?}");
-        self.index.restamp(slot, stamp);
         note(&mut counters);
         drop(counters);
         self.engine.arena.settle(exchanged.ok().flatten());
@@ -76,7 +76,7 @@ impl Pool {
 
     /// As [`Pool::exchange`], where the new entry takes no more memory than the old one, which cannot fail.
     pub(super) fn replace(&self, counters: &mut Counters, slot: IndexSlot, new: Entry) -> Option<Emptied> {
-        let exchanged = self.exchange(counters, slot, new, &mut PaidPage::none());
+        let exchanged = self.exchange(counters, slot, new, Stamp::OLD, &mut PaidPage::none());
         debug_assert!(exchanged.is_ok(), "no room to replace an entry by {new:?}");
         exchanged.ok().flatten()
     }
@@ -87,12 +87,13 @@ impl Pool {
         counters: &mut Counters,
         slot: IndexSlot,
         new: Entry,
+        stamp: Stamp,
         index_page: &mut PaidPage<'_>,
     ) -> Result<Option<Emptied>, Refusal> {
         let old = self.index.load(slot);
         // What leads to the page by its contents is known only as long as it has them.
         let old_crc = old.ok().and_then(|old| self.crc_locked(old));
-        let emptied = self.exchange_place(counters, slot, new, index_page)?;
+        let emptied = self.exchange_place(counters, slot, new, stamp, index_page)?;
         if let Some(crc) = old_crc {
             self.forget_contents(crc, slot);
         }
@@ -106,6 +107,7 @@ impl Pool {
         counters: &mut Counters,
         slot: IndexSlot,
         new: Entry,
+        stamp: Stamp,
         index_page: &mut PaidPage<'_>,
     ) -> Result<Option<Emptied>, Refusal> {
         let old = self.index.load(slot);
@@ -116,7 +118,7 @@ impl Pool {
         if !self.account.try_replace(charge_before, needed) {
             return Err(Refusal::OverCap);
         }
-        match self.index.replace(slot, new, index_page) {
+        match self.index.replace(slot, new, stamp, index_page) {
             Ok(IndexMemory::Unchanged) => {}
             Ok(IndexMemory::Grew) => counters.index_bytes += INDEX_PAGE_BYTES,
             Ok(IndexMemory::Shrank) => {

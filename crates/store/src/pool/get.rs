@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use super::Pool;
 use crate::{
     block, codec,
-    entry::{BlockRef, DamagedEntry, Entry},
+    entry::{BlockRef, ContentsTag, DamagedEntry, Entry},
     error::GetError,
-    ids::{IndexSlot, ObjectId, PageIndex, PoolId},
+    ids::{IndexSlot, ObjectId, PageIndex},
     page::PageTarget,
     prefetch::prefetch,
 };
@@ -58,7 +58,7 @@ impl Pool {
                 Ok(Got::Page)
             }
             (Ok(entry @ (Entry::Block(_) | Entry::Shared(_))), Some(block)) => {
-                let got = self.read_block(self.owner_of(entry, found.slot), block, &mut target);
+                let got = self.read_block(found.slot, entry, block, &mut target);
                 self.engine.arena.commit(block.offset);
                 got
             }
@@ -70,10 +70,11 @@ impl Pool {
         got
     }
 
-    /// Checks and unpacks a block of that owner, whose extent the caller has pinned.
+    /// Checks and unpacks the block that an entry leads to, whose extent the caller has pinned.
     fn read_block(
         &self,
-        owner: (PoolId, IndexSlot),
+        slot: IndexSlot,
+        entry: Entry,
         block: BlockRef,
         target: &mut PageTarget<'_>,
     ) -> Result<Got, GetError> {
@@ -81,9 +82,15 @@ impl Pool {
         let bytes = unsafe { self.engine.arena.block(block) }.ok_or(GetError::Damaged)?;
         prefetch_block(bytes);
         let (header, payload) = block::read(bytes).map_err(|_| GetError::Damaged)?;
-        let is_right = (header.pool, header.slot) == owner
+        let is_right = (header.pool, header.slot) == self.owner_of(entry, slot)
             && block::block_bytes(header.payload_bytes) == block.block_bytes;
-        if !is_right {
+        let has_contents = match entry {
+            Entry::Shared(shared) => {
+                block::fresh_crc(bytes).is_some_and(|crc| ContentsTag::of(crc) == shared.contents)
+            }
+            _ => true, // its owner says enough
+        };
+        if !is_right || !has_contents {
             return Err(GetError::Damaged);
         }
         // The block is in the cache by now, and the target comes while the block is unpacked.

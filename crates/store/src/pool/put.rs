@@ -140,8 +140,8 @@ impl Pool {
         if self.destroyed.load(Ordering::SeqCst) {
             return Err(Refusal::Destroyed);
         }
-        let emptied = self.exchange(&mut counters, slot, new, index_page)?;
-        self.note_put(&mut counters, slot);
+        let emptied = self.exchange(&mut counters, slot, new, self.stamp_of_put(), index_page)?;
+        self.note_put(&mut counters);
         drop(counters);
         self.engine.arena.settle(emptied);
         Ok(())

@@ -95,7 +95,7 @@ impl Pool {
         let Some((domain, _)) = &self.domain else { return false };
         let admit =
             |block| survey.admit(&self.engine.arena, block, (SHARED_POOL, shared.cell), self.persistence);
-        let adopted = self.engine.shared_blocks.adopt_page(shared, domain.id(), admit);
+        let adopted = self.engine.shared_blocks.adopt_page(shared, domain, admit);
         if adopted == Some(true) {
             domain.count_new_block(shared.block_bytes);
         }

@@ -8,7 +8,7 @@ use crate::{
     block::{self, BlockHeader, PayloadCrc},
     codec::{self, Codec},
     dedup::{Domain, SHARED_POOL},
-    entry::{BlockRef, Entry, SharedRef},
+    entry::{BlockRef, ContentsTag, Entry, SharedRef},
     extents::ExtentUse,
     ids::{IndexSlot, PoolId},
     index::PaidPage,
@@ -83,11 +83,12 @@ impl Pool {
                 arena.pin_block(block.offset);
                 drop(locked);
                 let stored = self.with_contents((self.id, slot), block, payload);
-                let shared = stored.and_then(|stored| self.make_shared(domain, slot, block, stored));
+                let shared =
+                    stored.and_then(|stored| self.make_shared(domain, slot, block, payload.crc, stored));
                 arena.commit(block.offset);
                 shared
             }
-            Ok(Entry::Shared(shared)) => {
+            Ok(Entry::Shared(shared)) if shared.contents == ContentsTag::of(payload.crc) => {
                 let block = self.engine.shared_blocks.pin_and_count(shared, domain.id(), arena)?;
                 drop(locked);
                 let is_equal = self.with_contents((SHARED_POOL, shared.cell), block, payload).is_some();
@@ -132,6 +133,7 @@ impl Pool {
         domain: &Domain,
         slot: IndexSlot,
         block: BlockRef,
+        crc: PayloadCrc,
         (header, payload): (BlockHeader, &[u8]),
     ) -> Option<SharedRef> {
         let arena = &self.engine.arena;
@@ -142,7 +144,7 @@ impl Pool {
         if let Some(bytes) = unsafe { arena.block_mut(copy) } {
             header.write(bytes, payload, PayloadCrc::of(payload));
         }
-        let shared = cell.publish(domain.id(), copy, 2).ok();
+        let shared = cell.publish(domain, copy, ContentsTag::of(crc), 2).ok();
         if shared.is_none() {
             let _pinned = arena.free(copy);
         }

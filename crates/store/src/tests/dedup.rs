@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use super::pages::{client_options, flat_pool, get, page, put, store};
+use super::pages::{TestKeeper, client_options, flat_pool, get, page, put, store};
 use crate::{
     Client, ClientOptions, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, Pool,
-    RecompressionOptions, Store, block::HEADER_BYTES, entry::Entry, ids::IndexSlot,
+    RecompressionOptions, Store,
+    block::HEADER_BYTES,
+    entry::{Entry, SharedRef},
+    ids::IndexSlot,
 };
 
 const OBJECT: ObjectId = ObjectId(0);
@@ -148,6 +151,60 @@ fn r6_a_reference_into_another_domain_is_damage() {
     (0..2).for_each(|i| assert!(*get(&victim, 0, i).unwrap().unwrap() == page(3)));
     victim.flush_object(OBJECT);
     assert_eq!(victim.index().load(IndexSlot(0)), Ok(Entry::Absent));
+}
+
+#[test]
+fn r4_a_reference_to_another_cell_of_the_domain_is_damage() {
+    let store = store(64 << 20);
+    let (_client, pool) = pool_in(&store, "a", Dedup::Alone);
+    let noise = |i: u64| (i / 2) as u32 * 5 + 4; // blocks of one size
+    (0..100).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    let entry = |i: u32| match pool.index().load(IndexSlot(i)) {
+        Ok(Entry::Shared(shared)) => shared,
+        other => panic!("page {i} is not shared: {other:?}"),
+    };
+    let own = entry(0);
+    for other in (2..100).step_by(2).map(entry).filter(|other| other.contents != own.contents) {
+        assert_eq!(other.block_bytes, own.block_bytes);
+        pool.index().overwrite(IndexSlot(0), Entry::Shared(SharedRef { cell: other.cell, ..own }));
+        assert_eq!(get(&pool, 0, 0), Err(GetError::Damaged));
+    }
+    pool.index().overwrite(IndexSlot(0), Entry::Shared(own));
+    (0..100).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i))));
+}
+
+#[test]
+fn r6_opening_a_store_takes_no_reference_into_another_domain() {
+    let keeper = Arc::<TestKeeper>::default();
+    let store = keeper.store(64 << 20);
+    let domains = [Dedup::Alone, Dedup::Alone, shared_domain(), Dedup::Domain("db".to_owned())];
+    let clients: Vec<_> =
+        domains.into_iter().enumerate().map(|(i, dedup)| pool_in(&store, &format!("c{i}"), dedup)).collect();
+    let noise = |client: usize, i: u64| (client as u64 * 100 + i / 2) as u32 * 5 + 4;
+    for (client, (_, pool)) in clients.iter().enumerate() {
+        (0..20).for_each(|i| put(pool, 0, i, noise(client, i)).unwrap());
+    }
+    // Every client's page 0 refers to what is another client's, of the same size, before and after it in the order of opening.
+    let stolen: Vec<_> = clients.iter().map(|(_, pool)| pool.index().load(IndexSlot(2)).unwrap()).collect();
+    for (client, (_, pool)) in clients.iter().enumerate() {
+        pool.index().overwrite(IndexSlot(0), stolen[(client + 1) % clients.len()]);
+        pool.index().overwrite(IndexSlot(19), stolen[(client + 3) % clients.len()]);
+    }
+    store.detach();
+    drop((store, clients));
+    let (store, recovery) = keeper.open(64 << 20);
+    assert_eq!(recovery.damaged_pages, 8);
+    for client in 0..4 {
+        let pool = store.client(&format!("c{client}")).unwrap().pools().remove(0);
+        [0, 19].iter().for_each(|i| assert_eq!(get(&pool, 0, *i), Err(GetError::Damaged), "client {client}"));
+        for i in 1..19 {
+            assert!(
+                *get(&pool, 0, i).unwrap().unwrap() == page(noise(client, i)),
+                "page {i} of client {client}"
+            );
+        }
+    }
+    assert_books(&store);
 }
 
 #[test]
