@@ -1,6 +1,9 @@
 //! What all pools share: the budget, the arena, and the list of pools by which blocks find their owners.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, atomic::AtomicU32};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak, atomic::AtomicU32},
+};
 
 use crate::{
     arena::Arena,
@@ -37,7 +40,7 @@ pub(crate) struct Engine {
 /// The dedup domains in use.
 #[derive(Debug, Default)]
 struct Domains {
-    named: Vec<Weak<Domain>>,
+    by_id: BTreeMap<DomainId, Weak<Domain>>,
     last_id: u32,
 }
 
@@ -141,8 +144,8 @@ impl Engine {
     /// The dedup domain of a name, a new one if nobody is in it; or one for a client alone.
     pub(crate) fn domain(&self, scope: DomainScope<'_>) -> Result<Arc<Domain>, StoreError> {
         let mut domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
-        domains.named.retain(|domain| domain.strong_count() > 0);
-        let mut known = domains.named.iter().filter_map(Weak::upgrade);
+        domains.by_id.retain(|_, domain| domain.strong_count() > 0);
+        let mut known = domains.by_id.values().filter_map(Weak::upgrade);
         if let Some(name) = scope.name()
             && let Some(domain) = known.find(|domain| domain.name() == Some(name))
         {
@@ -153,10 +156,13 @@ impl Engine {
         let domain = Domain::new(id, scope, self.budget.clone())
             .map_err(|source| StoreError::Memory { what: "a dedup domain", source })?;
         let domain = Arc::new(domain);
-        if scope.name().is_some() {
-            domains.named.push(Arc::downgrade(&domain));
-        }
+        domains.by_id.insert(id, Arc::downgrade(&domain));
         Ok(domain)
+    }
+
+    /// A domain, unless it is gone with its last client.
+    pub(crate) fn domain_of(&self, id: DomainId) -> Option<Arc<Domain>> {
+        self.domains.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(&id)?.upgrade()
     }
 
     /// Who a block's header names.

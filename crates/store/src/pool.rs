@@ -201,6 +201,11 @@ impl Pool {
         (index_page % self.stripes.len() as u64) as usize
     }
 
+    /// Counts something that is no single page's.
+    pub(crate) fn note(&self, note: impl FnOnce(&mut Counters)) {
+        note(&mut self.lock(IndexSlot(0)));
+    }
+
     /// The sum over all stripes. Each stripe is read at its own moment.
     pub(crate) fn counters(&self) -> Counters {
         let mut sum = Counters::default();

@@ -3,7 +3,7 @@
 //! Extents are taken in the order in which they were sealed, the one that has been still for longest first. The cold blocks of one
 //! are compressed while nothing is held but a pin on the extent, and then moved to a cold extent, as compaction moves blocks. A block
 //! that would not get much smaller moves there as it is, so that it is not tried again. What is not cold stays, and its extent waits
-//! anew. A block that changed hands meanwhile is found to be no longer referred to when it is to be moved.
+//! anew. A shared block is cold when no page that shares it was put or fetched while its extent waited. A block that changed hands meanwhile is found to be no longer referred to when it is to be moved.
 
 use std::{
     sync::{
@@ -20,10 +20,12 @@ use crate::{
     codec::{self, Codec, FRESH_CRC_BYTES},
     compaction::Compaction,
     counters::Counters,
+    dedup::Domain,
     engine::{Engine, Owner},
     entry::BlockRef,
     error::StoreError,
     extents::{EXTENT_BYTES, ExtentUse},
+    ids::IndexSlot,
     page::PAGE_BYTES,
     pool::Pool,
     walk::{Met, Walk},
@@ -128,9 +130,16 @@ pub(crate) struct Recompressor {
     payloads: Vec<u8>,
 }
 
+/// Who is told where a block has gone.
+enum Holder {
+    Page(Arc<Pool>),
+    /// The cell of a shared block; its domain keeps the books.
+    Cell(Option<Arc<Domain>>),
+}
+
 /// A block that is about to be moved.
 struct Move<'a> {
-    pool: Arc<Pool>,
+    holder: Holder,
     from: BlockRef,
     header: BlockHeader,
     payload: Payload<'a>,
@@ -220,23 +229,51 @@ impl Engine {
         let mut moves = Vec::new();
         while let Ok(Some(met)) = walk.next() {
             let (from, mut header) = (met.place, met.header);
-            let Owner::Pool(pool) = self.owner(header.pool) else { continue };
-            if !pool.is_cold(header.slot, from, age_ms) {
-                continue;
-            }
+            let holder = match self.owner(header.pool) {
+                Owner::Pool(pool) if pool.is_cold(header.slot, from, age_ms) => Holder::Page(pool),
+                Owner::Shared => match self.shared_blocks.cold_in(header.slot, from, age_ms == 0) {
+                    Some(domain) => Holder::Cell(self.domain_of(domain)),
+                    None => continue,
+                },
+                Owner::Pool(_) | Owner::Changing | Owner::Nobody => continue,
+            };
             let payload = recompressor.compress(&met, level).unwrap_or(Payload::Kept(met.payload));
             if let Payload::New(start) = payload {
                 header.codec = Codec::Zstd;
                 header.payload_bytes = (recompressor.payloads.len() - start) as u16;
             }
-            moves.push(Move { pool, from, header, payload });
+            moves.push(Move { holder, from, header, payload });
         }
         moves
     }
 
+    /// Makes a holder refer to what became of its block. False: it does not refer to the block any more.
+    fn relocate_held(
+        &self,
+        holder: &Holder,
+        slot: IndexSlot,
+        from: BlockRef,
+        to: BlockRef,
+        note: impl FnOnce(&mut Counters),
+    ) -> bool {
+        match holder {
+            Holder::Page(pool) => pool.relocate_and(slot, from, to, note),
+            Holder::Cell(domain) => {
+                let Some(emptied) = self.shared_blocks.relocate(slot, from, to, &self.arena) else {
+                    return false;
+                };
+                self.arena.settle(emptied);
+                if let Some(domain) = domain {
+                    domain.count_recompression(u64::from(from.block_bytes - to.block_bytes), note);
+                }
+                true
+            }
+        }
+    }
+
     /// Moves blocks to the cold extents, as far as there is room.
     fn move_all(&self, moves: Vec<Move<'_>>, payloads: &[u8], claim: Claim, done: &mut Recompression) {
-        for Move { pool, from, header, payload } in moves {
+        for Move { holder, from, header, payload } in moves {
             let block_bytes = block::block_bytes(header.payload_bytes);
             let Some(to) = self.arena.reserve_claiming(block_bytes, ExtentUse::Cold, claim) else { return };
             let (payload, is_new) = match payload {
@@ -253,7 +290,7 @@ impl Engine {
                 counters.recompression_saved_bytes += saved_bytes;
                 counters.recompression_kept_pages += u64::from(!is_new);
             };
-            if pool.relocate_and(header.slot, from, to, note) {
+            if self.relocate_held(&holder, header.slot, from, to, note) {
                 done.recompressed_pages += u64::from(is_new);
                 done.saved_bytes += saved_bytes;
                 done.kept_pages += u64::from(!is_new);

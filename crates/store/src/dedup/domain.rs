@@ -14,8 +14,8 @@ use crate::{
     stamp::Stamp,
 };
 
-/// A domain, unique for the life of the store. Never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A domain, unique for the life of the process. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DomainId(pub(crate) u32);
 
 /// Whose domain it is.
@@ -208,6 +208,17 @@ impl Domain {
     pub(crate) fn count_lost_block(&self, block_bytes: u16) {
         self.shared_blocks.fetch_sub(1, Ordering::Relaxed);
         self.shared_block_bytes.fetch_sub(block_bytes.into(), Ordering::Relaxed);
+    }
+
+    /// Counts what became of a block whose contents were compressed harder; its clients' books are those of the first pool.
+    pub(crate) fn count_recompression(&self, saved_bytes: u64, note: impl FnOnce(&mut Counters)) {
+        self.shared_block_bytes.fetch_sub(saved_bytes, Ordering::Relaxed);
+        let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);
+        let first = seats.iter().find_map(|seat| seat.pool.upgrade());
+        drop(seats);
+        if let Some(pool) = first {
+            pool.note(note);
+        }
     }
 
     /// Counts a page that came, went or was replaced.

@@ -43,7 +43,35 @@ pub(crate) struct SharedBlocks {
 #[derive(Debug)]
 struct Record {
     pages: AtomicU32,
-    domain: AtomicU32,
+    /// Its domain's id, and in the highest bit whether the block was used since recompression last looked.
+    domain_and_use: AtomicU32,
+}
+
+const USED: u32 = 1 << 31;
+
+impl Record {
+    fn enter(&self, domain: &Domain, pages: u32) {
+        self.domain_and_use.store(domain.id().0 | USED, Ordering::Relaxed);
+        self.pages.store(pages, Ordering::Relaxed);
+    }
+
+    fn domain(&self) -> DomainId {
+        DomainId(self.domain_and_use.load(Ordering::Relaxed) & !USED)
+    }
+
+    fn note_use(&self) {
+        let bits = self.domain_and_use.load(Ordering::Relaxed);
+        if bits & USED == 0 {
+            self.domain_and_use.store(bits | USED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was used since this was last asked.
+    fn take_use(&self) -> bool {
+        let bits = self.domain_and_use.load(Ordering::Relaxed);
+        self.domain_and_use.store(bits & !USED, Ordering::Relaxed);
+        bits & USED != 0
+    }
 }
 
 // SAFETY: two integers in cells.
@@ -66,8 +94,8 @@ pub(crate) struct NewCell<'a> {
 /// What giving up a reference did.
 #[derive(Debug)]
 pub(crate) struct Released {
-    /// The block is gone with its last page.
-    pub(crate) is_gone: bool,
+    /// The block that is gone with its last page.
+    pub(crate) gone: Option<BlockRef>,
     pub(crate) emptied: Option<Emptied>,
 }
 
@@ -94,29 +122,27 @@ impl SharedBlocks {
     }
 
     /// Counts a page that was found to refer to a cell. `admit` says whether the cell's block can be right; it is asked for the first
-    /// page. `None`: the page refers to no block of its domain. True: it was the first page.
+    /// page. `None`: the page refers to no block of its domain. A block: it was its first page.
     pub(crate) fn adopt_page(
         &self,
         shared: SharedRef,
         domain: &Domain,
         admit: impl FnOnce(BlockRef) -> bool,
-    ) -> Option<bool> {
+    ) -> Option<Option<BlockRef>> {
         let _cell = self.lock(shared.cell)?;
         let record = &self.records[shared.cell.0 as usize];
         if record.pages.load(Ordering::Relaxed) == 0 {
             let Ok(Entry::Block(block)) = self.cells.load(shared.cell) else { return None };
-            let is_right =
-                block.block_bytes == shared.block_bytes && self.cells.stamp(shared.cell) == domain.mark();
+            let is_right = may_be_of(block, shared) && self.cells.stamp(shared.cell) == domain.mark();
             if !is_right || !admit(block) {
                 return None;
             }
-            record.domain.store(domain.id().0, Ordering::Relaxed);
-            record.pages.store(1, Ordering::Relaxed);
-            return Some(true);
+            record.enter(domain, 1);
+            return Some(Some(block));
         }
         self.block_in(shared, domain.id())?;
         record.pages.fetch_add(1, Ordering::Relaxed);
-        Some(false)
+        Some(None)
     }
 
     /// Ends the taking over: cells that no page refers to are free.
@@ -160,6 +186,7 @@ impl SharedBlocks {
     pub(crate) fn pin(&self, shared: SharedRef, domain: DomainId, arena: &Arena) -> Option<BlockRef> {
         let _cell = self.lock(shared.cell)?;
         let block = self.block_in(shared, domain)?;
+        self.records[shared.cell.0 as usize].note_use();
         arena.pin_block(block.offset);
         Some(block)
     }
@@ -173,7 +200,9 @@ impl SharedBlocks {
     ) -> Option<BlockRef> {
         let _cell = self.lock(shared.cell)?;
         let block = self.block_in(shared, domain)?;
-        self.records[shared.cell.0 as usize].pages.fetch_add(1, Ordering::Relaxed);
+        let record = &self.records[shared.cell.0 as usize];
+        record.pages.fetch_add(1, Ordering::Relaxed);
+        record.note_use();
         arena.pin_block(block.offset);
         Some(block)
     }
@@ -185,7 +214,7 @@ impl SharedBlocks {
 
     /// Counts one page less, and frees the block with the last one.
     pub(crate) fn release(&self, shared: SharedRef, domain: DomainId, arena: &Arena) -> Released {
-        let stays = Released { is_gone: false, emptied: None };
+        let stays = Released { gone: None, emptied: None };
         let Some(cell) = self.lock(shared.cell) else { return stays };
         let Some(block) = self.block_in(shared, domain) else { return stays };
         if self.records[shared.cell.0 as usize].pages.fetch_sub(1, Ordering::Relaxed) > 1 {
@@ -195,7 +224,7 @@ impl SharedBlocks {
         let emptied = arena.free(block);
         drop(cell);
         self.lock_free().returned.push(Reverse(shared.cell.0));
-        Released { is_gone: true, emptied }
+        Released { gone: Some(block), emptied }
     }
 
     /// Whether a cell's block is there.
@@ -203,7 +232,21 @@ impl SharedBlocks {
         self.lock(cell).is_some_and(|_cell| self.cells.load(cell) == Ok(Entry::Block(block)))
     }
 
-    /// Makes a cell refer to a copy of its block and frees the block. `None`: the cell's block is not there any more.
+    /// The domain of a cell whose block is there, if it was not used since this was last asked, or `whatever_its_use`.
+    pub(crate) fn cold_in(
+        &self,
+        cell: IndexSlot,
+        block: BlockRef,
+        whatever_its_use: bool,
+    ) -> Option<DomainId> {
+        let _cell = self.lock(cell)?;
+        let record = &self.records[cell.0 as usize];
+        let is_there = self.cells.load(cell) == Ok(Entry::Block(block));
+        (is_there && (!record.take_use() || whatever_its_use)).then(|| record.domain())
+    }
+
+    /// Makes a cell refer to a copy of its block, which may take less, and frees the block. `None`: the cell's block is not there any
+    /// more.
     pub(crate) fn relocate(
         &self,
         cell: IndexSlot,
@@ -229,11 +272,11 @@ impl SharedBlocks {
     /// The block of a cell whose lock the caller holds.
     fn block_in(&self, shared: SharedRef, domain: DomainId) -> Option<BlockRef> {
         let record = self.records.get(shared.cell.0 as usize)?;
-        if record.pages.load(Ordering::Relaxed) == 0 || record.domain.load(Ordering::Relaxed) != domain.0 {
+        if record.pages.load(Ordering::Relaxed) == 0 || record.domain() != domain {
             return None;
         }
         match self.cells.load(shared.cell) {
-            Ok(Entry::Block(block)) if block.block_bytes == shared.block_bytes => Some(block),
+            Ok(Entry::Block(block)) if may_be_of(block, shared) => Some(block),
             _ => None,
         }
     }
@@ -271,6 +314,11 @@ impl SharedBlocks {
     }
 }
 
+/// A block may have become shorter since an entry first referred to its cell.
+fn may_be_of(block: BlockRef, shared: SharedRef) -> bool {
+    block.block_bytes <= shared.block_bytes
+}
+
 impl NewCell<'_> {
     /// Its number.
     pub(crate) fn number(&self) -> Option<IndexSlot> {
@@ -288,9 +336,7 @@ impl NewCell<'_> {
         let cell = self.number.ok_or(NoRoom)?;
         let locked = self.cells.lock(cell);
         self.cells.cells.replace(cell, Entry::Block(block), domain.mark(), &mut PaidPage::none())?;
-        let record = &self.cells.records[cell.0 as usize];
-        record.domain.store(domain.id().0, Ordering::Relaxed);
-        record.pages.store(pages, Ordering::Relaxed);
+        self.cells.records[cell.0 as usize].enter(domain, pages);
         drop(locked);
         self.number = None;
         Ok(SharedRef { cell, block_bytes: block.block_bytes, contents })

@@ -96,8 +96,8 @@ impl Pool {
         let admit =
             |block| survey.admit(&self.engine.arena, block, (SHARED_POOL, shared.cell), self.persistence);
         let adopted = self.engine.shared_blocks.adopt_page(shared, domain, admit);
-        if adopted == Some(true) {
-            domain.count_new_block(shared.block_bytes);
+        if let Some(Some(block)) = adopted {
+            domain.count_new_block(block.block_bytes);
         }
         adopted.is_some()
     }

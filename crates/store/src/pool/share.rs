@@ -172,8 +172,8 @@ impl Pool {
     pub(super) fn release_shared(&self, shared: SharedRef) -> Option<Emptied> {
         let (domain, _) = self.domain.as_ref()?;
         let released = self.engine.shared_blocks.release(shared, domain.id(), &self.engine.arena);
-        if released.is_gone {
-            domain.count_lost_block(shared.block_bytes);
+        if let Some(gone) = released.gone {
+            domain.count_lost_block(gone.block_bytes);
         }
         released.emptied
     }

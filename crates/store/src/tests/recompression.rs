@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::pages::{flat_pool, get, page, put, store};
+use super::pages::{TestKeeper, flat_pool, get, page, put, store};
 use crate::{
-    GetError, ObjectId, PageIndex, Pool, Recompression, RecompressionOptions, Store, StoreError,
+    ClientOptions, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, Recompression,
+    RecompressionOptions, Store, StoreError,
     block::{self, HEADER_BYTES},
     codec::Codec,
     entry::{BlockRef, Entry},
@@ -75,6 +76,84 @@ fn r1_r7_recompressed_pages_come_back_and_take_less() {
     let empty = store.usage();
     assert_eq!((empty.used_bytes, empty.held_bytes, empty.stored_pages), (0, 0, 0));
     assert_eq!(store.engine().arena.allocated_bytes().unwrap(), 0);
+}
+
+#[test]
+fn r1_r7_shared_blocks_are_recompressed_and_the_books_agree() {
+    let store = cold_store(64 << 20);
+    let pools = ["a", "b"].map(|name| {
+        let dedup = Dedup::Domain("web".to_owned());
+        let client = store.create_client(ClientOptions { dedup, ..client_options(name, None) }).unwrap();
+        client.create_pool(Persistence::Persistent, Keys::Flat { pages: 10_000 }).unwrap()
+    });
+    (0..2000).for_each(|i| pools.iter().for_each(|pool| put(pool, 0, i, text(i)).unwrap()));
+    let before = store.usage();
+    let shared_pages: u64 = store.clients().iter().map(|client| client.dedup_pages).sum();
+    assert!(shared_pages > 3800, "{shared_pages}");
+    let done = store.recompress(LONG);
+    let after = store.usage();
+    assert!(done.recompressed_pages > 1800, "{done:?}");
+    assert_eq!(before.used_bytes - after.used_bytes, done.saved_bytes);
+    assert_eq!(after.recompressed_pages, done.recompressed_pages);
+    let check = || {
+        for pool in &pools {
+            (0..2000).for_each(|i| assert!(*get(pool, 0, i).unwrap().unwrap() == page(text(i)), "page {i}"));
+        }
+    };
+    check();
+    assert_eq!(store.recompress(LONG), Recompression::default(), "it was done before");
+    // They are still found by their contents, whichever way those are compressed, and go one by one.
+    (2000..4000).for_each(|i| put(&pools[0], 0, i, text(i - 2000)).unwrap());
+    assert!(store.usage().compressed_bytes - after.compressed_bytes < after.compressed_bytes / 10);
+    check();
+    pools[0].flush_object(ObjectId(0));
+    (0..2000).for_each(|i| assert!(*get(&pools[1], 0, i).unwrap().unwrap() == page(text(i)), "page {i}"));
+    pools[1].flush_object(ObjectId(0));
+    let empty = store.usage();
+    assert_eq!((empty.used_bytes, empty.compressed_bytes, empty.held_bytes), (0, 0, 0));
+}
+
+#[test]
+fn a_shared_block_in_use_is_left_alone() {
+    let store = store(64 << 20);
+    let age = Duration::from_millis(20);
+    store.set_recompression(RecompressionOptions { age, ..Default::default() }).unwrap();
+    let pool = flat_pool(&store, "a", 10_000);
+    (0..2000).for_each(|i| put(&pool, 0, i, text(i % 500)).unwrap());
+    let wait = || {
+        thread::sleep(2 * age);
+        store.recompress(LONG)
+    };
+    // Each was just put; from the second look on only what was fetched in between is in use.
+    assert_eq!(wait().recompressed_pages, 0);
+    (0..100).for_each(|i| assert!(get(&pool, 0, i).unwrap().is_some()));
+    let done = wait();
+    assert!((300..=400).contains(&done.recompressed_pages), "{done:?}");
+    let done = wait();
+    assert!((50..=100).contains(&done.recompressed_pages), "{done:?}");
+}
+
+#[test]
+fn r1_shared_blocks_are_found_again_after_they_were_recompressed() {
+    let keeper = Arc::<TestKeeper>::default();
+    let store = keeper.store(64 << 20);
+    store.set_recompression(RecompressionOptions { age: Duration::ZERO, ..Default::default() }).unwrap();
+    let pool = flat_pool(&store, "a", 10_000);
+    (0..2000).for_each(|i| put(&pool, 0, i, text(i % 500)).unwrap());
+    assert!(store.recompress(LONG).recompressed_pages > 400);
+    let before = store.usage();
+    store.detach();
+    drop((store, pool));
+    let (store, recovery) = keeper.open(64 << 20);
+    assert_eq!((recovery.found_pages, recovery.damaged_pages), (2000, 0));
+    let after = store.usage();
+    assert_eq!(after.compressed_bytes, before.compressed_bytes);
+    // The table by which pages are found may be a page larger when all come at once.
+    assert!(after.used_bytes.abs_diff(before.used_bytes) <= 4096, "{after:?} {before:?}");
+    let pool = store.client("a").unwrap().pools().remove(0);
+    (0..2000).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(text(i % 500)), "page {i}"));
+    pool.flush_object(ObjectId(0));
+    assert_eq!(store.usage().held_bytes, 0);
 }
 
 #[test]
