@@ -9,6 +9,7 @@
 //! from the OS: blocks, slack, index.
 
 mod args;
+mod dedup_cost;
 mod drive;
 mod keeper;
 mod lz4;
@@ -28,6 +29,7 @@ pub use timing::Figures;
 use std::{io::Write, time::Instant};
 
 use crate::{error::BenchError, interrupt::Interrupt, page, progress::Progress};
+use dedup_cost::dedup_cost;
 use drive::Driver;
 use lz4::Lz4;
 use round::{Memory, Times};
@@ -70,6 +72,7 @@ pub fn measure(args: &StoreArgs) -> Result<Report, BenchError> {
     progress.update(Instant::now(), args.rounds as f64 / turns);
     let speed_up = speed_up_of_the_store(&driver)?;
     let speed_up_lz4 = two_thread_speed_up(&driver, &lz4, || Ok(()))?;
+    let dedup_cost = dedup_cost(&driver, args.rounds)?;
     drop(progress);
 
     let median = |figure: fn(&Memory) -> f64| median(memory.iter().map(figure).collect());
@@ -89,6 +92,7 @@ pub fn measure(args: &StoreArgs) -> Result<Report, BenchError> {
             ratio_overwritten: median(|memory| memory.ratio_overwritten),
             overhead_percent: median(|memory| memory.overhead_percent),
             metadata_bytes_per_page: median(|memory| memory.metadata_bytes_per_page),
+            dedup_cost_percent: dedup_cost * 100.0,
             two_thread_speedup: speed_up,
             two_thread_speedup_lz4: speed_up_lz4,
             lz4_compress_us: times.lz4_compress.figures(),

@@ -43,6 +43,8 @@ pub struct TmemReport {
     pub overhead_percent: f64,
     /// Index and block headers.
     pub metadata_bytes_per_page: f64,
+    /// What dedup adds to the time of a put of a page that no other is equal to.
+    pub dedup_cost_percent: f64,
     /// Throughput of two threads over that of one: gets and puts in turns, on different pages of one pool.
     pub two_thread_speedup: f64,
     /// The same of bare LZ4, which shares nothing: what this machine's second processor adds at most.
@@ -175,6 +177,11 @@ impl Report {
         );
         let _ = writeln!(
             text,
+            "dedup adds {:.1}% to the put of a page that no other is equal to",
+            tmem.dedup_cost_percent,
+        );
+        let _ = writeln!(
+            text,
             "two threads do {:.2} times the work of one; bare LZ4, which shares nothing, {:.2} times",
             tmem.two_thread_speedup, tmem.two_thread_speedup_lz4,
         );
@@ -249,6 +256,7 @@ mod tests {
             ratio_overwritten: 3.9,
             overhead_percent: 2.5,
             metadata_bytes_per_page: 20.0,
+            dedup_cost_percent: 3.0,
             two_thread_speedup: 1.9,
             two_thread_speedup_lz4: 1.95,
             lz4_compress_us: times,
