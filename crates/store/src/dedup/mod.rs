@@ -5,7 +5,10 @@
 //! blocks](shared_blocks), and the cell says where the block is. Domains have nothing in common but the arena, so that what one of
 //! them does tells nothing about the pages of another.
 
+mod bucket;
+mod cells;
 mod domain;
+mod place;
 mod shared_blocks;
 mod table;
 

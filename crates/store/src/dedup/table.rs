@@ -1,47 +1,41 @@
 //! From a payload's checksum to the pages that may have that payload, in less than five bytes a page.
 //!
-//! Linear hashing (Litwin 1980): buckets of 16 cells, one cache line each, are added and taken away one at a time, so the table is
-//! always about as large as it has to be and nothing ever waits for a rehash. A cell holds a page's number and a tag, the bits of
-//! the checksum that come after those that chose the bucket:
-//!
-//! ```text
-//! | 0 … 0 | 1 | tag: at most 31 - b bits | page number: b bits |      0 = free
-//! ```
-//!
-//! A page may be in either of two buckets, each chosen by a hash of its own, and goes to the emptier one: a bucket that is still to be
-//! split gets twice as many pages as one that was, and this evens it out. From a full one a page is moved to its other one, as a cuckoo does. When a bucket is split, the tag's lowest bit says which half a cell goes to, and is used up. A tag that gets too short is made anew
-//! from the page's block.
+//! Linear hashing (Litwin 1980): [buckets](super::bucket) of 16 cells, one cache line each, are added and taken away one at a time,
+//! so the table is always about as large as it has to be and nothing ever waits for a rehash. A page may be in either of two buckets,
+//! each [chosen](super::place) by a hash of its own, and goes to the emptier one: a bucket that is still to be split gets twice as
+//! many pages as one that was, and this evens it out. From a full one a page is moved to its other one, as a cuckoo does. When a
+//! bucket is split, the tag's lowest bit says which half a cell goes to, and is used up. A tag that gets too short is made anew from
+//! the page's block.
 //!
 //! All of it is a hint: cells are single atomic words, changed without locks, and whoever follows one compares the pages. A cell
 //! that gets lost costs a chance to share; one that points nowhere costs a look.
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, PoisonError, TryLockError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, TryLockError},
 };
 
+use super::{
+    bucket::{Bucket, free_cells, has_tag, number_of, put_into, tag, tag_bits, take_out},
+    cells::{BUCKETS_PER_PAGE, CELLS, Cells, PAGE_BYTES},
+    place::{Place, hashes, place},
+};
 use crate::{
     block::PayloadCrc,
     budget::{Budget, Claim},
-    memory_file::MemoryFile,
     prefetch::prefetch,
+    sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
-const CELLS: usize = 16;
-const PAGE_BYTES: usize = 4096;
-const BUCKETS_PER_PAGE: u32 = (PAGE_BYTES / (CELLS * 4)) as u32;
-
-/// A bucket is added from this many pages a pair of buckets on: 4.57 bytes a page. About one page in a hundred finds no place then.
-const MOST_PAGES_PER_PAIR: u64 = 28;
+/// A bucket is added from this many pages a pair of buckets on, 28: 4.57 bytes a page. About one page in a hundred finds no place
+/// then.
+const MOST_PAGES_PER_PAIR: u64 = (CELLS * 2 * 7 / 8) as u64;
 
 /// Pages of a full bucket that are looked at for one that can be moved. Each look costs a read of the page's block.
 const MOST_MOVES: usize = 16;
 
-/// A bucket is taken away below this many pages a bucket: those of two have to fit into one.
-const FEWEST_PAGES_PER_BUCKET: u64 = 6;
+/// A bucket is taken away below this many pages a bucket, 6: those of two have to fit into one.
+const FEWEST_PAGES_PER_BUCKET: u64 = (CELLS * 3).div_ceil(8) as u64;
 
 /// Page numbers have at least this many bits, for 4 GiB of pages with tags of 11 bits; 64 GiB have 7.
 const MIN_NUMBER_BITS: u32 = 20;
@@ -58,7 +52,7 @@ const MAX_BUCKETS: u32 =
 
 #[derive(Debug)]
 pub(super) struct Table {
-    cells: MemoryFile,
+    cells: Cells,
     /// Buckets in use; 0 or at least one page of them.
     buckets: AtomicU32,
     number_bits: AtomicU32,
@@ -68,17 +62,10 @@ pub(super) struct Table {
     budget: Arc<Budget>,
 }
 
-/// A bucket, and how many bits of the hash it has used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    bucket: u32,
-    level: u32,
-}
-
 impl Table {
     pub(super) fn new(budget: Arc<Budget>) -> io::Result<Self> {
         Ok(Self {
-            cells: MemoryFile::create("tmem-dedup", MAX_BUCKETS as usize * CELLS * 4)?,
+            cells: Cells::create(MAX_BUCKETS)?,
             buckets: AtomicU32::new(0),
             number_bits: AtomicU32::new(MIN_NUMBER_BITS),
             pages: AtomicU64::new(0),
@@ -109,7 +96,7 @@ impl Table {
             cells
                 .into_iter()
                 .filter(move |cell| *cell != 0 && has_tag(cell >> number_bits, rest))
-                .map(move |cell| cell & ((1 << number_bits) - 1))
+                .map(move |cell| number_of(cell, number_bits))
         })
     }
 
@@ -137,9 +124,9 @@ impl Table {
 
     /// Moves a page of a full bucket to its other one, if one of a few has room there.
     fn make_free(&self, bucket: u32, crc_of: impl Fn(u32) -> Option<PayloadCrc>) {
-        let mask = (1 << self.number_bits.load(Ordering::Relaxed)) - 1;
+        let number_bits = self.number_bits.load(Ordering::Relaxed);
         for cell in self.bucket(bucket).iter().take(MOST_MOVES) {
-            let number = cell.load(Ordering::Relaxed) & mask;
+            let number = number_of(cell.load(Ordering::Relaxed), number_bits);
             let Some(crc) = crc_of(number) else {
                 cell.store(0, Ordering::Relaxed); // the page is gone
                 return;
@@ -189,14 +176,9 @@ impl Table {
         if self.pages() < u64::from(buckets) * FEWEST_PAGES_PER_BUCKET && buckets > 0 {
             self.take_bucket();
         }
-        let mask = (1 << self.number_bits.load(Ordering::Relaxed)) - 1;
+        let number_bits = self.number_bits.load(Ordering::Relaxed);
         for (place, _) in self.places(crc).into_iter().flatten() {
-            for cell in self.bucket(place.bucket) {
-                let bits = cell.load(Ordering::Relaxed);
-                if bits != 0 && bits & mask == number {
-                    let _raced = cell.compare_exchange(bits, 0, Ordering::Relaxed, Ordering::Relaxed);
-                }
-            }
+            take_out(self.bucket(place.bucket), number, number_bits);
         }
     }
 
@@ -219,7 +201,7 @@ impl Table {
                 if bits == 0 {
                     continue;
                 }
-                let (tag, number) = (bits >> old_bits, bits & ((1 << old_bits) - 1));
+                let (tag, number) = (bits >> old_bits, number_of(bits, old_bits));
                 let tag = self::tag(tag, tag_bits(tag).min(most_tag_bits));
                 cell.store(tag << new_bits | number, Ordering::Relaxed);
             }
@@ -233,9 +215,8 @@ impl Table {
         hashes(crc).map(|hash| Some((place(hash, buckets)?, hash)))
     }
 
-    fn bucket(&self, bucket: u32) -> &[AtomicU32; CELLS] {
-        let (buckets, _) = self.cells.as_u32s().as_chunks::<CELLS>();
-        &buckets[bucket as usize]
+    fn bucket(&self, bucket: u32) -> &Bucket {
+        self.cells.bucket(bucket)
     }
 
     fn add_bucket(&self, crc_of: &impl Fn(u32) -> Option<PayloadCrc>) {
@@ -260,7 +241,7 @@ impl Table {
             if bits == 0 {
                 continue;
             }
-            let (tag, number) = (bits >> number_bits, bits & ((1 << number_bits) - 1));
+            let (tag, number) = (bits >> number_bits, number_of(bits, number_bits));
             if tag_bits(tag) > SHORT_TAG_BITS {
                 let (moves, rest) = (tag & 1 == 1, tag >> 1 << number_bits | number);
                 if moves {
@@ -297,7 +278,7 @@ impl Table {
         let number_bits = self.number_bits.load(Ordering::Relaxed);
         let bit = last >> parent.level & 1;
         let longer = |bits: u32, bit: u32| {
-            let (tag, number) = (bits >> number_bits, bits & ((1 << number_bits) - 1));
+            let (tag, number) = (bits >> number_bits, number_of(bits, number_bits));
             let tag_bits = (tag_bits(tag) + 1).min(31 - number_bits);
             self::tag(tag << 1 | bit, tag_bits) << number_bits | number
         };
@@ -319,12 +300,11 @@ impl Table {
     }
 
     fn give_back_page(&self, page: u32) {
-        // It only fails for lack of kernel memory, and old cells do no harm.
-        let _ = self.cells.give_back(page as usize * PAGE_BYTES, PAGE_BYTES);
+        self.cells.give_back(page);
         self.budget.release(PAGE_BYTES as u64);
     }
 
-    fn try_resize(&self) -> Option<std::sync::MutexGuard<'_, ()>> {
+    fn try_resize(&self) -> Option<MutexGuard<'_, ()>> {
         match self.resizing.try_lock() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -332,9 +312,9 @@ impl Table {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn allocated_bytes(&self) -> u64 {
-        self.cells.allocated_bytes().unwrap()
+        self.cells.allocated_bytes()
     }
 }
 
@@ -344,147 +324,5 @@ impl Drop for Table {
     }
 }
 
-/// The checksum is as good as a hash; the other one is a bijection of it.
-fn hashes(crc: PayloadCrc) -> [u32; 2] {
-    let mixed = crc.0.wrapping_mul(0x9e37_79b1);
-    [crc.0, mixed ^ mixed >> 15]
-}
-
-/// Which bucket a hash belongs to, when there are so many. `None`: there are none.
-fn place(hash: u32, buckets: u32) -> Option<Place> {
-    if buckets == 0 {
-        return None;
-    }
-    let rounded = buckets.next_power_of_two();
-    let level = rounded.trailing_zeros();
-    let bucket = hash & (rounded - 1);
-    let half = rounded / 2;
-    // A bucket in the upper half that is not there yet is still part of its counterpart in the lower half.
-    if bucket >= buckets {
-        Some(Place { bucket: bucket & (half - 1), level: level - 1 })
-    } else if bucket >= half || bucket + half < buckets {
-        Some(Place { bucket, level })
-    } else {
-        Some(Place { bucket, level: level - 1 })
-    }
-}
-
-/// How many bits a tag has: those below its highest one.
-fn tag_bits(tag: u32) -> u32 {
-    tag.checked_ilog2().unwrap_or(0) // 0: a cell that is just being widened
-}
-
-/// The tag of so many of a hash's lowest bits.
-fn tag(hash: u32, tag_bits: u32) -> u32 {
-    hash & ((1 << tag_bits) - 1) | 1 << tag_bits
-}
-
-fn has_tag(tag: u32, rest: u32) -> bool {
-    let mask = (1 << tag_bits(tag)) - 1;
-    (tag ^ rest) & mask == 0
-}
-
-fn free_cells(bucket: &[AtomicU32; CELLS]) -> usize {
-    bucket.iter().filter(|cell| cell.load(Ordering::Relaxed) == 0).count()
-}
-
-/// Writes a cell to a free place of a bucket, or over another.
-fn put_into(bucket: &[AtomicU32; CELLS], bits: u32) {
-    let free = bucket.iter().find(|cell| cell.load(Ordering::Relaxed) == 0);
-    // The page number's lowest bits are as good as any to choose a victim by.
-    free.unwrap_or(&bucket[bits as usize % CELLS]).store(bits, Ordering::Relaxed);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn crc(number: u32) -> PayloadCrc {
-        PayloadCrc(crc32c::crc32c(&number.to_le_bytes()))
-    }
-
-    fn table() -> (Table, Arc<Budget>) {
-        let budget = Arc::new(Budget::new(1 << 30, 0));
-        (Table::new(budget.clone()).unwrap(), budget)
-    }
-
-    fn enter(table: &Table, number: u32) {
-        table.count(0, 1);
-        table.insert(crc(number), number, |number| Some(crc(number)));
-    }
-
-    fn leave(table: &Table, number: u32) {
-        table.count(1, 0);
-        table.remove(crc(number), number);
-    }
-
-    fn found(table: &Table, numbers: impl Iterator<Item = u32>) -> usize {
-        numbers.filter(|number| table.candidates(crc(*number)).any(|found| found == *number)).count()
-    }
-
-    #[test]
-    fn nearly_all_pages_are_found_in_less_than_five_bytes_each() {
-        let (table, budget) = table();
-        let count = 300_000;
-        (0..count).for_each(|number| enter(&table, number));
-        let found = found(&table, 0..count);
-        assert!(found > count as usize * 98 / 100, "{found}");
-        assert!(table.held_bytes() < u64::from(count) * 5, "{} bytes", table.held_bytes());
-        assert_eq!(table.held_bytes(), budget.held_bytes());
-        assert_eq!(table.held_bytes(), table.allocated_bytes());
-        // A page that is not there costs few looks at others.
-        let looks: usize = (count..2 * count).map(|number| table.candidates(crc(number)).count()).sum();
-        assert!(looks < count as usize / 4, "{looks} looks");
-    }
-
-    #[test]
-    fn the_table_shrinks_and_goes_with_its_pages() {
-        let (table, budget) = table();
-        (0..100_000).for_each(|number| enter(&table, number));
-        let full_bytes = table.held_bytes();
-        (10_000..100_000).for_each(|number| leave(&table, number));
-        assert!(table.held_bytes() < full_bytes / 4, "{} of {full_bytes}", table.held_bytes());
-        assert_eq!(table.held_bytes(), table.allocated_bytes());
-        let found = found(&table, 0..10_000);
-        assert!(found > 9_500, "{found}");
-        (0..10_000).for_each(|number| leave(&table, number));
-        assert_eq!((table.held_bytes(), budget.held_bytes(), table.allocated_bytes()), (0, 0, 0));
-    }
-
-    #[test]
-    fn wider_numbers_keep_what_is_entered() {
-        let (table, _) = table();
-        (0..5_000).for_each(|number| enter(&table, number));
-        let before = found(&table, 0..5_000);
-        assert!(table.widen(1 << 28));
-        assert_eq!(found(&table, 0..5_000), before);
-        let high = (1 << 28) - 1;
-        enter(&table, high);
-        assert_eq!(found(&table, [high].into_iter()), 1);
-        assert!(!table.widen((1 << 30) + 1));
-    }
-
-    #[test]
-    fn without_room_the_table_stays_as_small_as_it_is() {
-        let budget = Arc::new(Budget::new(PAGE_BYTES as u64, 0));
-        let table = Table::new(budget.clone()).unwrap();
-        (0..10_000).for_each(|number| enter(&table, number));
-        assert_eq!(table.held_bytes(), PAGE_BYTES as u64);
-        assert!(found(&table, 0..10_000) > 900);
-    }
-
-    proptest! {
-        #[test]
-        fn a_bucket_splits_into_itself_and_the_new_one(crc in any::<u32>(), buckets in 1..100_000u32) {
-            let (before, after) = (place(crc, buckets).unwrap(), place(crc, buckets + 1).unwrap());
-            prop_assert!(before.bucket < buckets);
-            if before.bucket != after.bucket {
-                prop_assert_eq!(after.bucket, buckets);
-                prop_assert_eq!(place(buckets, buckets).unwrap(), before);
-                prop_assert_eq!(crc >> before.level & 1, 1);
-            }
-            prop_assert_eq!(after.level - before.level, u32::from(place(buckets, buckets) == Some(before)));
-        }
-    }
-}
+#[cfg(all(test, not(loom)))]
+mod tests;
