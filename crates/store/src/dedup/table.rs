@@ -8,7 +8,14 @@
 //! the page's block.
 //!
 //! All of it is a hint: cells are single atomic words, changed without locks, and whoever follows one compares the pages. A cell
-//! that gets lost costs a chance to share; one that points nowhere costs a look.
+//! that gets lost costs a chance to share; one that points nowhere costs a look. What holds among threads:
+//!
+//! - A lookup gives numbers that were inserted, under whatever checksum; while numbers get wider, and of cells that were written then,
+//!   any below 2^29. A number may be that of a page that is gone, of another one, or of none.
+//! - A page that was inserted is found until it is removed, if there was room in its bucket, and neither another insert into the bucket
+//!   nor a change of the table's size or of the width of numbers came in between.
+//! - One thread at a time changes size or width. When all that count pages, insert and remove are through, the table is not larger than
+//!   the pages need, and the budget has what it holds.
 
 use std::{
     io,
@@ -100,12 +107,14 @@ impl Table {
         })
     }
 
-    /// Counts pages that came or went. The table follows as they are inserted and removed.
+    /// Counts pages that came or went. The table shrinks with those that go, and grows as those that came are inserted.
     pub(super) fn count(&self, old_pages: u64, new_pages: u64) {
         if new_pages > old_pages {
             self.pages.fetch_add(new_pages - old_pages, Ordering::Relaxed);
         } else if old_pages > new_pages {
-            self.pages.fetch_sub(old_pages - new_pages, Ordering::Relaxed);
+            let gone = old_pages - new_pages;
+            // See latest_pages for the order.
+            self.shrink(self.pages.fetch_sub(gone, Ordering::AcqRel) - gone);
         }
     }
 
@@ -163,6 +172,15 @@ impl Table {
         self.pages() * 2 > u64::from(self.buckets.load(Ordering::Relaxed)) * MOST_PAGES_PER_PAIR
     }
 
+    fn is_too_large(&self, pages: u64) -> bool {
+        let buckets = self.buckets.load(Ordering::Acquire);
+        if buckets <= BUCKETS_PER_PAGE {
+            buckets > 0 && pages == 0
+        } else {
+            pages < u64::from(buckets) * FEWEST_PAGES_PER_BUCKET
+        }
+    }
+
     /// Has the CPU load the buckets where a page with such a payload may be.
     pub(super) fn prefetch(&self, crc: PayloadCrc) {
         for (place, _) in self.places(crc).into_iter().flatten() {
@@ -172,10 +190,6 @@ impl Table {
 
     /// Lets a page not be found any more.
     pub(super) fn remove(&self, crc: PayloadCrc, number: u32) {
-        let buckets = self.buckets.load(Ordering::Relaxed);
-        if self.pages() < u64::from(buckets) * FEWEST_PAGES_PER_BUCKET && buckets > 0 {
-            self.take_bucket();
-        }
         let number_bits = self.number_bits.load(Ordering::Relaxed);
         for (place, _) in self.places(crc).into_iter().flatten() {
             take_out(self.bucket(place.bucket), number, number_bits);
@@ -187,11 +201,18 @@ impl Table {
         if end > 1 << MAX_NUMBER_BITS {
             return false;
         }
-        let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        let one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.widen_to(end);
+        drop(one_at_a_time);
+        self.shrink(self.latest_pages());
+        true
+    }
+
+    fn widen_to(&self, end: u64) {
         let old_bits = self.number_bits.load(Ordering::Relaxed);
         let new_bits = (u64::BITS - end.saturating_sub(1).leading_zeros()).max(old_bits);
         if new_bits == old_bits {
-            return true;
+            return;
         }
         let most_tag_bits = 31 - new_bits;
         self.number_bits.store(new_bits, Ordering::Relaxed);
@@ -206,7 +227,6 @@ impl Table {
                 cell.store(tag << new_bits | number, Ordering::Relaxed);
             }
         }
-        true
     }
 
     /// The two places where a page with such a payload may be, each with the hash that leads there.
@@ -221,7 +241,33 @@ impl Table {
 
     fn add_bucket(&self, crc_of: &impl Fn(u32) -> Option<PayloadCrc>) {
         // Somebody else is at it: the table is a little too small until the next page comes.
-        let Some(_one_at_a_time) = self.try_resize() else { return };
+        let Some(one_at_a_time) = self.try_resize() else { return };
+        self.split_next(crc_of);
+        drop(one_at_a_time);
+        self.shrink(self.latest_pages());
+    }
+
+    /// Takes buckets away for as long as there are too many for so many pages.
+    fn shrink(&self, mut pages: u64) {
+        while self.is_too_large(pages) {
+            // Somebody else is at it, and looks again when they are through.
+            let Some(one_at_a_time) = self.try_resize() else { return };
+            if self.is_too_large(self.latest_pages()) {
+                self.merge_last();
+            }
+            drop(one_at_a_time);
+            pages = self.latest_pages();
+        }
+    }
+
+    /// How many pages there are, for whoever has resized the table and given the lock back. What was counted before shows in it, and
+    /// whoever counts later sees the table as it is now and the lock free: both write to the count, so one comes after the other.
+    fn latest_pages(&self) -> u64 {
+        self.pages.fetch_add(0, Ordering::AcqRel)
+    }
+
+    /// Adds a bucket. Called by whoever resizes the table.
+    fn split_next(&self, crc_of: &impl Fn(u32) -> Option<PayloadCrc>) {
         let buckets = self.buckets.load(Ordering::Relaxed);
         if buckets == MAX_BUCKETS {
             return;
@@ -262,14 +308,12 @@ impl Table {
         self.buckets.store(buckets + 1, Ordering::Release);
     }
 
-    fn take_bucket(&self) {
-        let Some(_one_at_a_time) = self.try_resize() else { return };
+    /// Takes a bucket away, or all of the last page of them. Called by whoever resizes the table.
+    fn merge_last(&self) {
         let buckets = self.buckets.load(Ordering::Relaxed);
         if buckets <= BUCKETS_PER_PAGE {
-            if buckets > 0 && self.pages() == 0 {
-                self.buckets.store(0, Ordering::Release);
-                self.give_back_page(0);
-            }
+            self.buckets.store(0, Ordering::Release);
+            self.give_back_page(0);
             return;
         }
         let last = buckets - 1;
@@ -326,3 +370,6 @@ impl Drop for Table {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod loom_tests;

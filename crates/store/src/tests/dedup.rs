@@ -356,6 +356,60 @@ fn r4_a_damaged_page_is_nobodys_twin() {
 }
 
 #[test]
+fn r7_a_damaged_page_takes_its_place_in_the_table_along() {
+    let store = store(8 << 20);
+    let pool = flat_pool(&store, "a", 600);
+    put(&pool, 0, 0, 3).unwrap();
+    let Ok(Entry::Block(block)) = pool.index().load(IndexSlot(0)) else { panic!("no block") };
+    // SAFETY: this thread is the only one that uses the store.
+    unsafe { store.engine().arena.block_mut(block) }.unwrap()[..HEADER_BYTES].fill(0xff);
+    pool.flush_page(OBJECT, PageIndex(0));
+    assert_books(&store);
+}
+
+#[test]
+fn r7_the_last_pages_of_a_domain_go_at_the_same_moment() {
+    let store = store(64 << 20);
+    let pools: Vec<_> = (0..2).map(|i| pool_in(&store, &format!("c{i}"), shared_domain()).1).collect();
+    for _ in 0..40 {
+        // More than the first 4 KiB of the table have room for.
+        pools.iter().for_each(|pool| (0..500).for_each(|i| put(pool, 0, i, seed(i)).unwrap()));
+        thread::scope(|scope| {
+            for pool in &pools {
+                scope.spawn(|| pool.flush_object(OBJECT));
+            }
+        });
+        let usage = store.usage();
+        assert_eq!((usage.used_bytes, usage.held_bytes), (0, 0));
+    }
+}
+
+#[test]
+fn r1_hints_that_lead_anywhere_harm_nobody() {
+    let store = store(64 << 20);
+    let (client, pool) = pool_in(&store, "a", shared_domain());
+    let (_other, other_pool) = pool_in(&store, "b", shared_domain());
+    (0..200).for_each(|i| put(&pool, 0, i, seed(i)).unwrap());
+    (0..100).for_each(|i| put(&other_pool, 0, i * 50, seed(i + 500)).unwrap());
+    let domain = client.domain(Persistence::Persistent).unwrap();
+    for i in 0..200 {
+        let crc = pool.payload_crc(IndexSlot(i as u32)).unwrap();
+        // The page itself, others, both ends of the pools' numbers, none.
+        for number in [i as u32, 0, 199, 9_999, 10_000, 10_239, 10_240, 10_290, 20_479, 20_480, (1 << 20) - 1]
+        {
+            domain.remember(crc, number);
+            put(&other_pool, 0, 7_000 + i, seed(i)).unwrap();
+            assert!(*get(&other_pool, 0, 7_000 + i).unwrap().unwrap() == page(seed(i)));
+        }
+    }
+    (0..200).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(seed(i))));
+    (0..100).for_each(|i| assert!(*get(&other_pool, 0, i * 50).unwrap().unwrap() == page(seed(i + 500))));
+    assert_books(&store);
+    [&pool, &other_pool].iter().for_each(|pool| pool.flush_object(OBJECT));
+    assert_books(&store);
+}
+
+#[test]
 fn r1_threads_that_store_the_same_pages_never_lose_one() {
     let store = store(64 << 20);
     let pools: Vec<_> = (0..2).map(|i| pool_in(&store, &format!("c{i}"), shared_domain())).collect();
