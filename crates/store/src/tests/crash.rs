@@ -2,17 +2,22 @@
 //!
 //! `TMEM_CRASHES=N` tries N places instead of some hundreds.
 
+mod domains;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::pages::{TestKeeper, client_options, get, page, put};
 use crate::{
-    Client, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, RecompressionOptions, Recovery,
-    Store, StoreOptions,
+    Client, ClientOptions, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError,
+    RecompressionOptions, Recovery, Store, StoreOptions,
+    entry::{Entry, SharedRef},
     fault_injection::{Outcome, crash_at},
+    ids::IndexSlot,
 };
 
 const FLAT_PAGES: u64 = 1200;
 const LIMIT: u64 = 1 << 20;
+const POOLS: usize = 5;
 
 type Key = (usize, u64, u64);
 
@@ -39,7 +44,7 @@ struct Model {
     keeper: Arc<TestKeeper>,
     known: HashMap<Key, Known>,
     /// How often each client was made, or is just being made.
-    lives: [u32; 3],
+    lives: [u32; POOLS],
     /// What was going on when the process died.
     doing: Option<Step>,
     limit_bytes: u64,
@@ -64,8 +69,8 @@ fn random(state: &mut u64) -> u64 {
 fn traffic(seed: u64, steps: usize) -> Vec<Step> {
     let state = &mut (seed * 977 + 1);
     let step = |_| {
-        let pool = (random(state) % 3) as usize;
-        let object = if pool == 0 { 0 } else { random(state) % 3 };
+        let pool = random(state) as usize % POOLS;
+        let object = random(state) % objects(pool);
         let index = random(state) % if random(state).is_multiple_of(2) { 60 } else { FLAT_PAGES };
         match random(state) % 100 {
             // Some of few contents, which share blocks; most of the others do not compress, so that the store is full.
@@ -84,16 +89,22 @@ fn traffic(seed: u64, steps: usize) -> Vec<Step> {
     (0..steps).map(step).collect()
 }
 
-fn name(pool: usize, life: u32) -> String {
-    format!("c{pool}-{life}")
+fn objects(pool: usize) -> u64 {
+    if matches!(pool, 1 | 2) { 3 } else { 1 }
 }
 
-/// Pool 0: a disk. Pool 1: persistent, many objects. Pool 2: ephemeral, with so few leaves that they are used again.
+fn options(pool: usize, life: u32) -> ClientOptions {
+    let dedup = if pool > 2 { Dedup::Domain("web".to_owned()) } else { Dedup::Alone };
+    ClientOptions { dedup, ..client_options(&format!("c{pool}-{life}"), None) }
+}
+
+/// Pool 0: a disk. Pool 1: persistent, many objects. Pool 2: ephemeral, with so few leaves that they are used again. Pools 3 and 4:
+/// disks of two clients in one dedup domain.
 fn make_pool(client: &Client, number: usize) -> Arc<Pool> {
     let (persistence, keys) = match number {
-        0 => (Persistence::Persistent, Keys::Flat { pages: FLAT_PAGES }),
         1 => (Persistence::Persistent, Keys::Sparse { max_pages: 4000 }),
-        _ => (Persistence::Ephemeral, Keys::Sparse { max_pages: 1600 }),
+        2 => (Persistence::Ephemeral, Keys::Sparse { max_pages: 1600 }),
+        _ => (Persistence::Persistent, Keys::Flat { pages: FLAT_PAGES }),
     };
     client.create_pool(persistence, keys).unwrap()
 }
@@ -103,7 +114,7 @@ impl Model {
         Self {
             keeper: Arc::default(),
             known: HashMap::new(),
-            lives: [0; 3],
+            lives: [0; POOLS],
             doing: None,
             limit_bytes: LIMIT,
             made_room: 0,
@@ -112,8 +123,8 @@ impl Model {
 
     fn start(&self) -> World {
         let store = self.keeper.store(self.limit_bytes);
-        let clients = (0..3).map(|number| {
-            let client = store.create_client(client_options(&name(number, 0), None)).unwrap();
+        let clients = (0..POOLS).map(|number| {
+            let client = store.create_client(options(number, 0)).unwrap();
             let pool = make_pool(&client, number);
             (client, pool)
         });
@@ -162,8 +173,7 @@ impl Model {
             Step::RemoveClient { pool } => {
                 self.lives[pool] += 1;
                 world.store.remove_client(&world.clients[pool].0).unwrap();
-                let client = world.store.create_client(client_options(&name(pool, self.lives[pool]), None));
-                let client = client.unwrap();
+                let client = world.store.create_client(options(pool, self.lives[pool])).unwrap();
                 let fresh = make_pool(&client, pool);
                 world.clients[pool] = (client, fresh);
                 self.known.retain(|key, _| key.0 != pool);
@@ -180,12 +190,13 @@ impl Model {
 
     /// Finds clients and pools again. What was being made or removed is made anew; by then it is all there or all gone.
     fn find(&mut self, store: Arc<Store>) -> World {
-        let clients = (0..3).map(|number| {
+        let clients = (0..POOLS).map(|number| {
             let life = self.lives[number];
-            let older = life.checked_sub(1).and_then(|life| store.client(&name(number, life)));
-            let client = older.or_else(|| store.client(&name(number, life))).unwrap_or_else(|| {
+            let of_life = |life| store.client(&options(number, life).name);
+            let older = life.checked_sub(1).and_then(of_life);
+            let client = older.or_else(|| of_life(life)).unwrap_or_else(|| {
                 self.assert_in_flight(number);
-                store.create_client(client_options(&name(number, life), None)).unwrap()
+                store.create_client(options(number, life)).unwrap()
             });
             let mut pools = client.pools();
             assert!(pools.len() <= 1);
@@ -198,7 +209,7 @@ impl Model {
         });
         let clients: Vec<_> = clients.collect();
         if let Some(Step::RemoveClient { pool }) = self.doing {
-            if clients[pool].0.name() == name(pool, self.lives[pool]) {
+            if clients[pool].0.name() == options(pool, self.lives[pool]).name {
                 self.known.retain(|key, _| key.0 != pool);
             } else {
                 self.lives[pool] -= 1;
@@ -226,8 +237,8 @@ impl Model {
 
     /// Compares all keys there can be. What was in flight is settled as it was found.
     fn check(&mut self, world: &World) {
-        for pool in 0..3 {
-            for object in 0..if pool == 0 { 1 } else { 3 } {
+        for pool in 0..POOLS {
+            for object in 0..objects(pool) {
                 for index in 0..FLAT_PAGES {
                     self.check_key(world, (pool, object, index));
                 }
@@ -237,6 +248,7 @@ impl Model {
         let stored = world.store.usage().stored_pages;
         let known = self.known.values().filter(|known| **known != Known::Refused).count();
         assert_eq!(stored, known as u64);
+        assert_cells_are_counted(world);
     }
 
     fn check_key(&mut self, world: &World, key: Key) {
@@ -294,6 +306,39 @@ impl Model {
     }
 }
 
+/// Every cell counts the entries that name it, and all of them are of one domain.
+fn assert_cells_are_counted(world: &World) {
+    let mut named = HashMap::new();
+    for (number, (_, pool)) in world.clients.iter().enumerate() {
+        let domain = number.min(3);
+        for slot in (0..pool.index().slots() as u32).map(IndexSlot) {
+            if let Ok(Entry::Shared(shared)) = pool.index().load(slot) {
+                let (of, pages) = named.entry(shared.cell.0).or_insert((domain, 0));
+                assert_eq!(*of, domain, "domains share cell {}", shared.cell.0);
+                *pages += 1;
+            }
+        }
+    }
+    for (cell, (_, pages)) in &named {
+        let shared = SharedRef { cell: IndexSlot(*cell), block_bytes: 0 };
+        assert_eq!(world.store.engine().shared_blocks.pages(shared), *pages, "cell {cell}");
+    }
+    let pages: u32 = named.values().map(|(_, pages)| pages).sum();
+    let in_clients: u64 = world.store.clients().iter().map(|client| client.dedup_pages).sum();
+    assert_eq!(in_clients, u64::from(pages));
+}
+
+/// r7: nothing is held once nothing is stored.
+fn assert_everything_goes_back(world: &World) {
+    for (_, pool) in &world.clients {
+        (0..3).for_each(|object| pool.flush_object(ObjectId(object)));
+    }
+    let usage = world.store.usage();
+    assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
+    assert_eq!(world.store.engine().arena.allocated_bytes().unwrap(), 0);
+    assert_eq!(world.store.engine().shared_blocks.allocated_bytes().unwrap(), 0);
+}
+
 fn is(known: Known, got: &Result<Option<Box<[u8; 4096]>>, GetError>) -> bool {
     match (known, got) {
         (Known::Page(seed), Ok(Some(found))) => **found == page(seed),
@@ -340,12 +385,7 @@ fn die_at(n: u64, seed: u64, steps: usize) -> Option<u64> {
         model.run(&mut world, step);
     }
     model.check(&world);
-    for (_, pool) in &world.clients {
-        (0..3).for_each(|object| pool.flush_object(ObjectId(object)));
-    }
-    let usage = world.store.usage();
-    assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0), "n {n}, seed {seed}");
-    assert_eq!(world.store.engine().arena.allocated_bytes().unwrap(), 0);
+    assert_everything_goes_back(&world);
     stores
 }
 
@@ -381,6 +421,7 @@ fn die_everywhere_in(prepare: &[Step], step: &Step) {
         });
         let world = model.open(&mut (n + 1));
         model.check(&world);
+        assert_everything_goes_back(&world);
         drop(world);
         if let Outcome::Finished((), stores) = outcome {
             assert!(stores > 0, "{step:?} stores nothing");

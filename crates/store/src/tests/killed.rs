@@ -17,13 +17,14 @@ use std::{
 
 use super::pages::{TestKeeper, client_options, get, page, put};
 use crate::{
-    GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, Store, StoreOptions,
-    memory_file::MemoryFile,
+    ClientOptions, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, Store,
+    StoreOptions, memory_file::MemoryFile,
 };
 
 const LIMIT: u64 = 6 << 20;
 const PAGES: u64 = 1500;
-const POOLS: u64 = 3;
+/// Pool 0: a disk. Pool 1: many objects. Pool 2: a cache. Pools 3 and 4: disks of two clients in one dedup domain.
+const POOLS: u64 = 5;
 const THREADS: u64 = 3;
 const FILES: &str = "TMEM_TEST_FILES";
 const LOG: &str = "tmem-test-log";
@@ -39,7 +40,7 @@ fn cell(log: &MemoryFile, pool: u64, index: u64) -> &AtomicU64 {
 }
 
 fn key(pool: u64, index: u64) -> (u64, u64) {
-    if pool == 0 { (0, index) } else { (index % 7, index) }
+    if matches!(pool, 1 | 2) { (index % 7, index) } else { (0, index) }
 }
 
 fn random(state: &mut u64) -> u64 {
@@ -61,8 +62,10 @@ fn work(pools: &[Arc<Pool>], log: &MemoryFile, thread: u64, mut state: u64) {
         let (object, page_index) = key(pool, index);
         let (cell, target) = (cell(log, pool, index), &pools[pool as usize]);
         let before = cell.load(Ordering::Relaxed) as u32;
+        // Clients in one domain store few contents, which they share.
+        let contents = if pool > 2 { 200 } else { 1 << 30 };
         let wanted =
-            if random(&mut state).is_multiple_of(4) { ABSENT } else { 2 + random(&mut state) % (1 << 30) };
+            if random(&mut state).is_multiple_of(4) { ABSENT } else { 2 + random(&mut state) % contents };
         cell.store(wanted << 32 | u64::from(before), Ordering::SeqCst);
         let now = if wanted == ABSENT {
             target.flush_page(ObjectId(object), PageIndex(page_index));
@@ -149,9 +152,11 @@ fn r1_r2_r3_a_process_that_is_killed_loses_nothing() {
     let keeper = Arc::<TestKeeper>::default();
     let store = keeper.store(LIMIT);
     for number in 0..POOLS {
-        let client = store.create_client(client_options(&format!("c{number}"), None)).unwrap();
-        let keys =
-            if number == 0 { Keys::Flat { pages: PAGES } } else { Keys::Sparse { max_pages: 1 << 16 } };
+        let dedup = if number > 2 { Dedup::Domain("web".to_owned()) } else { Dedup::Alone };
+        let options = ClientOptions { dedup, ..client_options(&format!("c{number}"), None) };
+        let client = store.create_client(options).unwrap();
+        let is_sparse = matches!(number, 1 | 2);
+        let keys = if is_sparse { Keys::Sparse { max_pages: 1 << 16 } } else { Keys::Flat { pages: PAGES } };
         let kind = if number == 2 { Persistence::Ephemeral } else { Persistence::Persistent };
         client.create_pool(kind, keys).unwrap();
     }
@@ -159,7 +164,7 @@ fn r1_r2_r3_a_process_that_is_killed_loses_nothing() {
     drop(store);
     let log = MemoryFile::create(LOG, LOG_BYTES).unwrap();
     let started = log.as_u64s().last().unwrap();
-    let mut state = 4711;
+    let (mut state, mut shared_pages) = (4711, 0);
     for kill in 1..=kills {
         let files = keeper.files();
         let path = |name: &str, file: i32| format!("{name}=/proc/{}/fd/{file}", std::process::id());
@@ -185,7 +190,14 @@ fn r1_r2_r3_a_process_that_is_killed_loses_nothing() {
         assert_eq!((recovery.damaged_pages, recovery.damaged_records), (0, 0), "{recovery:?}");
         let pages = check(&store, &log);
         assert_eq!(store.usage().stored_pages, pages);
+        shared_pages += store.clients().iter().skip(3).map(|client| client.dedup_pages).sum::<u64>();
         assert!(pages > 0 && recovery.repaired_extents <= 3 + 2 * THREADS + 2, "{recovery:?}");
         store.detach();
     }
+    assert!(shared_pages > 0, "nothing was ever shared");
+    // r7: what was shared when processes died goes back like everything else.
+    let (store, _) = keeper.open(LIMIT);
+    pools(&store).iter().for_each(|pool| (0..7).for_each(|object| pool.flush_object(ObjectId(object))));
+    let usage = store.usage();
+    assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
 }
