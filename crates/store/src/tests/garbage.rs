@@ -1,4 +1,5 @@
-//! Garbage anywhere in the memory files: opening them and going on is never a crash and never shows a wrong page.
+//! Garbage anywhere in the memory files: opening them and going on is never a crash and never shows a wrong page, least of all one
+//! of another dedup domain.
 
 use std::{
     os::fd::OwnedFd,
@@ -10,7 +11,8 @@ use proptest::prelude::*;
 
 use super::pages::{TestKeeper, client_options, get, page, put};
 use crate::{
-    Keys, ObjectId, Persistence, Pool, Store, StoreError, StoreOptions,
+    Client, ClientOptions, Dedup, Keys, ObjectId, PageIndex, Persistence, Pool, Store, StoreError,
+    StoreOptions,
     entry::{BlockRef, Entry},
     ids::ArenaOffset,
     memory_file::MemoryFile,
@@ -18,6 +20,37 @@ use crate::{
 
 const LIMIT: u64 = 3 << 20;
 const PAGES: u64 = 400;
+
+/// A pool of a client of its own, in a dedup domain.
+struct Filled {
+    name: &'static str,
+    domain: u32,
+    persistence: Persistence,
+    is_flat: bool,
+}
+
+/// Clients alone, two in one domain and one in another. Neighbouring pages are equal, and so are those of clients in one domain.
+const FILLED: [Filled; 6] = [
+    Filled { name: "disk", domain: 0, persistence: Persistence::Persistent, is_flat: true },
+    Filled { name: "sparse", domain: 1, persistence: Persistence::Persistent, is_flat: false },
+    Filled { name: "cache", domain: 2, persistence: Persistence::Ephemeral, is_flat: false },
+    Filled { name: "web-1", domain: 3, persistence: Persistence::Persistent, is_flat: true },
+    Filled { name: "web-2", domain: 3, persistence: Persistence::Persistent, is_flat: true },
+    Filled { name: "db", domain: 4, persistence: Persistence::Persistent, is_flat: true },
+];
+
+fn dedup(domain: u32) -> Dedup {
+    match domain {
+        3 => Dedup::Domain("web".to_owned()),
+        4 => Dedup::Domain("db".to_owned()),
+        _ => Dedup::Alone,
+    }
+}
+
+/// What a page of a domain is filled with: no other domain has such contents.
+fn seed(domain: u32, index: u64) -> u32 {
+    index as u32 / 2 * 8 + domain
+}
 
 #[derive(Clone, Debug)]
 enum Garbage {
@@ -41,7 +74,7 @@ fn change() -> impl Strategy<Value = Change> {
         (prop_oneof![4 => near, 1 => 0..(1u64 << 37)], 3..=514u16)
             .prop_map(|(unit, length)| Garbage::Block { offset: unit * 8, block_bytes: length * 8 }),
     ];
-    (0..8usize, any::<u16>(), garbage)
+    (0..60usize, any::<u16>(), garbage)
 }
 
 fn spoil(file: &MemoryFile, at: u16, garbage: &Garbage) {
@@ -64,17 +97,17 @@ fn spoil(file: &MemoryFile, at: u16, garbage: &Garbage) {
 fn filled() -> Arc<TestKeeper> {
     let keeper = Arc::<TestKeeper>::default();
     let store = keeper.store(LIMIT);
-    for (name, persistence, keys) in [
-        ("disk", Persistence::Persistent, Keys::Flat { pages: PAGES }),
-        ("sparse", Persistence::Persistent, Keys::Sparse { max_pages: 1 << 20 }),
-        ("cache", Persistence::Ephemeral, Keys::Sparse { max_pages: 1 << 20 }),
-    ] {
-        let client = store.create_client(client_options(name, None)).unwrap();
-        let pool = client.create_pool(persistence, keys).unwrap();
-        (0..PAGES / 2).for_each(|i| put(&pool, 0, i, i as u32).unwrap());
+    for Filled { name, domain, persistence, is_flat } in FILLED {
+        let keys = if is_flat { Keys::Flat { pages: PAGES } } else { Keys::Sparse { max_pages: 1 << 20 } };
+        let pool = new_client(&store, name, domain).create_pool(persistence, keys).unwrap();
+        (0..PAGES / 2).for_each(|i| put(&pool, 0, i, seed(domain, i)).unwrap());
     }
     store.detach();
     keeper
+}
+
+fn new_client(store: &Store, name: &str, domain: u32) -> Arc<Client> {
+    store.create_client(ClientOptions { dedup: dedup(domain), ..client_options(name, None) }).unwrap()
 }
 
 /// What is found is right; the rest is an error, or absent.
@@ -86,36 +119,49 @@ fn check(pool: &Pool, seed: impl Fn(u64) -> u32) {
     }
 }
 
-fn go_on(store: &Store) {
-    for name in ["disk", "sparse", "cache"] {
-        for pool in store.client(name).iter().flat_map(|client| client.pools()) {
-            check(&pool, |i| i as u32);
-        }
+fn for_each_pool(store: &Store, work: impl Fn(&Filled, &Pool)) {
+    for filled in &FILLED {
+        let pools = store.client(filled.name).iter().flat_map(|client| client.pools()).collect::<Vec<_>>();
+        pools.iter().for_each(|pool| work(filled, pool));
     }
-    let Ok(client) = store.create_client(client_options("new", None)) else { return };
-    let pool = client.create_pool(Persistence::Persistent, Keys::Flat { pages: PAGES }).unwrap();
+}
+
+fn check_all(store: &Store) {
+    for_each_pool(store, |filled, pool| check(pool, |i| seed(filled.domain, i)));
+}
+
+fn go_on(store: &Store) {
+    check_all(store);
+    // Two that come now, into a domain of its own and into one that was there. They store other pages, and the latter also such as
+    // are there.
+    let keys = Keys::Flat { pages: PAGES };
+    let alone = new_client(store, "new", 0).create_pool(Persistence::Persistent, keys).unwrap();
+    let web = new_client(store, "web-3", 3).create_pool(Persistence::Persistent, keys).unwrap();
+    let new_seed = |i| 10_000 + (i * 5 + 4) as u32;
     for round in 0..3 {
         (0..PAGES).for_each(|i| {
-            let _may_be_refused = put(&pool, 0, i, (i * 5 + 4) as u32);
+            let _may_be_refused = put(&alone, 0, i, new_seed(i));
+            let _may_be_refused = put(&web, 0, i, seed(3, i));
         });
         store.compact(Duration::from_secs(5));
-        for name in ["disk", "sparse", "cache"] {
-            for pool in store.client(name).iter().flat_map(|client| client.pools()) {
-                check(&pool, |i| i as u32);
-                (0..PAGES).filter(|i| i % 3 == round).for_each(|i| {
-                    pool.flush_page(ObjectId(0), crate::PageIndex(i));
-                });
-            }
-        }
-        check(&pool, |i| (i * 5 + 4) as u32);
+        check_all(store);
+        for_each_pool(store, |_, pool| {
+            (0..PAGES).filter(|i| i % 3 == round).for_each(|i| pool.flush_page(ObjectId(0), PageIndex(i)));
+        });
+        check(&alone, new_seed);
+        check(&web, |i| seed(3, i));
     }
     // Nobody's page was taken away for another's.
+    let last_seed = |i| 20_000 + (i * 5 + 3) as u32;
     (0..PAGES).for_each(|i| {
-        if put(&pool, 0, i, (i * 5 + 3) as u32).is_ok() {
-            assert!(*get(&pool, 0, i).unwrap().unwrap() == page((i * 5 + 3) as u32));
+        for (pool, seed) in [(&alone, last_seed(i)), (&web, seed(3, i))] {
+            if put(pool, 0, i, seed).is_ok() {
+                assert!(*get(pool, 0, i).unwrap().unwrap() == page(seed));
+            }
         }
     });
-    check(&pool, |i| (i * 5 + 3) as u32);
+    check(&alone, last_seed);
+    check(&web, |i| seed(3, i));
 }
 
 proptest! {
