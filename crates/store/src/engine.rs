@@ -160,6 +160,12 @@ impl Engine {
         Ok(domain)
     }
 
+    /// All dedup domains.
+    pub(crate) fn domains(&self) -> Vec<Arc<Domain>> {
+        let domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        domains.by_id.values().filter_map(Weak::upgrade).collect()
+    }
+
     /// A domain, unless it is gone with its last client.
     pub(crate) fn domain_of(&self, id: DomainId) -> Option<Arc<Domain>> {
         self.domains.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(&id)?.upgrade()

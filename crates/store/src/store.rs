@@ -178,6 +178,17 @@ impl Store {
         clients.iter().for_each(|client| client.tend_ages(longest_epoch, until));
     }
 
+    /// Lets pages be found by their contents again whose places others took in the table that leads there, for at most about `time`. A
+    /// put has no time for it. Call it about once a second, and again if it says that there are more.
+    pub fn tend_dedup(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut more = false;
+        for domain in self.engine.domains() {
+            more |= domain.restore_displaced(until); // each gets a turn, be it for one page
+        }
+        more
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }

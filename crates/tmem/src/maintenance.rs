@@ -1,4 +1,4 @@
-//! The background thread: compaction, recompression, ages and huge pages, within a share of one CPU.
+//! The background thread: compaction, recompression, ages, equal pages and huge pages, within a share of one CPU.
 //!
 //! It runs at the priority of everything else: a put that needs room waits for the extent that is just being emptied, and with a lower
 //! priority that took tens of milliseconds on a busy host instead of tens of microseconds. To leave a busy host alone all the same,
@@ -40,6 +40,8 @@ pub(crate) struct Maintenance {
 struct Slice {
     compaction: Compaction,
     recompression: Recompression,
+    /// Pages still have to be made to be found by their contents.
+    more_to_find: bool,
     made_huge_page: bool,
     wall: Duration,
     cpu: Duration,
@@ -50,15 +52,17 @@ impl Maintenance {
     pub(crate) fn start(store: Arc<Store>, budget: BackgroundCpu) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
-            let (mut wait, mut looked, mut compacting) = (LOOK_EVERY, Instant::now(), false);
+            let (mut wait, mut looked, mut compacting, mut finding) =
+                (LOOK_EVERY, Instant::now(), false, false);
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 // Ages and the search for dead bytes look at everything, so not in every slice.
                 let look = looked.elapsed() >= LOOK_EVERY;
                 if look {
                     looked = Instant::now();
                 }
-                let slice = Slice::work(&store, look, look || compacting);
+                let slice = Slice::work(&store, look, look || compacting, look || finding);
                 slice.log();
+                finding = slice.more_to_find;
                 compacting = slice.compaction.emptied_extents > 0;
                 wait = slice.pause(budget);
             }
@@ -68,11 +72,12 @@ impl Maintenance {
 }
 
 impl Slice {
-    fn work(store: &Store, tend: bool, compact: bool) -> Self {
+    fn work(store: &Store, tend: bool, compact: bool, find: bool) -> Self {
         let (wall, cpu) = (Instant::now(), thread_cpu_time());
         if tend {
             store.tend_ages(WORK);
         }
+        let more_to_find = find && store.tend_dedup(WORK);
         let compaction = if compact { store.compact(WORK) } else { Compaction::default() };
         // Compaction gains the same memory for less work.
         let recompression = if compaction.emptied_extents > 0 {
@@ -86,6 +91,7 @@ impl Slice {
         Self {
             compaction,
             recompression,
+            more_to_find,
             made_huge_page,
             wall: wall.elapsed(),
             cpu: thread_cpu_time().saturating_sub(cpu),
@@ -113,7 +119,8 @@ impl Slice {
 
     /// How long to wait before the next slice, so that all of them together stay within the budget.
     fn pause(&self, budget: BackgroundCpu) -> Duration {
-        if self.compaction.emptied_extents == 0 && !self.recompression.more && !self.made_huge_page {
+        let is_done = self.compaction.emptied_extents == 0 && !self.recompression.more;
+        if is_done && !self.more_to_find && !self.made_huge_page {
             return LOOK_EVERY;
         }
         let others_wait = self.wall > self.cpu * WAITED_FACTOR;
@@ -147,6 +154,7 @@ mod tests {
         Slice {
             compaction: Compaction { emptied_extents, moved_pages: 0 },
             recompression: Recompression { more, ..Recompression::default() },
+            more_to_find: false,
             made_huge_page: false,
             wall: Duration::from_millis(wall_ms),
             cpu: Duration::from_millis(cpu_ms),

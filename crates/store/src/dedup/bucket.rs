@@ -11,15 +11,52 @@ use crate::sync::{AtomicU32, Ordering};
 /// One cache line.
 pub(super) type Bucket = [AtomicU32; CELLS];
 
-pub(super) fn free_cells(bucket: &Bucket) -> usize {
-    bucket.iter().filter(|cell| cell.load(Ordering::Relaxed) == 0).count()
+/// What the cells of a bucket held, each at its own moment.
+#[inline]
+pub(super) fn look(bucket: &Bucket) -> [u32; CELLS] {
+    std::array::from_fn(|i| bucket[i].load(Ordering::Relaxed))
 }
 
-/// Writes a cell to a free place of a bucket, or over another. Two at once may choose the same place, and one of them is lost.
-pub(super) fn put_into(bucket: &Bucket, bits: u32) {
-    let free = bucket.iter().find(|cell| cell.load(Ordering::Relaxed) == 0);
+/// Every tag that is not just being changed has at least so many bits.
+const LEAST_TAG_BITS: u32 = 2;
+
+/// Numbers of the cells whose tag fits what is left of a hash.
+#[inline]
+pub(super) fn matches(cells: [u32; CELLS], rest: u32, number_bits: u32) -> impl Iterator<Item = u32> {
+    // The bits that all tags have are compared for all cells at once, without branches: few cells are left then.
+    let same_end = |bits: u32| bits != 0 && (bits >> number_bits ^ rest) & ((1 << LEAST_TAG_BITS) - 1) == 0;
+    let mut left = 0;
+    for (i, bits) in cells.iter().enumerate() {
+        left |= u32::from(same_end(*bits)) << i;
+    }
+    std::iter::from_fn(move || {
+        while left != 0 {
+            let bits = cells[left.trailing_zeros() as usize];
+            left &= left - 1;
+            if has_tag(bits >> number_bits, rest) {
+                return Some(number_of(bits, number_bits));
+            }
+        }
+        None
+    })
+}
+
+pub(super) fn free_cells(bucket: &Bucket) -> usize {
+    look(bucket).iter().filter(|bits| **bits == 0).count()
+}
+
+/// Writes a cell to a free place of a bucket, or over another; gives what was there. Two at once may choose the same place, and one of
+/// them is lost.
+pub(super) fn put_into(bucket: &Bucket, bits: u32) -> Option<u32> {
+    if let Some(free) = bucket.iter().find(|cell| cell.load(Ordering::Relaxed) == 0) {
+        free.store(bits, Ordering::Relaxed);
+        return None;
+    }
     // The page number's lowest bits are as good as any to choose a victim by.
-    free.unwrap_or(&bucket[bits as usize % CELLS]).store(bits, Ordering::Relaxed);
+    let victim = &bucket[bits as usize % CELLS];
+    let displaced = victim.load(Ordering::Relaxed);
+    victim.store(bits, Ordering::Relaxed);
+    Some(displaced)
 }
 
 /// Frees the cells of a page, and none that another page is put into meanwhile.

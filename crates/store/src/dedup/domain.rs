@@ -3,12 +3,13 @@
 use std::{
     io,
     sync::{
-        Arc, PoisonError, RwLock, Weak,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
-use super::table::{MAX_NUMBER_BITS, Table};
+use super::table::{IfFull, MAX_NUMBER_BITS, Table};
 use crate::{
     block::PayloadCrc, budget::Budget, catalog::ClientSlot, counters::Counters, ids::IndexSlot, pool::Pool,
     stamp::Stamp,
@@ -40,7 +41,13 @@ pub(crate) struct Domain {
     shared_block_bytes: AtomicU64,
     shared_pages: AtomicU64,
     compared_pages: AtomicU64,
+    /// Pages whose places others took in the table.
+    displaced: Mutex<Vec<u32>>,
 }
+
+/// No more displaced pages are kept in mind than one in so many, and a few: half a byte a page.
+const DISPLACED_PART: u64 = 8;
+const FEWEST_DISPLACED: u64 = 256;
 
 /// The page numbers of a pool within its domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +114,7 @@ impl Domain {
             shared_block_bytes: AtomicU64::new(0),
             shared_pages: AtomicU64::new(0),
             compared_pages: AtomicU64::new(0),
+            displaced: Mutex::default(),
         })
     }
 
@@ -174,11 +182,36 @@ impl Domain {
     }
 
     /// Lets a page be found by its payload. No lock is held.
-    pub(crate) fn remember(&self, crc: PayloadCrc, number: u32) {
-        self.table.insert(crc, number, |number| {
-            let (pool, slot) = self.page(number)?;
-            pool.payload_crc(slot)
-        });
+    pub(crate) fn remember(&self, crc: PayloadCrc, number: u32, if_full: IfFull) {
+        if let Some(displaced) = self.table.insert(crc, number, if_full, |number| self.crc_of(number)) {
+            let mut all = self.displaced.lock().unwrap_or_else(PoisonError::into_inner);
+            if (all.len() as u64) < self.table.pages() / DISPLACED_PART + FEWEST_DISPLACED {
+                all.push(displaced);
+            }
+        }
+    }
+
+    /// Lets pages be found again that others took the place of, until `until`. True: there are more.
+    pub(crate) fn restore_displaced(&self, until: Instant) -> bool {
+        let take = || self.displaced.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        while let Some(number) = take() {
+            if let Some(crc) = self.crc_of(number)
+                && self.table.candidates(crc).all(|found| found != number)
+            {
+                self.table.insert_moving(crc, number, |number| self.crc_of(number));
+            }
+            if Instant::now() >= until {
+                return true;
+            }
+        }
+        *self.displaced.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+        false
+    }
+
+    /// The checksum by which the page of a number is found, if it is there.
+    fn crc_of(&self, number: u32) -> Option<PayloadCrc> {
+        let (pool, slot) = self.page(number)?;
+        pool.payload_crc(slot)
     }
 
     /// Has the CPU load what finding such a payload reads.

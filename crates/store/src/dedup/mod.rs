@@ -14,3 +14,4 @@ mod table;
 
 pub(crate) use domain::{Domain, DomainId, DomainScope, DomainUsage, NumberRange};
 pub(crate) use shared_blocks::{SHARED_POOL, SharedBlocks};
+pub(crate) use table::IfFull;

@@ -3,8 +3,9 @@
 //! Linear hashing (Litwin 1980): [buckets](super::bucket) of 16 cells, one cache line each, are added and taken away one at a time,
 //! so the table is always about as large as it has to be and nothing ever waits for a rehash. A page may be in either of two buckets,
 //! each [chosen](super::place) by a hash of its own, and goes to the emptier one: a bucket that is still to be split gets twice as
-//! many pages as one that was, and this evens it out. From a full one a page is moved to its other one, as a cuckoo does. When a
-//! bucket is split, the tag's lowest bit says which half a cell goes to, and is used up. A tag that gets too short is made anew from
+//! many pages as one that was, and this evens it out. If both are full, the page takes the place of another one, which can
+//! be inserted again when there is time to move others for it. When a bucket is split,
+//! the tag's lowest bit says which half a cell goes to, and is used up. A tag that gets too short is made anew from
 //! the page's block.
 //!
 //! All of it is a hint: cells are single atomic words, changed without locks, and whoever follows one compares the pages. A cell
@@ -23,7 +24,7 @@ use std::{
 };
 
 use super::{
-    bucket::{Bucket, free_cells, has_tag, number_of, put_into, tag, tag_bits, take_out},
+    bucket::{Bucket, free_cells, look, matches, number_of, put_into, tag, tag_bits, take_out},
     cells::{BUCKETS_PER_PAGE, CELLS, Cells, PAGE_BYTES},
     place::{Place, hashes, place},
 };
@@ -34,12 +35,10 @@ use crate::{
     sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
-/// A bucket is added from this many pages a pair of buckets on, 28: 4.57 bytes a page. About one page in a hundred finds no place
-/// then.
+/// A bucket is added from this many pages a pair of buckets on, 28: 4.57 bytes a page. About one page in ten then finds both its buckets
+/// full and takes another one's place. To move that one to its other bucket, as a cuckoo does, leaves one in a hundred without a place, but
+/// reads the blocks of those that might move: a put took 12% longer than without dedup so, and takes 5% longer if it leaves that for later.
 const MOST_PAGES_PER_PAIR: u64 = (CELLS * 2 * 7 / 8) as u64;
-
-/// Pages of a full bucket that are looked at for one that can be moved. Each look costs a read of the page's block.
-const MOST_MOVES: usize = 16;
 
 /// A bucket is taken away below this many pages a bucket, 6: those of two have to fit into one.
 const FEWEST_PAGES_PER_BUCKET: u64 = (CELLS * 3).div_ceil(8) as u64;
@@ -56,6 +55,15 @@ pub(super) const MAX_NUMBER_BITS: u32 = 29;
 /// As many buckets as all page numbers need.
 const MAX_BUCKETS: u32 =
     (1 << MAX_NUMBER_BITS) / FEWEST_PAGES_PER_BUCKET as u32 / BUCKETS_PER_PAGE * BUCKETS_PER_PAGE;
+
+/// What to do about a page for which there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfFull {
+    /// It takes the place of another one.
+    Displace,
+    /// It is left out: others are found with the same contents.
+    LeaveOut,
+}
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -95,15 +103,8 @@ impl Table {
     pub(super) fn candidates(&self, crc: PayloadCrc) -> impl Iterator<Item = u32> {
         let number_bits = self.number_bits.load(Ordering::Relaxed);
         let places = self.places(crc).into_iter().flatten();
-        let cells = places.map(|(place, hash)| {
-            let cells = self.bucket(place.bucket).each_ref().map(|cell| cell.load(Ordering::Relaxed));
-            (cells, hash >> place.level)
-        });
-        cells.flat_map(move |(cells, rest)| {
-            cells
-                .into_iter()
-                .filter(move |cell| *cell != 0 && has_tag(cell >> number_bits, rest))
-                .map(move |cell| number_of(cell, number_bits))
+        places.flat_map(move |(place, hash)| {
+            matches(look(self.bucket(place.bucket)), hash >> place.level, number_bits)
         })
     }
 
@@ -118,43 +119,68 @@ impl Table {
         }
     }
 
-    /// Lets a page be found. `crc_of` gives the checksum of a page that was inserted, if it is still there.
-    pub(super) fn insert(&self, crc: PayloadCrc, number: u32, crc_of: impl Fn(u32) -> Option<PayloadCrc>) {
-        if self.is_too_small() {
-            self.add_bucket(&crc_of);
-        }
-        let free = |place: &(Place, u32)| free_cells(self.bucket(place.0.bucket));
-        let Some(place) = self.places(crc).into_iter().flatten().max_by_key(free) else { return };
-        if free(&place) == 0 {
-            self.make_free(place.0.bucket, crc_of);
-        }
-        self.put(place, number);
+    /// Lets a page be found. `crc_of` gives the checksum of a page that was inserted, if it is still there. If both buckets of the page
+    /// are full, another one is found no more, whose number is given; or the page is not found, if that is better.
+    pub(super) fn insert(
+        &self,
+        crc: PayloadCrc,
+        number: u32,
+        if_full: IfFull,
+        crc_of: impl Fn(u32) -> Option<PayloadCrc>,
+    ) -> Option<u32> {
+        self.grow(&crc_of);
+        let places = self.places(crc).into_iter().flatten();
+        let free = places.map(|place| (free_cells(self.bucket(place.0.bucket)), place));
+        let (free, emptier) = free.max_by_key(|(free, _)| *free)?;
+        if free == 0 && if_full == IfFull::LeaveOut { None } else { self.put(emptier, number) }
     }
 
-    /// Moves a page of a full bucket to its other one, if one of a few has room there.
-    fn make_free(&self, bucket: u32, crc_of: impl Fn(u32) -> Option<PayloadCrc>) {
+    /// As [`Table::insert`], and moves other pages rather than displacing one. That reads several blocks.
+    pub(super) fn insert_moving(
+        &self,
+        crc: PayloadCrc,
+        number: u32,
+        crc_of: impl Fn(u32) -> Option<PayloadCrc>,
+    ) {
+        self.grow(&crc_of);
+        let places = || self.places(crc).into_iter().flatten().map(|(place, _)| place.bucket);
+        if places().all(|bucket| free_cells(self.bucket(bucket)) == 0) {
+            let _made = places().any(|bucket| self.make_free(bucket, &crc_of));
+        }
+        let _displaced = self.insert(crc, number, IfFull::Displace, crc_of);
+    }
+
+    fn grow(&self, crc_of: &impl Fn(u32) -> Option<PayloadCrc>) {
+        if self.is_too_small() {
+            self.add_bucket(crc_of);
+        }
+    }
+
+    /// Moves a page of a full bucket to its other one; says whether one had room there.
+    fn make_free(&self, bucket: u32, crc_of: impl Fn(u32) -> Option<PayloadCrc>) -> bool {
         let number_bits = self.number_bits.load(Ordering::Relaxed);
-        for cell in self.bucket(bucket).iter().take(MOST_MOVES) {
+        self.bucket(bucket).iter().any(|cell| {
             let number = number_of(cell.load(Ordering::Relaxed), number_bits);
             let Some(crc) = crc_of(number) else {
                 cell.store(0, Ordering::Relaxed); // the page is gone
-                return;
+                return true;
             };
             let mut others = self.places(crc).into_iter().flatten().filter(|other| other.0.bucket != bucket);
-            if let Some(other) = others.next()
-                && free_cells(self.bucket(other.0.bucket)) > 0
-            {
-                self.put(other, number);
+            let moves = others.next().filter(|other| free_cells(self.bucket(other.0.bucket)) > 0);
+            if let Some(other) = moves {
+                let _displaced = self.put(other, number);
                 cell.store(0, Ordering::Relaxed);
-                return;
             }
-        }
+            moves.is_some()
+        })
     }
 
-    fn put(&self, (place, hash): (Place, u32), number: u32) {
+    /// Gives the number of the page whose place this takes.
+    fn put(&self, (place, hash): (Place, u32), number: u32) -> Option<u32> {
         let number_bits = self.number_bits.load(Ordering::Relaxed);
         let tag = tag(hash >> place.level, 31 - number_bits);
-        put_into(self.bucket(place.bucket), tag << number_bits | number);
+        let displaced = put_into(self.bucket(place.bucket), tag << number_bits | number)?;
+        Some(number_of(displaced, number_bits))
     }
 
     /// Makes an empty table as large as the counted pages need, or as there is room for.
@@ -291,7 +317,7 @@ impl Table {
             if tag_bits(tag) > SHORT_TAG_BITS {
                 let (moves, rest) = (tag & 1 == 1, tag >> 1 << number_bits | number);
                 if moves {
-                    put_into(self.bucket(buckets), rest);
+                    let _displaced = put_into(self.bucket(buckets), rest);
                 }
                 cell.store(if moves { 0 } else { rest }, Ordering::Relaxed);
                 continue;
@@ -302,7 +328,7 @@ impl Table {
             if let Some(hash) = here
                 && let Some(place) = place(hash, buckets + 1)
             {
-                self.put((place, hash), number);
+                let _displaced = self.put((place, hash), number);
             }
         }
         self.buckets.store(buckets + 1, Ordering::Release);
@@ -335,7 +361,7 @@ impl Table {
         for cell in self.bucket(last) {
             let bits = cell.swap(0, Ordering::Relaxed);
             if bits != 0 {
-                put_into(self.bucket(parent.bucket), longer(bits, bit));
+                let _displaced = put_into(self.bucket(parent.bucket), longer(bits, bit));
             }
         }
         if last.is_multiple_of(BUCKETS_PER_PAGE) {

@@ -7,6 +7,7 @@ use crate::{
     arena::Need,
     block::{self, BlockHeader, PayloadCrc},
     codec,
+    dedup::IfFull,
     directory::Directory,
     entry::{BlockRef, Entry},
     error::PutError,
@@ -108,7 +109,7 @@ impl Pool {
         }
         arena.commit(place.offset);
         if published.is_ok() {
-            self.remember_contents(payload.crc, slot);
+            self.remember_contents(payload.crc, slot, IfFull::Displace);
         }
         published
     }

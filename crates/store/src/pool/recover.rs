@@ -12,7 +12,7 @@ use super::{
 use crate::{
     client::Client,
     counters::Counters,
-    dedup::SHARED_POOL,
+    dedup::{IfFull, SHARED_POOL},
     directory::{Directory, Places},
     engine::Engine,
     entry::{self, Entry, SharedRef},
@@ -126,7 +126,7 @@ impl Pool {
             }
             drop(locked);
             found.iter().for_each(|(crc, _)| domain.prefetch(*crc));
-            found.drain(..).for_each(|(crc, number)| domain.remember(crc, number));
+            found.drain(..).for_each(|(crc, number)| domain.remember(crc, number, IfFull::Displace));
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     arena::Emptied,
     block::{self, BlockHeader, PayloadCrc},
     codec::{self, Codec},
-    dedup::{Domain, SHARED_POOL},
+    dedup::{Domain, IfFull, SHARED_POOL},
     entry::{BlockRef, ContentsTag, Entry, SharedRef},
     extents::ExtentUse,
     ids::{IndexSlot, PoolId},
@@ -68,7 +68,7 @@ impl Pool {
         if published.is_err() {
             self.engine.arena.settle(self.release_shared(shared));
         } else if self.engine.shared_blocks.pages(shared) <= FINDABLE_PAGES {
-            self.remember_contents(crc, slot);
+            self.remember_contents(crc, slot, IfFull::LeaveOut);
         }
         published
     }
@@ -212,11 +212,11 @@ impl Pool {
     }
 
     /// Lets a page be found by its contents. No lock is held.
-    pub(super) fn remember_contents(&self, crc: PayloadCrc, slot: IndexSlot) {
+    pub(super) fn remember_contents(&self, crc: PayloadCrc, slot: IndexSlot, if_full: IfFull) {
         if let Some((domain, numbers)) = &self.domain
             && let Some(number) = numbers.number(slot)
         {
-            domain.remember(crc, number);
+            domain.remember(crc, number, if_full);
         }
     }
 

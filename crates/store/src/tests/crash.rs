@@ -10,7 +10,7 @@ use super::pages::{TestKeeper, client_options, get, page, put};
 use crate::{
     Client, ClientOptions, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError,
     RecompressionOptions, Recovery, Store, StoreOptions,
-    entry::{Entry, SharedRef},
+    entry::Entry,
     fault_injection::{Outcome, crash_at},
     ids::IndexSlot,
 };
@@ -313,17 +313,16 @@ fn assert_cells_are_counted(world: &World) {
         let domain = number.min(3);
         for slot in (0..pool.index().slots() as u32).map(IndexSlot) {
             if let Ok(Entry::Shared(shared)) = pool.index().load(slot) {
-                let (of, pages) = named.entry(shared.cell.0).or_insert((domain, 0));
+                let (of, pages, _) = named.entry(shared.cell.0).or_insert((domain, 0, shared));
                 assert_eq!(*of, domain, "domains share cell {}", shared.cell.0);
                 *pages += 1;
             }
         }
     }
-    for (cell, (_, pages)) in &named {
-        let shared = SharedRef { cell: IndexSlot(*cell), block_bytes: 0 };
-        assert_eq!(world.store.engine().shared_blocks.pages(shared), *pages, "cell {cell}");
+    for (cell, (_, pages, shared)) in &named {
+        assert_eq!(world.store.engine().shared_blocks.pages(*shared), *pages, "cell {cell}");
     }
-    let pages: u32 = named.values().map(|(_, pages)| pages).sum();
+    let pages: u32 = named.values().map(|(_, pages, _)| pages).sum();
     let in_clients: u64 = world.store.clients().iter().map(|client| client.dedup_pages).sum();
     assert_eq!(in_clients, u64::from(pages));
 }

@@ -119,7 +119,9 @@ fn a_shared_block_in_use_is_left_alone() {
     let age = Duration::from_millis(20);
     store.set_recompression(RecompressionOptions { age, ..Default::default() }).unwrap();
     let pool = flat_pool(&store, "a", 10_000);
-    (0..2000).for_each(|i| put(&pool, 0, i, text(i % 500)).unwrap());
+    (0..500).for_each(|i| put(&pool, 0, i, text(i)).unwrap());
+    assert!(!store.tend_dedup(LONG));
+    (500..2000).for_each(|i| put(&pool, 0, i, text(i % 500)).unwrap());
     let wait = || {
         thread::sleep(2 * age);
         store.recompress(LONG)

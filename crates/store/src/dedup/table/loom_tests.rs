@@ -22,7 +22,7 @@ fn table() -> (Arc<Table>, Arc<Budget>) {
 }
 
 fn insert(table: &Table, number: u32) {
-    table.insert(crc(number), number, |number| Some(crc(number)));
+    table.insert_moving(crc(number), number, |number| Some(crc(number)));
 }
 
 fn enter(table: &Table, number: u32) {
