@@ -146,3 +146,34 @@ fn tls_takes_three_files_that_are_there() {
     let none = ["--nbd-tls-cert", "/no/c", "--nbd-tls-key", "/no/k", "--nbd-tls-client-ca", "/no/a"];
     serve(&none).fails(1, &["certificate /no/c", "cannot be read"]);
 }
+
+#[test]
+fn the_benchmark_drives_an_export_and_verifies_it() {
+    let daemon = Daemon::start();
+    let socket = daemon.path("nbd.sock");
+    add(&daemon, "vm1", &socket);
+    let pages = daemon.path("pages");
+    let bytes: Vec<u8> = (0..64 * 4096u32).map(|i| (i / 4096 * 7 + i % 50) as u8).collect();
+    fs::write(&pages, bytes).expect("write");
+    for more in [&["--completion", "poll"][..], &["--completion", "event", "--connections", "3"]] {
+        let line = [
+            "bench",
+            "nbd",
+            "--socket",
+            &socket,
+            "--pages",
+            &pages,
+            "--size",
+            "4M",
+            "--seconds",
+            "0.05",
+            "--json",
+        ];
+        let report: Value = serde_json::from_str(&run(&[&line, more].concat()).ok()).expect("JSON");
+        assert_eq!(report["verified_pages"], 1024);
+        assert_eq!(report["phases"].as_array().map(Vec::len), Some(6));
+    }
+    run(&["bench", "nbd", "--socket", &socket, "--export", "vm9"]).fails(1, &["vm9", "nbdinfo --list"]);
+    run(&["bench", "nbd", "--socket", &socket, "--size", "1G"]).fails(1, &["--size"]);
+    run(&["bench", "nbd", "--socket", "/no/such"]).fails(1, &["/no/such"]);
+}
