@@ -232,6 +232,12 @@ fn r6_beyond_the_host_nothing_but_tls_with_certificates_is_served() -> Result<()
         format!("nbds://{place}/{name}?tls-certificates={}", who.directory().display())
     };
 
+    let mismatched =
+        certificates.serve_arguments().into_iter().map(|word| word.replace("server-key", "client-key"));
+    let error =
+        Daemon::start_with("64M", &mismatched.collect::<Vec<_>>(), None).err().context("a wrong key")?;
+    ensure!(format!("{error:#}").contains("give the key that belongs to it"), "{error:#}");
+
     // With a certificate, all is as ever; also long requests, deep queues and several connections.
     let ours = uri(&certificates, &foreign, "vm1");
     let described = succeed(client("nbdinfo", &[&ours])?)?;
@@ -261,6 +267,25 @@ fn r6_beyond_the_host_nothing_but_tls_with_certificates_is_served() -> Result<()
     daemon.stop().map(drop)
 }
 
+const COUNTERS: &str =
+    "grep -E '^pswp' /proc/vmstat | while read name value; do echo \"@$name $value\"; done\n";
+
+/// Every byte was compared, through a disk that was really used, and guest and daemon counted the same.
+fn swapped(daemon: &Daemon, console: &[String]) -> Result<()> {
+    let number = |prefix: &str| {
+        let line = console.iter().find_map(|line| line.strip_prefix(prefix));
+        line.and_then(|rest| rest.trim().parse::<u64>().ok()).with_context(|| console.join("\n"))
+    };
+    ensure!(console.iter().any(|line| line.starts_with("VERIFIED ")), "{}", console.join("\n"));
+    let (out, back) = (number("@pswpout")?, number("@pswpin")?);
+    ensure!(out > 1000 && back > 1000, "hardly swapped: {out} out, {back} in");
+    ensure!(daemon.client("swap", "puts")? >= out && daemon.client("swap", "gets")? >= back);
+    for counter in ["refused_puts", "checksum_errors"] {
+        ensure!(daemon.client("swap", counter)? == 0, "{counter}: {:#}", daemon.status()?);
+    }
+    Ok(())
+}
+
 #[test]
 fn r1_a_guest_swaps_over_the_kernels_own_client() -> Result<()> {
     let daemon = Daemon::start("512M")?;
@@ -269,20 +294,22 @@ fn r1_a_guest_swaps_over_the_kernels_own_client() -> Result<()> {
     let port = place.strip_prefix("127.0.0.1:").context("a port")?;
     let script = format!(
         "nbd-client 10.0.2.2 {port} /dev/nbd0 -N swap -swap -C 2 -b 4096\n\
-         swapon -d /dev/nbd0\n/check_pages 160 31 1\n\
-         grep -E '^pswp' /proc/vmstat | while read name value; do echo \"@$name $value\"; done\n"
+         swapon -d /dev/nbd0\n/check_pages 160 31 1\n{COUNTERS}"
     );
     let console = QemuGuest::boot_with_nbd_client(&checker, &script)?.finish(QEMU)?;
-    let number = |prefix: &str| {
-        let line = console.iter().find_map(|line| line.strip_prefix(prefix));
-        line.and_then(|rest| rest.trim().parse::<u64>().ok()).with_context(|| console.join("\n"))
-    };
-    ensure!(console.iter().any(|line| line.starts_with("VERIFIED ")), "{}", console.join("\n"));
-    let (swapped_out, swapped_in) = (number("@pswpout")?, number("@pswpin")?);
-    ensure!(swapped_out > 1000 && swapped_in > 1000, "hardly swapped: {swapped_out} out, {swapped_in} in");
-    ensure!(daemon.client("swap", "puts")? >= swapped_out && daemon.client("swap", "gets")? >= swapped_in);
-    for counter in ["refused_puts", "checksum_errors"] {
-        ensure!(daemon.client("swap", counter)? == 0, "{counter}: {:#}", daemon.status()?);
-    }
+    swapped(&daemon, &console)?;
+    daemon.stop().map(drop)
+}
+
+/// With nothing but what `tmem guest-config` prints: the guest's memory is not shared, and its kernel sees a virtio disk.
+#[test]
+fn r1_a_guest_swaps_over_qemus_own_client() -> Result<()> {
+    let daemon = Daemon::start("512M")?;
+    let checker = build_checker(daemon.directory())?;
+    let socket = daemon.directory().join("nbd.sock").display().to_string();
+    daemon.add_nbd_disk("swap", "512M", &socket, &[])?;
+    let script = format!("swapon -d /dev/vda\n/check_pages 120 32 1\n{COUNTERS}");
+    let console = QemuGuest::boot(&daemon, "swap", &checker, &script)?.finish(QEMU)?;
+    swapped(&daemon, &console)?;
     daemon.stop().map(drop)
 }

@@ -4,6 +4,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use rustls::{
@@ -18,6 +19,9 @@ use crate::{
     link::{Link, Wait},
     socket::Socket,
 };
+
+/// A few bytes either fit into the socket or the client has stopped reading.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
 /// PEM files that make TLS possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,8 +120,9 @@ impl TlsLink {
         &mut self.socket
     }
 
-    /// Says goodbye, so that the client knows that nothing was cut off.
+    /// Says goodbye, so that the client knows that nothing was cut off. Does not wait for a client that does not listen.
     pub(crate) fn close(&mut self) {
+        self.socket.set_deadline(Some(Instant::now() + GOODBYE_TIME));
         self.connection.send_close_notify();
         // A client that is gone does not mind.
         let _ = self.send_pending();
