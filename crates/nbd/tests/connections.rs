@@ -13,7 +13,9 @@ use std::{
 };
 
 use client::{Client, SIZE, Served, disk, disk_in, info, meta};
-use tmem_nbd::{Headers, NbdAddress, NbdError, NbdOptions, NbdServer};
+use tmem_nbd::{
+    Exports, Headers, Link, NbdAddress, NbdError, NbdOptions, NbdServer, Security, Start, Wait, serve_link,
+};
 use tmem_store::{Store, StoreOptions};
 use tmem_transport::SocketError;
 
@@ -197,4 +199,57 @@ fn connections_to_one_export_have_a_limit() {
     clients[0].send(2, 0, 0, 0, &[]);
     assert!(clients[0].is_over());
     one_more.open("d", Headers::Simple);
+}
+
+/// A client that speaks to `serve_link` over a pair of sockets.
+struct Pair(UnixStream);
+
+impl Link for Pair {
+    fn receive(&mut self, buffer: &mut [u8], _wait: Wait) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes)
+    }
+}
+
+#[test]
+fn r6_where_tls_is_required_nothing_is_told_before_it() {
+    const TLS_REQD: u32 = 1 << 31 | 5;
+    let serve = |security| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = std::thread::spawn(move || {
+            let exports = Exports::with_disk(disk("d"));
+            serve_link(&mut Pair(theirs), &exports, Start::Greeting(security));
+        });
+        (Client::greeted(ours), server)
+    };
+    let (mut client, server) = serve(Security::TlsRequired);
+    for (option, data) in [
+        (3, vec![]),
+        (6, info("d", &[])),
+        (7, info("d", &[])),
+        (8, vec![]),
+        (9, meta("d", &[])),
+        (10, meta("d", &["base:allocation"])),
+        (11, vec![]),
+        (99, vec![]),
+    ] {
+        assert_eq!(client.option_kind(option, &data), TLS_REQD, "{option}");
+    }
+    assert_eq!(client.option_kind(5, &[]), ACK, "STARTTLS, behind which this server ends");
+    assert!(client.is_over());
+    server.join().unwrap();
+
+    let (mut client, server) = serve(Security::TlsRequired);
+    client.send_option(1, b"d");
+    assert!(client.is_over(), "the old way in has no room for a refusal");
+    server.join().unwrap();
+
+    let (mut client, server) = serve(Security::Encrypted);
+    assert_eq!(client.option_kind(5, &[]), INVALID, "TLS twice");
+    client.open("d", Headers::Extended);
+    drop(client);
+    server.join().unwrap();
 }
