@@ -36,12 +36,12 @@ def binary(given):
     return given
 
 
-def prepare(options):
+def prepare(options, rival="qemu-storage-daemon", package="qemu-utils (QEMU 10 from backports)"):
     """Makes sure of the binary, the pages and the rival, and that whoever ends the script ends what it started."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
-    if not shutil.which("qemu-storage-daemon"):
-        sys.exit("qemu-storage-daemon is missing: apt-get install qemu-utils (QEMU 10 from backports)")
+    if not shutil.which(rival):
+        sys.exit(f"{rival} is missing: apt-get install {package}")
     options.tmem = binary(options.tmem)
     if not options.pages.exists():
         say("making a file of real pages")
@@ -130,7 +130,7 @@ class Tmem:
         return f"{self.queues} queue{'s' if self.queues > 1 else ''}{poll}"
 
     @contextlib.contextmanager
-    def disk(self, size_bytes, pool="4G"):
+    def disk(self, size_bytes, pool="4G", frontend="--vhost-user"):
         """A running server with an empty unformatted disk: yields (socket, process)."""
         with tempfile.TemporaryDirectory(prefix="tmem-bench-") as folder:
             socket = f"{folder}/disk.sock"
@@ -140,9 +140,9 @@ class Tmem:
             process = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
             try:
                 wait_for(f"{folder}/admin.sock", process, "tmem serve")
+                queues = ["--queues", str(self.queues)] if frontend == "--vhost-user" else []
                 subprocess.run([
-                    *command, "disk", "add", "bench", "--size", str(size_bytes), "--vhost-user", socket,
-                    "--format", "none", "--queues", str(self.queues),
+                    *command, "disk", "add", "bench", "--size", str(size_bytes), frontend, socket, "--format", "none", *queues,
                     # The pages are drawn from a corpus, each many times: sharing them would make the disk look smaller than one is.
                     "--dedup", "off",
                 ], check=True)  # fmt: skip

@@ -42,6 +42,16 @@ pub enum BenchError {
         /// What is missing.
         reason: String,
     },
+    /// The server speaks, but not NBD, or not of such an export.
+    #[error("{}: no usable NBD export '{export}': {reason}; `nbdinfo --list` shows what a server has", .socket.display())]
+    NotAnExport {
+        /// The socket.
+        socket: PathBuf,
+        /// The export asked for.
+        export: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The disk ends before the region does.
     #[error("{}: the disk has {capacity_bytes} bytes, --size asks for {size_bytes}; give a smaller --size", .socket.display())]
     DiskTooSmall {
@@ -66,6 +76,9 @@ pub enum BenchError {
     /// The ring cannot be written or its notification fails.
     #[error("the virtqueue fails: {0}; the server has probably ended")]
     Queue(io::Error),
+    /// A connection to an NBD server breaks.
+    #[error("the NBD connection fails: {0}; the server has probably ended")]
+    Nbd(io::Error),
     /// The server answers a request with an error.
     #[error(
         "{operation} of block {block} failed with error {code}; a pool that is full refuses writes, see the server's log"

@@ -4,10 +4,17 @@
 KERNEL_META=linux-image-cloud-amd64
 KERNEL_SERIES=6.12
 
-# fetch_guest_kernel DIR: leaves DIR/vmlinuz and DIR/virtio_blk.ko. Does nothing where both are.
+# Drivers that guests load: of their disk, and of NBD and a network to have it over, with what those need.
+KERNEL_MODULES=(drivers/block/virtio_blk drivers/block/nbd drivers/net/virtio_net drivers/net/net_failover net/core/failover)
+
+# fetch_guest_kernel DIR: leaves DIR/vmlinuz and DIR/NAME.ko of each module. Does nothing where all are.
 fetch_guest_kernel() {
-    local dir=$1 package work
-    [ -s "$dir/vmlinuz" ] && [ -s "$dir/virtio_blk.ko" ] && return
+    local dir=$1 package work module missing=
+    for module in "${KERNEL_MODULES[@]}"; do
+        [ -s "$dir/${module##*/}.ko" ] || missing=yes
+    done
+    [ -s "$dir/vmlinuz" ] || missing=yes
+    [ -n "$missing" ] || return 0
     add_backports
     package=$(newest_kernel)
     if [ -z "$package" ]; then
@@ -24,10 +31,13 @@ fetch_guest_kernel() {
             apt-get download -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 "$package" >&2 &&
             dpkg-deb -x ./*.deb tree
     ) || { rm -rf "$work"; die "could not fetch $package; see apt-get's message above"; }
-    # The driver first: a folder that has both is taken for complete.
-    xz -dc "$work"/tree/lib/modules/*/kernel/drivers/block/virtio_blk.ko.xz > "$work/virtio_blk.ko" &&
-        cp "$work"/tree/boot/vmlinuz-* "$work/vmlinuz" &&
-        mv "$work/virtio_blk.ko" "$work/vmlinuz" "$dir/" || { rm -rf "$work"; die "$package has not the files that were expected"; }
+    # Each appears under its name when it is whole.
+    for module in "${KERNEL_MODULES[@]}"; do
+        xz -dc "$work"/tree/lib/modules/*/kernel/"$module.ko.xz" > "$work/${module##*/}.ko" || missing=$module
+    done
+    cp "$work"/tree/boot/vmlinuz-* "$work/vmlinuz" || missing=vmlinuz
+    [ "$missing" = yes ] || { rm -rf "$work"; die "$package has no $missing, which was expected"; }
+    mv "$work"/*.ko "$work/vmlinuz" "$dir/"
     rm -rf "$work"
 }
 

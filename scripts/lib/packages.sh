@@ -5,8 +5,11 @@
 DEMO_PACKAGES=(user-mode-linux redis-server python3 gcc libc6-dev util-linux kmod mawk ca-certificates)
 # What the tests need besides: a second kind of guest, its initramfs, a file system and its checker.
 TEST_PACKAGES=(busybox-static e2fsprogs fio xz-utils)
+# NBD clients of all kinds, a rival for the benchmark, certificates, and networks of the tests' own.
+TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl iproute2)
 # From bookworm-backports: older QEMU corrupts the state of guests with a 6.12 kernel.
 QEMU_PACKAGE=qemu-system-x86
+QEMU_TOOLS_PACKAGE=qemu-utils
 QEMU_VERSION=1:10.0
 
 as_root() {
@@ -123,5 +126,12 @@ install_test_packages() {
         add_backports
         say "installing $QEMU_PACKAGE from bookworm-backports"
         apt_install -t bookworm-backports $QEMU_PACKAGE
+    fi
+    # Of the same version: extended headers of NBD came with 9.0.
+    if ! has_version $QEMU_TOOLS_PACKAGE $QEMU_VERSION; then
+        need_apt "$QEMU_TOOLS_PACKAGE"
+        add_backports
+        say "installing $QEMU_TOOLS_PACKAGE from bookworm-backports"
+        apt_install -t bookworm-backports $QEMU_TOOLS_PACKAGE
     fi
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{places, process::Process};
+use crate::{namespace::Namespace, places, process::Process};
 
 const START: Duration = Duration::from_secs(15);
 const STOP: Duration = Duration::from_secs(15);
@@ -40,11 +40,22 @@ impl Daemon {
     /// # Errors
     /// The binary is missing, or the daemon does not come up.
     pub fn start(pool_size: &str) -> Result<Self> {
+        Self::start_with(pool_size, &[], None)
+    }
+
+    /// The same with further flags, in a network of its own where one is given.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_with(pool_size: &str, more: &[String], network: Option<&Namespace>) -> Result<Self> {
         let binary = places::tmem_binary()?;
         let directory = places::scratch()?;
-        let mut command = Command::new(&binary);
+        let mut command = match network {
+            Some(network) => network.command(&binary)?,
+            None => Command::new(&binary),
+        };
         command.arg("--runtime-dir").arg(directory.path().join("run"));
-        command.args(["serve", "--http", "off", "--pool-size", pool_size]);
+        command.args(["serve", "--http", "off", "--pool-size", pool_size]).args(more);
         let process = Process::start("tmem serve", &mut command)?;
         let daemon = Self { binary, process, directory };
         daemon.process.wait_for("tmem ", START)?;
@@ -95,6 +106,17 @@ impl Daemon {
         let socket = socket.to_str().context("the socket's path is not UTF-8")?;
         let arguments = [&["disk", "add", name, "--size", size, "--vhost-user", socket], more].concat();
         self.tmem_ok(&arguments).map(drop)
+    }
+
+    /// Exports a disk over NBD; gives where it came to be.
+    ///
+    /// # Errors
+    /// The daemon refused.
+    pub fn add_nbd_disk(&self, name: &str, size: &str, place: &str, more: &[&str]) -> Result<String> {
+        self.tmem_ok(&[&["disk", "add", name, "--size", size, "--nbd", place], more].concat())?;
+        let disk = &self.client_entry(name)?["disk"];
+        let place = disk["socket"].as_str().or(disk["address"].as_str());
+        place.map(str::to_owned).with_context(|| format!("no place of {name}: {disk}"))
     }
 
     /// What a guest with so much memory needs on its command line to have this disk.

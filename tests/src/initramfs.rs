@@ -23,6 +23,15 @@ impl Initramfs {
         self.entry(path, PROGRAM, content);
     }
 
+    /// Adds an executable file at an absolute path, and the folders that it is in.
+    pub(crate) fn file_with_folders(&mut self, path: &str, content: &[u8]) {
+        let path = path.trim_start_matches('/');
+        for (end, _) in path.match_indices('/') {
+            self.directory(&path[..end]);
+        }
+        self.program(path, content);
+    }
+
     /// Adds a symbolic link.
     pub(crate) fn symlink(&mut self, path: &str, target: &str) {
         self.entry(path, SYMLINK, target.as_bytes());

@@ -5,6 +5,8 @@
 //! | `places` | where the binary, the guests' kernel and the programs are |
 //! | `process` | a child whose output is watched, and that never outlives its test |
 //! | `daemon` | `tmem serve` in a directory of its own, and the commands that talk to it |
+//! | `tool` | programs that are run to their end |
+//! | `namespace`, `certificates` | a network of a test's own, and TLS in it |
 //! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped |
 //! | `uml` | boots User-Mode Linux on the host's file system |
 //! | `qemu`, `initramfs` | boots a 6.12 kernel in QEMU, on an archive made here |
@@ -13,18 +15,24 @@
 //! that `TMEM_BINARY` names: cargo does not build it for them, `scripts/test` does. It also installs the packages
 //! they need and fetches the kernel. Where something is missing a test fails and says so.
 
+mod certificates;
 mod checker;
 mod daemon;
 mod initramfs;
+mod namespace;
 mod places;
 mod process;
 mod qemu;
+mod tool;
 mod uml;
 
+pub use certificates::Certificates;
 pub use checker::build_checker;
 pub use daemon::{Answer, Daemon};
+pub use namespace::{FOREIGN_ADDRESS, Namespace};
 pub use process::Process;
 pub use qemu::QemuGuest;
+pub use tool::{fail, succeed, tool};
 pub use uml::UmlGuest;
 
 /// Memory of a guest in these tests, in MiB: little, so that swapping starts early.

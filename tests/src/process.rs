@@ -91,6 +91,11 @@ impl Process {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Every line so far.
     pub fn lines(&self) -> Vec<String> {
         self.output.lock().all.clone()

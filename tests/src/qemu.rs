@@ -11,7 +11,7 @@ const PRELUDE: &str = r#"#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-insmod /virtio_blk.ko || echo "@exit no virtio_blk"
+for module in $MODULES; do insmod /$module.ko || echo "@exit no $module"; done
 (
 set -e
 "#;
@@ -23,10 +23,15 @@ poweroff -f
 "#;
 
 /// The busybox commands that scripts may use.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "sh", "mount", "insmod", "poweroff", "swapon", "cat", "grep", "echo", "sleep", "dmesg", "blkid", "mkdir",
-    "uname", "test", "ls",
+    "uname", "test", "ls", "ip",
 ];
+
+/// What a guest has its disk by.
+const DISK_MODULES: [&str; 1] = ["virtio_blk"];
+/// What a guest has NBD by, each behind those that it needs.
+const NBD_MODULES: [&str; 4] = ["failover", "net_failover", "virtio_net", "nbd"];
 
 /// A guest that runs one shell script and powers off. Dropping it kills it.
 pub struct QemuGuest {
@@ -41,6 +46,40 @@ impl QemuGuest {
     /// # Errors
     /// A program or the kernel is missing, QEMU is too old, or the guest cannot be started.
     pub fn boot(daemon: &Daemon, disk: &str, checker: &Path, script: &str) -> Result<Self> {
+        let arguments = daemon.guest_arguments(disk, "qemu", GUEST_MEMORY_MIB)?;
+        Self::start(
+            &format!("the QEMU guest on disk {disk}"),
+            &arguments,
+            &DISK_MODULES,
+            &[],
+            checker,
+            script,
+        )
+    }
+
+    /// Boots a guest without a disk that has nbd-client, and reaches the host's own 127.0.0.1 at 10.0.2.2.
+    ///
+    /// # Errors
+    /// As [`QemuGuest::boot`].
+    pub fn boot_with_nbd_client(checker: &Path, script: &str) -> Result<Self> {
+        let memory = format!("{GUEST_MEMORY_MIB}M");
+        let arguments =
+            ["-m", &memory, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="];
+        let arguments = arguments.map(str::to_owned);
+        let script =
+            format!("ip link set lo up\nip link set eth0 up\nip addr add 10.0.2.15/24 dev eth0\n{script}");
+        let programs = ["nbd-client"];
+        Self::start("the QEMU guest with nbd-client", &arguments, &NBD_MODULES, &programs, checker, &script)
+    }
+
+    fn start(
+        name: &str,
+        arguments: &[String],
+        modules: &[&str],
+        programs: &[&str],
+        checker: &Path,
+        script: &str,
+    ) -> Result<Self> {
         let qemu = places::program("qemu-system-x86_64")?;
         let version = Command::new(&qemu).arg("--version").output().context("cannot run QEMU")?;
         let version = String::from_utf8_lossy(&version.stdout).into_owned();
@@ -56,22 +95,34 @@ impl QemuGuest {
         for command in COMMANDS {
             archive.symlink(&format!("bin/{command}"), "busybox");
         }
-        archive.program("virtio_blk.ko", &read(&places::guest_file("virtio_blk.ko")?)?);
+        for module in modules.iter().map(|module| format!("{module}.ko")) {
+            archive.program(&module, &read(&places::guest_file(&module)?)?);
+        }
+        for program in programs {
+            let path = places::program(program)?;
+            archive.program(&format!("bin/{program}"), &read(&path)?);
+            for library in libraries(&path)? {
+                archive.file_with_folders(&library, &read(Path::new(&library))?);
+            }
+        }
         archive.program("check_pages", &read(checker)?);
-        archive.program("init", format!("{PRELUDE}{script}{EPILOGUE}").as_bytes());
+        archive.program(
+            "init",
+            format!("{}{script}{EPILOGUE}", PRELUDE.replace("$MODULES", &modules.join(" "))).as_bytes(),
+        );
         let directory = places::scratch()?;
         let initramfs = directory.path().join("initramfs");
         fs::write(&initramfs, archive.finish()).context("cannot write the initramfs")?;
         let mut command = Command::new(qemu);
         command
-            .args(daemon.guest_arguments(disk, "qemu", GUEST_MEMORY_MIB)?)
+            .args(arguments)
             .args(["-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
             .arg("-kernel")
             .arg(places::guest_file("vmlinuz")?)
             .arg("-initrd")
             .arg(&initramfs)
             .args(["-append", "console=ttyS0 quiet panic=-1"]);
-        let process = Process::start(&format!("the QEMU guest on disk {disk}"), &mut command)?;
+        let process = Process::start(name, &mut command)?;
         Ok(Self { process, _directory: directory })
     }
 
@@ -88,6 +139,14 @@ impl QemuGuest {
         self.process.wait(Duration::from_secs(30))?;
         Ok(console)
     }
+}
+
+/// The shared libraries that a program of the host needs, by their paths.
+fn libraries(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new("ldd").arg(program).output().context("cannot run ldd")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // "name => path (address)", or just the path for the loader.
+    Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
 /// From "QEMU emulator version 10.0.2 (…)".

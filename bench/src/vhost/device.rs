@@ -15,47 +15,18 @@ use virtio_driver::{
 };
 
 use super::{PAGE_BYTES, memory::SharedMemory};
-use crate::error::BenchError;
+use crate::{
+    error::BenchError,
+    load::{ANSWER_SECONDS, Done, Request, Target},
+};
 
 /// How long a server may take to answer the first messages. It does nothing but answer: a second is plenty, a guest
 /// that is connected already makes it forever.
 const CONNECT_SECONDS: u64 = 5;
-/// How long a server may take for any request before the run is given up.
-pub(super) const ANSWER_SECONDS: u64 = 10;
 /// Descriptors of a request: header, data, status.
 const DESCRIPTORS_PER_REQUEST: u16 = 3;
 /// The queue size guests take when nothing bigger is needed.
 const QUEUE_SIZE_LEAST: u16 = 128;
-
-/// What a slot asks of the disk; blocks are pages.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Request {
-    /// Read a block into the slot's buffer.
-    Read { block: u64 },
-    /// Write a page of the content.
-    Write { block: u64, page: u32 },
-}
-
-impl Request {
-    pub(super) fn block(self) -> u64 {
-        match self {
-            Request::Read { block } | Request::Write { block, .. } => block,
-        }
-    }
-
-    pub(super) fn operation(self) -> &'static str {
-        match self {
-            Request::Read { .. } => "read",
-            Request::Write { .. } => "write",
-        }
-    }
-}
-
-/// An answered request: its slot, and 0 or a negative error number.
-pub(super) struct Done {
-    pub(super) slot: usize,
-    pub(super) status: i32,
-}
 
 struct Queue {
     /// The context of a request is its slot.
@@ -117,7 +88,9 @@ impl Device {
             completion: transport.get_completion_fd(index),
             unannounced: false,
         });
-        Ok(Self { queues: queues.collect(), _transport: transport, memory, capacity_bytes })
+        let mut device = Self { queues: queues.collect(), _transport: transport, memory, capacity_bytes };
+        device.set_notified(false);
+        Ok(device)
     }
 
     /// The size of the disk.
@@ -125,13 +98,29 @@ impl Device {
         self.capacity_bytes
     }
 
-    /// The memory shared with the server.
-    pub(super) fn memory(&self) -> &SharedMemory {
-        &self.memory
+    /// Asks for notifications, or asks for none.
+    fn set_notified(&mut self, notified: bool) {
+        for queue in &mut self.queues {
+            queue.ring.set_used_notif_enabled(notified);
+        }
+    }
+}
+
+impl Target for Device {
+    fn content_pages(&self) -> usize {
+        self.memory.content_pages()
+    }
+
+    fn holds(&self, slot: usize, page: usize) -> bool {
+        self.memory.buffer_is_page(slot, page)
+    }
+
+    fn soil(&mut self, slot: usize) {
+        self.memory.soil(slot);
     }
 
     /// Puts a request into the ring of the slot's queue. The slot must have no other in flight.
-    pub(super) fn submit(&mut self, slot: usize, request: Request) -> Result<(), BenchError> {
+    fn submit(&mut self, slot: usize, request: Request) -> Result<(), BenchError> {
         let index = slot % self.queues.len();
         let queue = &mut self.queues[index];
         let offset = request.block() * PAGE_BYTES as u64;
@@ -156,7 +145,7 @@ impl Device {
     }
 
     /// Tells the server of what was submitted, where it wants to be told: once per queue and batch, as a guest does.
-    pub(super) fn announce(&mut self) -> Result<(), BenchError> {
+    fn announce(&mut self) -> Result<(), BenchError> {
         for queue in &mut self.queues {
             if std::mem::take(&mut queue.unannounced) && queue.ring.avail_notif_needed() {
                 queue.notifier.notify().map_err(BenchError::Queue)?;
@@ -166,23 +155,17 @@ impl Device {
     }
 
     /// Takes what is done out of the rings, without waiting.
-    pub(super) fn reap(&mut self, done: &mut Vec<Done>) {
+    fn reap(&mut self, done: &mut Vec<Done>) -> Result<(), BenchError> {
         for queue in &mut self.queues {
             done.extend(
                 queue.ring.completions().map(|answer| Done { slot: answer.context, status: answer.ret }),
             );
         }
-    }
-
-    /// Asks for notifications, or asks for none.
-    pub(super) fn set_notified(&mut self, notified: bool) {
-        for queue in &mut self.queues {
-            queue.ring.set_used_notif_enabled(notified);
-        }
+        Ok(())
     }
 
     /// Sleeps until a queue has answers. False when none came in time.
-    pub(super) fn sleep(&mut self) -> Result<bool, BenchError> {
+    fn sleep(&mut self) -> Result<bool, BenchError> {
         self.set_notified(true);
         // What was done before notifications were on would never be notified.
         if self.queues.iter_mut().any(|queue| queue.ring.completions().has_next()) {

@@ -15,56 +15,41 @@
 //! does, and compares within each. Poll is the default because it adds the least of its own to the figures.
 
 mod args;
-mod content;
 mod device;
-mod load;
 mod memory;
 mod report;
 
-pub use args::{Completion, VhostArgs};
-pub use report::{Phase, Report};
-
-use std::io::Write;
+pub use crate::load::{Completion, LoadArgs, Phase};
+pub use args::VhostArgs;
+pub use report::Report;
 
 use crate::error::BenchError;
+use crate::load;
 pub use crate::page::PAGE_BYTES;
-use content::Content;
 use device::Device;
-use load::Load;
 
 /// Runs the benchmark and prints its report to standard output: a table, or JSON when asked for.
 pub fn run(args: &VhostArgs) -> Result<(), BenchError> {
     let report = measure(args)?;
-    let text = if args.json { report.to_json()? } else { report.to_table() };
-    // A reader that went away, as `head` does, is no failure of the benchmark.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    load::print(&if args.load.json { report.to_json()? } else { report.to_table() });
     Ok(())
 }
 
 /// Runs the benchmark: fill, measure, verify.
 pub fn measure(args: &VhostArgs) -> Result<Report, BenchError> {
     args.check()?;
-    let content = Content::load(args.pages.as_deref())?;
-    let slots = args.depth.iter().copied().max().unwrap_or(1);
-    let mut device = Device::connect(&args.socket, args.queues, slots, &content.bytes)?;
-    let region_blocks = args.region_blocks(device.capacity_bytes())?;
-    let mut load = Load::new(&mut device, slots, region_blocks, args.seed);
-    load.fill()?;
-    let mut phases = Vec::new();
-    for &depth in &args.depth {
-        for &read_percent in &args.read_percent {
-            phases.push(load.phase(args.completion, depth, read_percent, args.seconds)?);
-        }
-    }
-    let verified_pages = if args.no_verify { None } else { Some(load.verify()?) };
+    let content = load::Content::load(args.load.pages.as_deref())?;
+    let mut device = Device::connect(&args.socket, args.queues, args.load.slots(), &content.bytes)?;
+    let capacity_bytes = device.capacity_bytes();
+    let measured = load::measure(&args.load, &mut device, &args.socket, capacity_bytes)?;
     Ok(Report {
         socket: args.socket.display().to_string(),
         pages: content.source,
-        region_bytes: region_blocks * PAGE_BYTES as u64,
+        region_bytes: measured.region_bytes,
         queues: args.queues,
-        completion: args.completion,
-        seconds: args.seconds,
-        phases,
-        verified_pages,
+        completion: args.load.completion,
+        seconds: args.load.seconds,
+        phases: measured.phases,
+        verified_pages: measured.verified_pages,
     })
 }

@@ -1,58 +1,8 @@
 //! What a run found out, as a table for people and as JSON for scripts.
 
-use std::fmt::Write;
-
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{args::Completion, device::ANSWER_SECONDS};
-
-/// The slowest request that is told apart, twice what the benchmark waits for any.
-const LATENCY_MAX_NS: u64 = 2 * ANSWER_SECONDS * 1_000_000_000;
-
-/// The figures of one phase. Latencies are from the request's place in the ring to its answer being seen.
-#[derive(Clone, Debug, Serialize)]
-pub struct Phase {
-    /// Requests in flight.
-    pub depth: u16,
-    /// Share of reads among the requests, in percent.
-    pub read_percent: u8,
-    /// Requests that were answered while it counted.
-    pub requests: u64,
-    /// Answered requests per second.
-    pub iops: f64,
-    /// Mean latency in microseconds.
-    pub mean_us: f64,
-    /// Half of the requests were at most this slow, in microseconds.
-    pub p50_us: f64,
-    /// 99 of 100 requests were at most this slow, in microseconds.
-    pub p99_us: f64,
-    /// The slowest request, in microseconds.
-    pub max_us: f64,
-}
-
-impl Phase {
-    /// An empty histogram for a phase's latencies in nanoseconds, to three digits.
-    #[expect(clippy::expect_used, reason = "bounds and digits are constants that fit")]
-    pub(super) fn latencies() -> Histogram<u64> {
-        Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("constant bounds")
-    }
-
-    /// From the latencies, in nanoseconds, of `seconds` of requests.
-    pub(super) fn new(depth: u16, read_percent: u8, latencies: &Histogram<u64>, seconds: f64) -> Self {
-        let us = |ns: u64| ns as f64 / 1000.0;
-        Self {
-            depth,
-            read_percent,
-            requests: latencies.len(),
-            iops: latencies.len() as f64 / seconds,
-            mean_us: latencies.mean() / 1000.0,
-            p50_us: us(latencies.value_at_quantile(0.5)),
-            p99_us: us(latencies.value_at_quantile(0.99)),
-            max_us: us(latencies.max()),
-        }
-    }
-}
+use crate::load::{Completion, Phase, table, verdict};
 
 /// One run against one socket.
 #[derive(Clone, Debug, Serialize)]
@@ -83,38 +33,16 @@ impl Report {
 
     /// The report as a Markdown table with a line above and below.
     pub fn to_table(&self) -> String {
-        let completion = match self.completion {
-            Completion::Poll => "polled",
-            Completion::Event => "notified",
-        };
-        let mut text = format!(
-            "{}: random 4 KiB requests over {} MiB, {} queue(s), completions {completion}, pages: {}\n\n\
-             | depth | reads | mean us | p50 us | p99 us | max us | IOPS |\n|---|---|---|---|---|---|---|\n",
+        format!(
+            "{}: random 4 KiB requests over {} MiB, {} queue(s), completions {}, pages: {}\n\n{}\n{}",
             self.socket,
             self.region_bytes >> 20,
             self.queues,
+            self.completion.adjective(),
             self.pages,
-        );
-        for phase in &self.phases {
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                text,
-                "| {} | {}% | {:.1} | {:.1} | {:.1} | {:.0} | {:.0} |",
-                phase.depth,
-                phase.read_percent,
-                phase.mean_us,
-                phase.p50_us,
-                phase.p99_us,
-                phase.max_us,
-                phase.iops
-            );
-        }
-        text.push('\n');
-        text.push_str(&match self.verified_pages {
-            Some(pages) => format!("verified: all {pages} pages read back as last written"),
-            None => "not verified (--no-verify)".to_string(),
-        });
-        text
+            table(&self.phases),
+            verdict(self.verified_pages)
+        )
     }
 }
 
@@ -123,10 +51,6 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let mut latencies = Phase::latencies();
-        for us in 1..=100 {
-            latencies.record(us * 1000).unwrap();
-        }
         Report {
             socket: "s".into(),
             pages: "p".into(),
@@ -134,17 +58,9 @@ mod tests {
             queues: 1,
             completion: Completion::Event,
             seconds: 2.0,
-            phases: vec![Phase::new(32, 50, &latencies, 2.0)],
+            phases: vec![crate::load::phase_sample()],
             verified_pages: Some(7),
         }
-    }
-
-    #[test]
-    fn figures_are_in_microseconds_and_per_second() {
-        let phase = &report().phases[0];
-        assert_eq!((phase.requests, phase.iops), (100, 50.0));
-        assert!((phase.mean_us - 50.5).abs() < 0.1, "{}", phase.mean_us);
-        assert!((phase.p50_us - 50.0).abs() < 0.1 && (phase.p99_us - 99.0).abs() < 0.1);
     }
 
     #[test]

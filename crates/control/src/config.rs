@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, de};
 use tmem_store::RecompressionOptions;
 
 use crate::{
-    BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, HttpListen, LogLevel,
-    PoolSize, Recompress, RecompressAge, RecompressLevel,
+    BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
+    LogLevel, NbdAddress, PoolSize, Recompress, RecompressAge, RecompressLevel,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -43,6 +43,12 @@ pub struct Config {
     pub recompress_level: RecompressLevel,
     /// How much of a CPU background work may take.
     pub background_cpu: BackgroundCpu,
+    /// The server's certificate for TLS on NBD.
+    pub nbd_tls_cert: Option<PathBuf>,
+    /// Its private key.
+    pub nbd_tls_key: Option<PathBuf>,
+    /// The certificates of the authorities whose NBD clients are let in.
+    pub nbd_tls_client_ca: Option<PathBuf>,
     /// How much goes to stderr.
     pub log_level: LogLevel,
     /// Disks to make at the start.
@@ -60,6 +66,9 @@ impl Default for Config {
             recompress_age: RecompressAge::default(),
             recompress_level: RecompressLevel::default(),
             background_cpu: BackgroundCpu::default(),
+            nbd_tls_cert: None,
+            nbd_tls_key: None,
+            nbd_tls_client_ca: None,
             log_level: LogLevel::default(),
             disks: Vec::new(),
         }
@@ -90,7 +99,6 @@ impl Config {
             wrong(place.unwrap_or_default(), one_line(error.message()))
         })?;
         let mut names = BTreeSet::new();
-        let mut sockets = BTreeSet::new();
         for disk in &config.disks {
             let refuse = |message: String| Err(wrong(String::new(), message));
             if let Err(error) = disk.check() {
@@ -102,11 +110,13 @@ impl Config {
                     disk.name
                 ));
             }
-            if !sockets.insert(&disk.vhost_user) {
-                let socket = disk.vhost_user.display();
+            let others = config.disks.iter().filter(|other| other.name != disk.name);
+            if let Some(other) =
+                others.into_iter().find(|other| !other.frontend.is_compatible(&disk.frontend))
+            {
                 return refuse(format!(
-                    "disk {}: another disk has the socket {socket}; every disk needs its own",
-                    disk.name
+                    "disk {}: disk {} has the socket {}, too; every disk needs its own",
+                    disk.name, other.name, disk.frontend
                 ));
             }
         }
@@ -147,28 +157,31 @@ fn deserialize_poll_us<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32
 struct DiskSection {
     name: DiskName,
     size: ByteSize,
-    vhost_user: PathBuf,
+    vhost_user: Option<PathBuf>,
+    nbd: Option<NbdAddress>,
     cap: Option<ByteSize>,
     #[serde(default)]
     dedup: DedupChoice,
     #[serde(default)]
     format: DiskFormat,
-    #[serde(default = "DiskSpec::default_queues")]
-    queues: u16,
+    queues: Option<u16>,
 }
 
 fn deserialize_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DiskSpec>, D::Error> {
     let sections = Vec::<DiskSection>::deserialize(deserializer)?;
-    let spec = |section: DiskSection| DiskSpec {
-        name: section.name,
-        size_bytes: section.size.bytes(),
-        vhost_user: section.vhost_user,
-        cap_bytes: section.cap.map(ByteSize::bytes),
-        dedup: section.dedup,
-        format: section.format,
-        queues: section.queues,
+    let spec = |section: DiskSection| {
+        let frontend = Frontend::new(section.vhost_user, section.nbd, section.queues)
+            .map_err(|wrong| de::Error::custom(format!("disk {}: {wrong}", section.name)))?;
+        Ok(DiskSpec {
+            name: section.name,
+            size_bytes: section.size.bytes(),
+            frontend,
+            cap_bytes: section.cap.map(ByteSize::bytes),
+            dedup: section.dedup,
+            format: section.format,
+        })
     };
-    Ok(sections.into_iter().map(spec).collect())
+    sections.into_iter().map(spec).collect()
 }
 
 /// `, line N` and what stands there, because a value's error does not always name its key.
@@ -209,8 +222,10 @@ mod tests {
         let config = parse(
             "pool-size = \"4G\"\nhttp = \"off\"\npoll-us = 0\nrecompress = \"off\"\n\
              recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
+             nbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nformat = \"none\"\nqueues = 3\n\
-             [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n",
+             [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n\
+             [[disk]]\nname = \"c\"\nsize = \"1M\"\nnbd = \"[::1]:10809\"\n",
         )
         .expect("config");
         assert_eq!(config.pool_size, PoolSize::Fixed(ByteSize::from_bytes(4 << 30)));
@@ -218,12 +233,14 @@ mod tests {
         assert_eq!(config.recompress, Recompress::Off);
         assert_eq!((config.recompress_age.seconds(), config.recompress_level.level()), (5, 19));
         assert_eq!(config.background_cpu.percent(), 100);
-        let [a, b] = config.disks.as_slice() else { panic!("two disks") };
-        assert_eq!(
-            (a.size_bytes, a.cap_bytes, a.format, a.queues),
-            (2 << 30, Some(512 << 20), DiskFormat::None, 3)
-        );
-        assert_eq!((b.size_bytes, b.cap_bytes, b.format, b.queues), (1 << 20, None, DiskFormat::Swap, 4));
+        let tls = config.nbd_tls().expect("all three").expect("TLS");
+        assert_eq!((tls.cert, tls.key, tls.client_ca), ("/c".into(), "/k".into(), "/a".into()));
+        let [a, b, c] = config.disks.as_slice() else { panic!("three disks") };
+        let vhost_user = |socket: &str, queues| Frontend::VhostUser { socket: socket.into(), queues };
+        assert_eq!((a.size_bytes, a.cap_bytes, a.format), (2 << 30, Some(512 << 20), DiskFormat::None));
+        assert_eq!((b.size_bytes, b.cap_bytes, b.format), (1 << 20, None, DiskFormat::Swap));
+        assert_eq!((&a.frontend, &b.frontend), (&vhost_user("/s/a", 3), &vhost_user("/s/b", 4)));
+        assert_eq!(c.frontend, Frontend::Nbd("[::1]:10809".parse().expect("address")));
     }
 
     #[test]
@@ -266,6 +283,10 @@ mod tests {
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"a.sock\"", "a.sock"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nformat = \"ext4\"", "ext4"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nqueues = 0", "queues"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"", "disk a: neither"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nnbd = \"/b\"", "exclude"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nnbd = \"localhost:10809\"", "localhost"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nnbd = \"nbd.sock\"", "nbd.sock"),
             ("http = ", "line 1"),
         ] {
             let error = parse(text).expect_err(text);
@@ -285,6 +306,10 @@ mod tests {
         assert!(error.contains("disk a") && error.contains("twice"), "{error}");
         let error = parse(&(disk("a", "/a") + &disk("b", "/a"))).unwrap_err();
         assert!(error.contains("disk b") && error.contains("/a"), "{error}");
+        // But NBD has room for both at one address.
+        let nbd = |name: &str| disk(name, "/a").replace("vhost-user", "nbd");
+        assert!(parse(&(nbd("a") + &nbd("b"))).is_ok());
+        assert!(parse(&(nbd("a") + &disk("b", "/a"))).is_err());
     }
 
     #[test]
@@ -333,7 +358,8 @@ mod tests {
 
         let config = parse(&shown).expect("the values parse");
         let [disk] = config.disks.as_slice() else { panic!("one disk") };
-        assert_eq!((disk.format, disk.queues), (DiskFormat::default(), DiskSpec::default_queues()));
+        assert_eq!(disk.format, DiskFormat::default());
+        assert!(matches!(disk.frontend, Frontend::VhostUser { queues: 4, .. }));
         assert_eq!(disk.dedup, DedupChoice::default());
         assert_eq!(Config { disks: Vec::new(), ..config }, Config::default());
     }

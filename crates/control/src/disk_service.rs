@@ -1,10 +1,16 @@
 //! Disks as the admin API sees them. What serves them is the binary's business.
 
-use std::{fmt, os::unix::ffi::OsStrExt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::SocketAddr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, ControlError, DedupChoice, DiskName};
+use crate::{ByteSize, ControlError, DedupChoice, DiskName, NbdAddress};
 
 /// The unit of a disk's size, in bytes: one page.
 const BLOCK_BYTES: u64 = 4096;
@@ -15,6 +21,72 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 /// [`DiskInfo::transport`] of a disk on a vhost-user socket.
 pub const TRANSPORT_VHOST_USER_BLK: &str = "vhost-user-blk";
+/// [`DiskInfo::transport`] of a disk that is exported over NBD.
+pub const TRANSPORT_NBD: &str = "nbd";
+
+/// How guests are to reach a disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Frontend {
+    /// A virtual machine monitor connects.
+    VhostUser {
+        /// Absolute path of the socket. Nothing may be there yet.
+        socket: PathBuf,
+        /// Virtqueues offered to the guest, one or more.
+        queues: u16,
+    },
+    /// NBD clients connect.
+    Nbd(NbdAddress),
+}
+
+impl Frontend {
+    /// Four queues: a guest uses one per CPU at most, and a queue that nobody uses costs a sleeping thread.
+    const DEFAULT_QUEUES: u16 = 4;
+
+    /// From what was given of each.
+    ///
+    /// # Errors
+    /// What is wrong with that, in words.
+    pub fn new(
+        vhost_user: Option<PathBuf>,
+        nbd: Option<NbdAddress>,
+        queues: Option<u16>,
+    ) -> Result<Self, &'static str> {
+        match (vhost_user, nbd, queues) {
+            (Some(socket), None, queues) => {
+                Ok(Self::VhostUser { socket, queues: queues.unwrap_or(Self::DEFAULT_QUEUES) })
+            }
+            (None, Some(address), None) => Ok(Self::Nbd(address)),
+            (None, Some(_), Some(_)) => {
+                Err("queues are vhost-user's; an NBD client opens as many connections as it likes")
+            }
+            (Some(_), Some(_), _) => Err("vhost-user and nbd exclude each other; give one of them"),
+            (None, None, _) => Err("neither vhost-user nor nbd is given; give one of them"),
+        }
+    }
+
+    /// The Unix socket, if it has one.
+    pub fn socket(&self) -> Option<&Path> {
+        match self {
+            Self::VhostUser { socket, .. } | Self::Nbd(NbdAddress::Unix(socket)) => Some(socket),
+            Self::Nbd(NbdAddress::Tcp(_)) => None,
+        }
+    }
+
+    /// Whether two disks can have both: only the address of NBD is shared.
+    pub fn is_compatible(&self, other: &Self) -> bool {
+        let both_nbd = matches!((self, other), (Self::Nbd(_), Self::Nbd(_)));
+        both_nbd || self.socket().is_none() || self.socket() != other.socket()
+    }
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VhostUser { socket, .. } => socket.display().fmt(f),
+            Self::Nbd(address) => address.fmt(f),
+        }
+    }
+}
 
 /// What a new disk holds before anybody writes to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -50,34 +122,66 @@ impl fmt::Display for DiskFormat {
 
 /// A disk that somebody asks for: the body of `POST /api/v1/disks`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "DiskBody", into = "DiskBody")]
 pub struct DiskSpec {
     /// Its name, and its client's.
     pub name: DiskName,
     /// What the guest sees as the disk's size, in bytes: a multiple of 4096, 1 MiB or more.
     pub size_bytes: u64,
-    /// Absolute path of the socket that the virtual machine monitor connects to. Nothing may be there yet.
-    pub vhost_user: PathBuf,
+    /// How guests reach it.
+    pub frontend: Frontend,
     /// The most of the pool that its pages may take, in bytes. None: up to the pool's limit.
-    #[serde(default)]
     pub cap_bytes: Option<u64>,
     /// With whose pages its own may share memory.
-    #[serde(default)]
     pub dedup: DedupChoice,
     /// What it holds at first.
-    #[serde(default)]
     pub format: DiskFormat,
-    /// Virtqueues offered to the guest, one or more.
-    #[serde(default = "DiskSpec::default_queues")]
-    pub queues: u16,
+}
+
+/// A [`DiskSpec`] in JSON.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiskBody {
+    name: DiskName,
+    size_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vhost_user: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbd: Option<NbdAddress>,
+    #[serde(default)]
+    cap_bytes: Option<u64>,
+    #[serde(default)]
+    dedup: DedupChoice,
+    #[serde(default)]
+    format: DiskFormat,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queues: Option<u16>,
+}
+
+impl TryFrom<DiskBody> for DiskSpec {
+    type Error = String;
+
+    fn try_from(body: DiskBody) -> Result<Self, String> {
+        let DiskBody { name, size_bytes, vhost_user, nbd, cap_bytes, dedup, format, queues } = body;
+        match Frontend::new(vhost_user, nbd, queues) {
+            Ok(frontend) => Ok(Self { name, size_bytes, frontend, cap_bytes, dedup, format }),
+            Err(wrong) => Err(format!("disk {name}: {wrong}")),
+        }
+    }
+}
+
+impl From<DiskSpec> for DiskBody {
+    fn from(spec: DiskSpec) -> Self {
+        let DiskSpec { name, size_bytes, frontend, cap_bytes, dedup, format } = spec;
+        let (vhost_user, nbd, queues) = match frontend {
+            Frontend::VhostUser { socket, queues } => (Some(socket), None, Some(queues)),
+            Frontend::Nbd(address) => (None, Some(address), None),
+        };
+        Self { name, size_bytes, vhost_user, nbd, cap_bytes, dedup, format, queues }
+    }
 }
 
 impl DiskSpec {
-    /// Four queues: a guest uses one per CPU at most, and a queue that nobody uses costs a sleeping thread.
-    pub const fn default_queues() -> u16 {
-        4
-    }
-
     /// Whether the request makes sense on its own, whatever else exists.
     ///
     /// # Errors
@@ -95,17 +199,18 @@ impl DiskSpec {
         if self.cap_bytes == Some(0) {
             return wrong("cap 0 leaves no room for a page; give a size, or no cap at all".to_owned());
         }
-        if self.queues == 0 {
+        if let Frontend::VhostUser { queues: 0, .. } = self.frontend {
             return wrong("queues 0 would serve nobody; give 1 or more".to_owned());
         }
-        let socket = self.vhost_user.display();
-        if !self.vhost_user.is_absolute() {
+        let Some(path) = self.frontend.socket() else { return Ok(()) };
+        let socket = path.display();
+        if !path.is_absolute() {
             return wrong(format!(
                 "socket path `{socket}` is relative; give it from the root, as in /run/tmem/{}.sock",
                 self.name
             ));
         }
-        let path = self.vhost_user.as_os_str().as_bytes();
+        let path = path.as_os_str().as_bytes();
         if path.len() > MAX_SOCKET_PATH_BYTES {
             return wrong(format!(
                 "socket path `{socket}` has {} bytes, and Unix sockets take {MAX_SOCKET_PATH_BYTES}; choose a shorter directory",
@@ -132,14 +237,43 @@ pub struct DiskInfo {
     pub dedup: DedupChoice,
     /// What it held at first.
     pub format: DiskFormat,
-    /// How guests reach it: [`TRANSPORT_VHOST_USER_BLK`].
+    /// How guests reach it: [`TRANSPORT_VHOST_USER_BLK`] or [`TRANSPORT_NBD`].
     pub transport: String,
-    /// Where guests reach it.
-    pub socket: PathBuf,
-    /// Virtqueues offered to the guest.
-    pub queues: u16,
+    /// The Unix socket where guests reach it; null where it is TCP.
+    pub socket: Option<PathBuf>,
+    /// The TCP address where guests reach it; null where it is a socket.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
+    /// Virtqueues offered to the guest; null where there are none.
+    pub queues: Option<u16>,
     /// Whether a guest is connected now.
     pub connected: bool,
+}
+
+impl DiskInfo {
+    /// A new disk, to which nobody is connected.
+    pub fn new(spec: &DiskSpec, frontend: &Frontend) -> Self {
+        let (transport, queues) = match frontend {
+            Frontend::VhostUser { queues, .. } => (TRANSPORT_VHOST_USER_BLK, Some(*queues)),
+            Frontend::Nbd(_) => (TRANSPORT_NBD, None),
+        };
+        let address = match frontend {
+            Frontend::Nbd(NbdAddress::Tcp(address)) => Some(*address),
+            _ => None,
+        };
+        Self {
+            name: spec.name.clone(),
+            size_bytes: spec.size_bytes,
+            cap_bytes: spec.cap_bytes,
+            dedup: spec.dedup.clone(),
+            format: spec.format,
+            transport: transport.to_owned(),
+            socket: frontend.socket().map(Path::to_owned),
+            address,
+            queues,
+            connected: false,
+        }
+    }
 }
 
 /// The answer to `GET /api/v1/disks`.
@@ -185,52 +319,4 @@ pub enum AdminError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec() -> DiskSpec {
-        DiskSpec {
-            name: "vm1".parse().expect("name"),
-            size_bytes: 4 << 30,
-            vhost_user: "/run/tmem/vm1.sock".into(),
-            cap_bytes: None,
-            dedup: DedupChoice::Alone,
-            format: DiskFormat::Swap,
-            queues: 1,
-        }
-    }
-
-    #[test]
-    fn sense_passes() {
-        assert_eq!(spec().check(), Ok(()));
-    }
-
-    #[test]
-    fn each_nonsense_names_the_disk_and_the_way_out() {
-        let long = format!("/{}", "x".repeat(107));
-        for (broken, mentions) in [
-            (DiskSpec { size_bytes: 0, ..spec() }, "at least 1M"),
-            (DiskSpec { size_bytes: (1 << 20) + 4097, ..spec() }, "1028K would be"),
-            (DiskSpec { cap_bytes: Some(0), ..spec() }, "no cap at all"),
-            (DiskSpec { queues: 0, ..spec() }, "1 or more"),
-            (DiskSpec { vhost_user: "vm1.sock".into(), ..spec() }, "/run/tmem/vm1.sock"),
-            (DiskSpec { vhost_user: long.into(), ..spec() }, "shorter"),
-            (DiskSpec { vhost_user: "/tmp/a\nb".into(), ..spec() }, "plain one"),
-        ] {
-            let error = broken.check().expect_err(mentions).to_string();
-            assert!(
-                error.starts_with("disk vm1: ") && error.contains(mentions) && !error.contains('\n'),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_body_with_unknown_fields_is_refused() {
-        let body = r#"{"name":"vm1","size_bytes":1048576,"vhost_user":"/s","weight":3}"#;
-        assert!(serde_json::from_str::<DiskSpec>(body).unwrap_err().to_string().contains("weight"));
-        let body = r#"{"name":"vm1","size_bytes":1048576,"vhost_user":"/s"}"#;
-        let spec: DiskSpec = serde_json::from_str(body).expect("minimal");
-        assert_eq!((spec.cap_bytes, spec.format, spec.queues), (None, DiskFormat::Swap, 4));
-    }
-}
+mod tests;

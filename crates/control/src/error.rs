@@ -33,6 +33,22 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// An address for NBD that cannot be read.
+    #[error(
+        "`{text}` is not an NBD address: write IP:PORT such as 127.0.0.1:10809 or [::1]:10809, or the path of a socket"
+    )]
+    NbdAddress {
+        /// What was written.
+        text: String,
+    },
+    /// Some of the files that TLS on NBD takes, and not the others.
+    #[error("{given} is given without {missing}: TLS on NBD takes the three together")]
+    NbdTls {
+        /// Which are there.
+        given: String,
+        /// Which are not.
+        missing: String,
+    },
     /// An unknown log level.
     #[error("`{text}` is not a log level: write error, warn, info, debug or trace")]
     LogLevel {

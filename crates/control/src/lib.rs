@@ -9,6 +9,7 @@
 //! | [`ByteSize`] | sizes as people write them |
 //! | [`DiskName`] | names that are safe everywhere a disk's name goes |
 //! | [`DedupChoice`] | with whose pages a disk's may share memory |
+//! | [`NbdAddress`], [`NbdTls`] | where disks are exported over NBD, and the files that TLS takes |
 //! | [`Config`] | the TOML file |
 //! | [`Recompress`] and the like | what it says of background work |
 //! | [`DiskService`] | disks, as the admin API sees them |
@@ -31,6 +32,8 @@ mod host_memory;
 mod listen;
 mod log_level;
 mod metrics;
+mod nbd_address;
+mod nbd_tls;
 mod page;
 mod pool_size;
 mod routes;
@@ -44,13 +47,16 @@ pub use config::{Config, MAX_POLL_US, poll_us};
 pub use dedup_choice::DedupChoice;
 pub use disk_name::DiskName;
 pub use disk_service::{
-    AdminError, DiskFormat, DiskInfo, DiskList, DiskService, DiskSpec, TRANSPORT_VHOST_USER_BLK,
+    AdminError, DiskFormat, DiskInfo, DiskList, DiskService, DiskSpec, Frontend, TRANSPORT_NBD,
+    TRANSPORT_VHOST_USER_BLK,
 };
 pub use error::ControlError;
 pub use host_memory::host_memory_bytes;
 pub use listen::HttpListen;
 pub use log_level::LogLevel;
 pub use metrics::encode as encode_metrics;
+pub use nbd_address::NbdAddress;
+pub use nbd_tls::NbdTls;
 pub use pool_size::PoolSize;
 pub use routes::Control;
 pub use server::{ADMIN_SOCKET, Server};

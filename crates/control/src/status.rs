@@ -137,8 +137,11 @@ pub struct DiskStatus {
     pub size_bytes: u64,
     /// How guests reach it.
     pub transport: String,
-    /// Where guests reach it.
-    pub socket: PathBuf,
+    /// The Unix socket where guests reach it; null where it is TCP.
+    pub socket: Option<PathBuf>,
+    /// The TCP address where guests reach it; null where it is a socket.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
     /// Whether a guest is connected now.
     pub connected: bool,
 }
@@ -185,6 +188,17 @@ impl Status {
             pool: PoolStatus::from(pool),
             clients,
             tiers: Vec::new(),
+        }
+    }
+}
+
+impl DiskStatus {
+    /// Where guests reach it, for people.
+    pub fn place(&self) -> String {
+        match (&self.socket, self.address) {
+            (Some(socket), _) => socket.display().to_string(),
+            (None, Some(address)) => address.to_string(),
+            (None, None) => "-".to_owned(),
         }
     }
 }
@@ -255,6 +269,7 @@ impl ClientStatus {
                 size_bytes: disk.size_bytes,
                 transport: disk.transport,
                 socket: disk.socket,
+                address: disk.address,
                 connected: disk.connected,
             }),
         }
@@ -315,8 +330,9 @@ pub(crate) mod tests {
             dedup: crate::DedupChoice::Alone,
             format: DiskFormat::Swap,
             transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
-            socket: "/run/tmem/vm1.sock".into(),
-            queues: 1,
+            socket: Some("/run/tmem/vm1.sock".into()),
+            address: None,
+            queues: Some(1),
             connected: true,
         };
         let http = Some(SocketAddr::from(([127, 0, 0, 1], 7780)));
@@ -389,7 +405,7 @@ pub(crate) mod tests {
         );
         assert_eq!(
             names(&json["clients"][0]["disk"]),
-            ["connected", "size_bytes", "socket", "transport"].into()
+            ["address", "connected", "size_bytes", "socket", "transport"].into()
         );
         let tier = TierStatus {
             name: "n".into(),

@@ -9,6 +9,7 @@ use tmem_store::{
 
 use crate::{
     error::{DiskError, IoError},
+    page_order::PageOrder,
     pieces::Pieces,
     segment::Segment,
     swap_header,
@@ -18,7 +19,7 @@ use crate::{
 pub const BLOCK_BYTES: u64 = PAGE_BYTES as u64;
 
 /// A swap disk's pool has one object.
-const OBJECT: ObjectId = ObjectId(0);
+pub(crate) const OBJECT: ObjectId = ObjectId(0);
 
 const MIN_SIZE_BYTES: u64 = 1 << 20;
 
@@ -52,12 +53,17 @@ pub struct DiskOptions {
 
 /// A thin block device of compressed pages. Shared by all queues of a transport: all methods may run on many threads at once.
 ///
-/// Requests on the same block that run at the same time happen in some order, page by page. Dropping the disk forgets its pages.
+/// Requests on the same block that run at the same time happen in some order, page by page. Two sets of requests must not run at the
+/// same time on one disk, because only the second looks out for writes of parts of a page: [`read`](Self::read),
+/// [`write`](Self::write), [`write_zeroes`](Self::write_zeroes) by the block, straight in a guest's memory; and
+/// [`read_bytes`](Self::read_bytes), [`write_bytes`](Self::write_bytes), [`zero_bytes`](Self::zero_bytes) by the byte. A disk has one
+/// transport, and each transport uses one set. Dropping the disk forgets its pages.
 #[derive(Debug)]
 pub struct SwapDisk {
     store: Arc<Store>,
     client: Arc<Client>,
-    pool: Arc<Pool>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) order: PageOrder,
     options: DiskOptions,
 }
 
@@ -86,7 +92,7 @@ impl SwapDisk {
             }
         };
         // From here on dropping the disk removes the client.
-        let disk = SwapDisk { store: store.clone(), client, pool, options };
+        let disk = SwapDisk { store: store.clone(), client, pool, order: PageOrder::default(), options };
         if disk.options.format == Format::Swap {
             disk.write_swap_header().map_err(|source| DiskError::Format { name, source })?;
         }
@@ -127,7 +133,7 @@ impl SwapDisk {
         Ok(())
     }
 
-    fn read_page(&self, page: PageIndex, mut target: PageTarget<'_>) -> Result<(), IoError> {
+    pub(crate) fn read_page(&self, page: PageIndex, mut target: PageTarget<'_>) -> Result<(), IoError> {
         if self.pool.get(OBJECT, page, target.reborrow())? == Got::Nothing {
             target.fill_zero();
         }
@@ -182,7 +188,7 @@ impl SwapDisk {
         Ok(offset_bytes / BLOCK_BYTES..end / BLOCK_BYTES)
     }
 
-    fn checked_end(&self, offset_bytes: u64, len_bytes: u64) -> Result<u64, IoError> {
+    pub(crate) fn checked_end(&self, offset_bytes: u64, len_bytes: u64) -> Result<u64, IoError> {
         let end = offset_bytes.checked_add(len_bytes).ok_or(IoError::OutOfRange)?;
         if end > self.options.size_bytes { Err(IoError::OutOfRange) } else { Ok(end) }
     }

@@ -1,4 +1,6 @@
-//! The disk as its transports use it, held against a plain array of bytes.
+//! The disk as vhost-user uses it, held against a plain array of bytes.
+
+mod bytes;
 
 use std::sync::Arc;
 

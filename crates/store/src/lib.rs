@@ -68,7 +68,7 @@ pub use error::{GetError, PutError, StoreError};
 pub use files::FileKeeper;
 pub use ids::{ObjectId, PageIndex, PoolId};
 pub use page::{PAGE_BYTES, PageSource, PageTarget};
-pub use pool::{Got, Keys, Persistence, Pool};
+pub use pool::{Got, Keys, Persistence, Pool, Stored};
 pub use recompression::{RECOMPRESSION_LEVELS, Recompression, RecompressionOptions};
 pub use recovery::Recovery;
 pub use reuse::ReuseDistances;

@@ -27,11 +27,13 @@ mod ages;
 mod entries;
 mod flush;
 mod get;
+mod look;
 mod put;
 mod recover;
 mod share;
 
 pub use get::Got;
+pub use look::Stored;
 pub(crate) use recover::PoolFiles;
 
 /// What a pool promises about the pages put into it.

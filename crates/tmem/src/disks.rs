@@ -2,21 +2,23 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tmem_control::{
-    AdminError, DedupChoice, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec, TRANSPORT_VHOST_USER_BLK,
+    AdminError, DedupChoice, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec, Frontend,
 };
 use tmem_disk::{DiskError, DiskOptions, Format, SwapDisk};
+use tmem_nbd::{NbdOptions, NbdServer};
 use tmem_store::{Dedup, Store, StoreError};
-use tmem_vhost::{PollLimit, VhostError, VhostFrontend, VhostOptions};
+use tmem_transport::PollLimit;
+
+use crate::serving::{Serving, Transports};
 
 /// Every disk of this daemon.
 pub(crate) struct Disks {
     store: Arc<Store>,
-    poll_limit: PollLimit,
+    transports: Transports,
     slots: Mutex<Slots>,
 }
 
@@ -34,42 +36,44 @@ struct Slots {
 ///                  '------failed-----------------------------------------------> free
 /// ```
 enum Slot {
-    /// With the socket that it will have or had.
-    Changing(PathBuf),
-    Running(Running),
+    /// With the frontend that it will have or had.
+    Changing(Frontend),
+    Running(Box<Running>),
 }
 
 impl Slot {
-    fn socket(&self) -> &Path {
+    fn frontend(&self) -> &Frontend {
         match self {
-            Self::Changing(socket) => socket,
-            Self::Running(running) => &running.info.socket,
+            Self::Changing(frontend) => frontend,
+            Self::Running(running) => &running.frontend,
         }
     }
 }
 
 struct Running {
     info: DiskInfo,
-    frontend: VhostFrontend,
+    frontend: Frontend,
+    serving: Serving,
     disk: Arc<SwapDisk>,
 }
 
 impl Running {
     fn info(&self) -> DiskInfo {
-        DiskInfo { connected: self.frontend.is_connected(), ..self.info.clone() }
+        DiskInfo { connected: self.serving.is_connected(), ..self.info.clone() }
     }
 
     /// Ends the frontend's threads first, so that dropping the disk gives its pages back at once.
     fn stop(self) {
-        self.frontend.stop();
+        self.serving.stop();
         drop(self.disk);
     }
 }
 
 impl Disks {
-    /// No disks yet. They will keep their pages in this store and share this polling limit.
-    pub(crate) fn new(store: Arc<Store>, poll_limit: PollLimit) -> Self {
-        Self { store, poll_limit, slots: Mutex::default() }
+    /// No disks yet. They will keep their pages in this store.
+    pub(crate) fn new(store: Arc<Store>, poll_limit: PollLimit, nbd: NbdOptions) -> Self {
+        let transports = Transports { poll_limit, nbd: NbdServer::new(nbd) };
+        Self { store, transports, slots: Mutex::default() }
     }
 
     /// Stops all disks, guests connected or not, and takes no new ones.
@@ -107,25 +111,8 @@ impl Disks {
             },
         };
         let disk = Arc::new(SwapDisk::create(&self.store, options).map_err(disk_refused)?);
-        let options = VhostOptions {
-            queues: spec.queues,
-            poll_limit: self.poll_limit.clone(),
-            ..VhostOptions::new(&spec.vhost_user)
-        };
-        let frontend = VhostFrontend::start(Arc::clone(&disk), options)
-            .map_err(|error| frontend_refused(&spec.name, error))?;
-        let info = DiskInfo {
-            name: spec.name.clone(),
-            size_bytes: disk.size_bytes(),
-            cap_bytes: spec.cap_bytes,
-            dedup: spec.dedup.clone(),
-            format: spec.format,
-            transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
-            socket: spec.vhost_user.clone(),
-            queues: spec.queues,
-            connected: false,
-        };
-        Ok(Running { info, frontend, disk })
+        let (serving, frontend) = self.transports.serve(&disk, spec)?;
+        Ok(Running { info: DiskInfo::new(spec, &frontend), frontend, serving, disk })
     }
 }
 
@@ -137,19 +124,6 @@ fn disk_refused(error: DiskError) -> AdminError {
             AdminError::Conflict(text)
         }
         DiskError::Store { .. } => AdminError::Failed(text),
-    }
-}
-
-fn frontend_refused(name: &DiskName, error: VhostError) -> AdminError {
-    let text = format!("disk {name}: {error}");
-    match error {
-        VhostError::Queues { .. } | VhostError::QueueSize { .. } | VhostError::PathTooLong { .. } => {
-            AdminError::Invalid(text)
-        }
-        VhostError::NoDirectory { .. } | VhostError::SocketInUse { .. } | VhostError::NotASocket { .. } => {
-            AdminError::Conflict(text)
-        }
-        VhostError::Socket { .. } | VhostError::Thread { .. } => AdminError::Failed(text),
     }
 }
 
@@ -169,14 +143,15 @@ impl DiskService for Disks {
                 )));
             }
             // The frontend would find out, too, but by connecting to the other disk as its guest.
-            if let Some((other, _)) = slots.by_name.iter().find(|(_, slot)| slot.socket() == spec.vhost_user)
-            {
+            let others = slots.by_name.iter();
+            let taken = |slot: &Slot| !slot.frontend().is_compatible(&spec.frontend);
+            if let Some((other, _)) = others.into_iter().find(|(_, slot)| taken(slot)) {
                 return Err(AdminError::Conflict(format!(
                     "disk {name}: socket {} belongs to disk {other}; choose another path",
-                    spec.vhost_user.display()
+                    spec.frontend
                 )));
             }
-            slots.by_name.insert(name.clone(), Slot::Changing(spec.vhost_user.clone()));
+            slots.by_name.insert(name.clone(), Slot::Changing(spec.frontend.clone()));
         }
         let started = self.start(spec);
         let mut slots = self.slots();
@@ -190,11 +165,12 @@ impl DiskService for Disks {
             }
             Ok(running) => {
                 let info = running.info.clone();
-                slots.by_name.insert(name.clone(), Slot::Running(running));
+                let place = running.frontend.to_string();
+                slots.by_name.insert(name.clone(), Slot::Running(Box::new(running)));
                 log::info!(
-                    "disk {name}: {} on {}",
+                    "disk {name}: {} over {} on {place}",
                     tmem_control::ByteSize::from_bytes(info.size_bytes),
-                    info.socket.display()
+                    info.transport
                 );
                 Ok(info)
             }
@@ -219,14 +195,14 @@ impl DiskService for Disks {
                         "disk {name} is being added or removed; try again in a moment"
                     )));
                 }
-                Slot::Running(running) if running.frontend.is_connected() && !force => {
+                Slot::Running(running) if running.serving.is_connected() && !force => {
                     return Err(AdminError::Conflict(format!(
                         "disk {name} is in use: a guest is connected; shut the guest down first, or take the disk and its \
                          pages away from it with `tmem disk rm {name} --force`"
                     )));
                 }
                 Slot::Running(_) => {
-                    let changing = Slot::Changing(slot.socket().to_owned());
+                    let changing = Slot::Changing(slot.frontend().clone());
                     std::mem::replace(slot, changing)
                 }
             }

@@ -45,7 +45,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         // A value that would be wrong usage as a flag is wrong usage in a file, too.
         let in_a_file = matches!(
             error.downcast_ref(),
-            Some(ControlError::Config { .. } | ControlError::PoolTooLarge { .. })
+            Some(
+                ControlError::Config { .. } | ControlError::PoolTooLarge { .. } | ControlError::NbdTls { .. }
+            )
         );
         if in_a_file || matches!(error.downcast_ref(), Some(BenchError::Usage(_))) {
             Self::Usage(error.to_string())

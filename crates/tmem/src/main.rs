@@ -6,6 +6,7 @@
 //! | `failure` | exit codes, and errors as one line |
 //! | `runtime_dir` | which directory, and that one daemon owns it |
 //! | `disks` | swap disks with their frontends: what the admin API adds and removes |
+//! | `serving` | what serves a disk: one of the transports |
 //! | `maintenance` | the background thread |
 //! | `notify` | readiness, told to systemd |
 //! | `guest_config` | what to paste for each virtual machine monitor |
@@ -18,6 +19,7 @@ mod guest_config;
 mod maintenance;
 mod notify;
 mod runtime_dir;
+mod serving;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use tmem_disk::{DiskOptions, Format, SwapDisk};
 use tmem_store::{Store, StoreOptions};
-use tmem_vhost::{PollLimit, VhostFrontend, VhostOptions};
+use tmem_transport::PollLimit;
+use tmem_vhost::{VhostFrontend, VhostOptions};
 
 /// Log lines go to standard error as they are.
 struct ToStderr;

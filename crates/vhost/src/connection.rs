@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tmem_disk::SwapDisk;
+use tmem_transport::thread_name;
 use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::{Error as LibraryError, VhostUserDaemon};
 
 use crate::counters::Counters;
 use crate::device::BlkDevice;
 use crate::options::VhostOptions;
+use crate::private_pair::private_pair;
 use crate::relay::{Flow, Relay, RelayError};
-use crate::socket::private_pair;
-use crate::thread_name;
 
 /// A connection and everything that lives as long as it does.
 pub(crate) struct Connection {
@@ -34,7 +34,7 @@ impl Connection {
         counters: &Arc<Counters>,
     ) -> io::Result<Connection> {
         let device = Arc::new(BlkDevice::new(disk.clone(), options, counters.clone()));
-        let name = thread_name::of(disk.name(), "-ctl");
+        let name = thread_name::of("vhost", disk.name(), "-ctl");
         let mut daemon = match VhostUserDaemon::new(name, device.clone(), device.memory()) {
             Ok(daemon) => daemon,
             Err(error) => {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tmem_disk::SwapDisk;
+use tmem_transport::{LogLimit, thread_name};
 use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::VhostUserBackend;
@@ -22,9 +23,7 @@ use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_con
 
 use crate::config_space::ConfigSpace;
 use crate::counters::Counters;
-use crate::log_limit::LogLimit;
 use crate::options::VhostOptions;
-use crate::thread_name;
 use crate::vring::{BlkVring, SharedMemory};
 use crate::worker::{QueueState, Shared, Worker};
 
@@ -109,7 +108,7 @@ impl BlkDevice {
     fn name_thread_once(&self, queue: usize) {
         thread_local!(static NAMED: Cell<bool> = const { Cell::new(false) });
         if !NAMED.replace(true) {
-            thread_name::set(&thread_name::of(self.disk.name(), &format!("-q{queue}")));
+            thread_name::set(&thread_name::of("vhost", self.disk.name(), &format!("-q{queue}")));
         }
     }
 }

@@ -8,16 +8,14 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tmem_disk::SwapDisk;
+use tmem_transport::{LogLimit, SocketFile, thread_name};
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 
 use crate::connection::Connection;
 use crate::counters::{Counters, VhostCounts};
 use crate::error::VhostError;
-use crate::log_limit::LogLimit;
 use crate::options::VhostOptions;
 use crate::relay::Flow;
-use crate::socket::SocketFile;
-use crate::thread_name;
 
 /// Pause after a failed accept, so that a lack of descriptors does not turn into a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,7 +42,7 @@ impl VhostFrontend {
         let socket = SocketFile::make(&options.socket, options.socket_mode)?;
         let connected = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(Counters::default());
-        let name = thread_name::of(disk.name(), "");
+        let name = thread_name::of("vhost", disk.name(), "");
         let listening = Listening {
             disk,
             options,

@@ -6,10 +6,10 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `frontend`, `connection`, `socket` | who may connect, one guest after another |
-//! | `relay` | passes control messages to the library, cut to size |
+//! | `frontend`, `connection` | who may connect, one guest after another |
+//! | `relay`, `private_pair` | passes control messages to the library, cut to size |
 //! | `device`, `config_space` | what the guest is offered |
-//! | `vring`, `worker`, `poll` | when a queue's thread works, polls and sleeps |
+//! | `vring`, `worker` | when a queue's thread works, polls and sleeps |
 //! | `queue`, `request`, `execute` | from a ring's entries to puts and gets |
 //!
 //! Threads, for a disk called `a`: `vhost-a` listens and relays; with a guest come `vhost-a-ctl` for the
@@ -27,22 +27,16 @@ mod device;
 mod error;
 mod execute;
 mod frontend;
-mod log_limit;
 mod options;
-mod poll;
+mod private_pair;
 mod queue;
 mod relay;
 mod request;
-mod socket;
-mod thread_name;
 mod vring;
 mod worker;
 
 pub use counters::{Counters, VhostCounts};
 pub use error::VhostError;
 pub use frontend::VhostFrontend;
-pub use log_limit::LogLimit;
-pub use options::{
-    DEFAULT_POLL_LIMIT_US, DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, DEFAULT_SOCKET_MODE, PollLimit, VhostOptions,
-};
+pub use options::{DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, VhostOptions};
 pub use queue::{BrokenQueue, QueueServer, RequestRoom, needs_signal};

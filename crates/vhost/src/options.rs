@@ -1,8 +1,8 @@
 //! What a vhost-user frontend can be told.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use tmem_transport::{DEFAULT_SOCKET_MODE, PollLimit};
 
 use crate::error::VhostError;
 
@@ -13,49 +13,12 @@ pub const DEFAULT_QUEUES: u16 = 4;
 /// Entries per queue when nobody says otherwise.
 pub const DEFAULT_QUEUE_SIZE: u16 = 256;
 
-/// Poll limit when nobody says otherwise, in microseconds. A guest that swaps faults again after about a
-/// hundred microseconds, and waking a sleeping thread costs 55 to 70.
-pub const DEFAULT_POLL_LIMIT_US: u32 = 1000;
-
-/// Mode of the socket file when nobody says otherwise: only the daemon's own user may connect. A hypervisor
-/// that runs as another user (libvirt's QEMU does) needs a wider one, together with a directory that lets
-/// the right group in.
-pub const DEFAULT_SOCKET_MODE: u32 = 0o600;
-
 /// The worker threads' queue masks have 64 bits.
 const MAX_QUEUES: u16 = 64;
 /// A request needs three descriptors where the guest uses no indirect ones.
 const MIN_QUEUE_SIZE: u16 = 4;
 /// What QEMU accepts at most.
 const MAX_QUEUE_SIZE: u16 = 1024;
-
-/// How long a queue's thread goes on looking for requests before it sleeps, at most, in microseconds.
-/// 0 = never. Clones share one value, and it may change while guests run.
-#[derive(Clone, Debug)]
-pub struct PollLimit(pub Arc<AtomicU32>);
-
-impl PollLimit {
-    /// A limit of its own, shared with nobody yet.
-    pub fn from_us(limit_us: u32) -> PollLimit {
-        PollLimit(Arc::new(AtomicU32::new(limit_us)))
-    }
-
-    /// The limit now, in microseconds.
-    pub fn us(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Changes the limit for every frontend that shares it.
-    pub fn set_us(&self, limit_us: u32) {
-        self.0.store(limit_us, Ordering::Relaxed);
-    }
-}
-
-impl Default for PollLimit {
-    fn default() -> PollLimit {
-        PollLimit::from_us(DEFAULT_POLL_LIMIT_US)
-    }
-}
 
 /// Where a frontend listens and what it offers.
 #[derive(Clone, Debug)]
@@ -110,12 +73,5 @@ mod tests {
         for (queues, size) in [(0, 256), (65, 256), (4, 0), (4, 2), (4, 100), (4, 2048)] {
             assert!(with(queues, size).is_err(), "{queues} queues of {size}");
         }
-    }
-
-    #[test]
-    fn clones_share_the_poll_limit() {
-        let limit = PollLimit::from_us(5);
-        limit.clone().set_us(7);
-        assert_eq!(limit.us(), 7);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use tmem_disk::SwapDisk;
+use tmem_transport::LogLimit;
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
@@ -12,7 +13,6 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::counters::Counters;
 use crate::execute::{Segments, execute};
-use crate::log_limit::LogLimit;
 use crate::request::{ChainBuffers, Fault, Request, parse};
 
 /// Why a queue is not served any further. Only a driver that breaks the rules gets one so far.

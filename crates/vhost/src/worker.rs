@@ -1,13 +1,14 @@
 //! What a queue's thread does from a kick until it sleeps again.
 //!
 //! The thread serves batches of requests under the ring's lock. When the ring is empty it may poll for a
-//! while (see [`crate::poll`]) without any lock, so that no control message waits for it, with the guest's
+//! while (see [`PollPolicy`]) without any lock, so that no control message waits for it, with the guest's
 //! kicks turned off. Before it sleeps, it turns them on and looks once more, so that none is lost.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tmem_disk::SwapDisk;
+use tmem_transport::{LogLimit, PollLimit, PollPolicy};
 use vhost_user_backend::VringState;
 use virtio_queue::QueueT;
 use vm_memory::{
@@ -15,9 +16,6 @@ use vm_memory::{
 };
 
 use crate::counters::Counters;
-use crate::log_limit::LogLimit;
-use crate::options::PollLimit;
-use crate::poll::PollPolicy;
 use crate::queue::{BrokenQueue, QueueServer, RequestRoom, needs_signal, outside};
 use crate::vring::{BlkVring, SharedMemory};
 

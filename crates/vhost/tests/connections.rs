@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use guest::*;
+use tmem_transport::SocketError;
 use tmem_vhost::{VhostError, VhostFrontend, VhostOptions};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
@@ -231,10 +232,10 @@ fn what_is_wrong_with_the_options_is_told() {
     let (_directory, socket, _frontend) = rig();
     let start = |options| VhostFrontend::start(disk(&store(), "disk"), options).err().expect("an error");
     let error = start(VhostOptions::new(&socket));
-    assert!(matches!(error, VhostError::SocketInUse { .. }), "{error}");
+    assert!(matches!(error, VhostError::Socket(SocketError::InUse { .. })), "{error}");
     assert!(error.to_string().contains(socket.to_str().unwrap()));
     let error = start(VhostOptions { queues: 0, ..VhostOptions::new("/nowhere/s") });
     assert!(matches!(error, VhostError::Queues { .. }), "{error}");
     let error = start(VhostOptions::new("/nowhere/s"));
-    assert!(matches!(error, VhostError::NoDirectory { .. }), "{error}");
+    assert!(matches!(error, VhostError::Socket(SocketError::NoDirectory { .. })), "{error}");
 }

@@ -7,7 +7,8 @@ mod guest;
 use std::time::{Duration, Instant};
 
 use guest::*;
-use tmem_vhost::{PollLimit, VhostFrontend, VhostOptions};
+use tmem_transport::PollLimit;
+use tmem_vhost::{VhostFrontend, VhostOptions};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;

@@ -10,7 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use guest::*;
-use tmem_vhost::{PollLimit, VhostFrontend, VhostOptions};
+use tmem_transport::PollLimit;
+use tmem_vhost::{VhostFrontend, VhostOptions};
 
 fn count(directory: &str) -> usize {
     fs::read_dir(directory).unwrap().count()

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use tmem_bench::{
+    nbd::{self, NbdArgs},
     store::{self, StoreArgs},
     vhost::{self, VhostArgs},
 };
@@ -18,6 +19,8 @@ pub(crate) enum Command {
     Store(StoreArgs),
     /// Drive a vhost-user-blk socket with random 4 KiB reads and writes; OVERWRITES THE DISK
     Vhost(VhostArgs),
+    /// Drive an NBD export with random 4 KiB reads and writes; OVERWRITES THE EXPORT
+    Nbd(NbdArgs),
 }
 
 /// Runs a benchmark and prints its report.
@@ -25,5 +28,6 @@ pub(crate) fn run(command: &Command) -> Outcome {
     match command {
         Command::Store(args) => Ok(store::run(args).map_err(anyhow::Error::from)?),
         Command::Vhost(args) => Ok(vhost::run(args).map_err(anyhow::Error::from)?),
+        Command::Nbd(args) => Ok(nbd::run(args).map_err(anyhow::Error::from)?),
     }
 }

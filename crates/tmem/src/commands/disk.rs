@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use tmem_control::{AdminClient, ByteSize, DedupChoice, DiskFormat, DiskList, DiskName, DiskSpec, Status};
+use tmem_control::{
+    AdminClient, ByteSize, DedupChoice, DiskFormat, DiskList, DiskName, DiskSpec, Frontend, NbdAddress,
+    Status,
+};
 
 use super::print;
 use crate::{
@@ -33,8 +36,11 @@ pub(crate) struct Add {
     #[arg(long, allow_hyphen_values = true)]
     size: ByteSize,
     /// Socket for the virtual machine monitor to connect to; nothing may be there yet
-    #[arg(long, value_name = "SOCKET")]
-    vhost_user: PathBuf,
+    #[arg(long, value_name = "SOCKET", required_unless_present = "nbd", conflicts_with = "nbd")]
+    vhost_user: Option<PathBuf>,
+    /// Where NBD clients find the disk, by its name: IP:PORT or a socket; disks may share it
+    #[arg(long, value_name = "ADDR|SOCKET")]
+    nbd: Option<NbdAddress>,
     /// The most of the pool that its pages may take [default: the pool's limit]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     cap: Option<ByteSize>,
@@ -45,9 +51,9 @@ pub(crate) struct Add {
     /// swap: born as an empty swap area with the label tmem; none: zeroes
     #[arg(long, value_name = "swap|none", default_value_t)]
     format: DiskFormat,
-    /// Virtqueues offered to the guest, with a thread each
-    #[arg(long, value_name = "N", default_value_t = DiskSpec::default_queues())]
-    queues: u16,
+    /// Virtqueues offered to the guest over vhost-user, with a thread each [default: 4]
+    #[arg(long, value_name = "N", conflicts_with = "nbd")]
+    queues: Option<u16>,
 }
 
 /// `tmem disk rm`.
@@ -82,17 +88,24 @@ pub(crate) fn run(command: Command, client: &AdminClient) -> Outcome {
 }
 
 fn run_add(add: Add, client: &AdminClient) -> Outcome {
-    // The daemon has another working directory, so the path is made absolute here.
-    let vhost_user = std::path::absolute(&add.vhost_user)
-        .with_context(|| format!("cannot use socket path `{}`", add.vhost_user.display()))?;
+    // The daemon has another working directory, so paths are made absolute here.
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).with_context(|| format!("cannot use socket path `{}`", path.display()))
+    };
+    let vhost_user = add.vhost_user.map(absolute).transpose()?;
+    let nbd = match add.nbd {
+        Some(NbdAddress::Unix(path)) => Some(NbdAddress::Unix(absolute(path)?)),
+        other => other,
+    };
+    let frontend = Frontend::new(vhost_user, nbd, add.queues)
+        .map_err(|wrong| Failure::Usage(format!("disk {}: {wrong}", add.name)))?;
     let spec = DiskSpec {
         name: add.name,
         size_bytes: add.size.bytes(),
-        vhost_user,
+        frontend,
         cap_bytes: add.cap.map(ByteSize::bytes),
         dedup: add.dedup,
         format: add.format,
-        queues: add.queues,
     };
     spec.check().map_err(|error| Failure::Usage(error.to_string()))?;
     client.add_disk(&spec)?;
@@ -107,7 +120,7 @@ fn table(status: &Status) -> String {
         ("GUEST", Left),
         ("STORED", Right),
         ("USED", Right),
-        ("SOCKET", Left),
+        ("WHERE", Left),
     ]);
     let mut any = false;
     for client in &status.clients {
@@ -119,7 +132,7 @@ fn table(status: &Status) -> String {
             if disk.connected { "connected" } else { "none" }.to_owned(),
             ByteSize::from_bytes(client.logical_bytes).rounded(),
             ByteSize::from_bytes(client.used_bytes).rounded(),
-            disk.socket.display().to_string(),
+            disk.place(),
         ]);
     }
     if any { table.render() } else { "no disks; `tmem disk add` makes one\n".to_owned() }

@@ -1,13 +1,14 @@
 //! `tmem guest-config`.
 
+use anyhow::Result;
 use clap::{Args, ValueEnum};
-use tmem_control::{AdminClient, AdminError, ByteSize, ControlError, DiskName};
+use tmem_control::{AdminClient, AdminError, ByteSize, ControlError, DiskName, TRANSPORT_NBD};
 
 use super::print;
 use crate::{
     Outcome,
     failure::Failure,
-    guest_config::{self, Guest, Vmm},
+    guest_config::{self, Guest, NbdGuest, Vmm},
 };
 
 /// `tmem guest-config`.
@@ -33,6 +34,8 @@ enum VmmName {
     CloudHypervisor,
     Firecracker,
     Uml,
+    /// The NBD client of a Linux kernel, in a guest or on a host
+    NbdClient,
 }
 
 impl From<VmmName> for Vmm {
@@ -43,6 +46,7 @@ impl From<VmmName> for Vmm {
             VmmName::CloudHypervisor => Self::CloudHypervisor,
             VmmName::Firecracker => Self::Firecracker,
             VmmName::Uml => Self::Uml,
+            VmmName::NbdClient => Self::NbdClient,
         }
     }
 }
@@ -63,15 +67,27 @@ pub(crate) fn run(arguments: &Arguments, client: &AdminClient) -> Outcome {
             "disk {name} does not exist; `tmem disk ls` shows those that do"
         )))
     })?;
-    let guest = Guest::new(&disk, arguments.memory)?;
     let vmm = Vmm::from(arguments.vmm);
-    if !arguments.args_only {
-        return print(&guest.instructions(vmm)?);
+    if disk.transport == TRANSPORT_NBD {
+        let guest = NbdGuest::new(&disk)?;
+        return show(arguments, || guest.instructions(vmm), || guest.arguments(vmm));
     }
-    match guest.arguments(vmm)? {
+    let guest = Guest::new(&disk, arguments.memory)?;
+    show(arguments, || guest.instructions(vmm), || guest.arguments(vmm))
+}
+
+fn show(
+    arguments: &Arguments,
+    instructions: impl FnOnce() -> Result<String>,
+    list: impl FnOnce() -> Result<Option<Vec<String>>>,
+) -> Outcome {
+    if !arguments.args_only {
+        return print(&instructions()?);
+    }
+    match list()? {
         Some(list) => print(&list.iter().map(|argument| format!("{argument}\n")).collect::<String>()),
-        None => Err(Failure::Usage(
-            "--args-only: this monitor takes a document and no arguments; leave --args-only out".to_owned(),
-        )),
+        None => {
+            Err(Failure::Usage("--args-only: this one takes no arguments; leave --args-only out".to_owned()))
+        }
     }
 }

@@ -11,8 +11,9 @@ use tmem_control::{
     BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HttpListen, LogLevel, PoolSize,
     Recompress, RecompressAge, RecompressLevel, Server, poll_us,
 };
+use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
-use tmem_vhost::PollLimit;
+use tmem_transport::PollLimit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::print;
@@ -45,6 +46,15 @@ pub(crate) struct Arguments {
     /// The most of one CPU that compaction and recompression take, in percent [default: 20]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     background_cpu: Option<BackgroundCpu>,
+    /// Certificate of the NBD server, in PEM; with the two below, NBD is served beyond this host
+    #[arg(long, value_name = "FILE")]
+    nbd_tls_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE")]
+    nbd_tls_key: Option<PathBuf>,
+    /// Certificates of the authorities whose clients are let in
+    #[arg(long, value_name = "FILE")]
+    nbd_tls_client_ca: Option<PathBuf>,
     /// What goes to stderr: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -60,6 +70,10 @@ impl Arguments {
         config.recompress_age = self.recompress_age.unwrap_or(config.recompress_age);
         config.recompress_level = self.recompress_level.unwrap_or(config.recompress_level);
         config.background_cpu = self.background_cpu.unwrap_or(config.background_cpu);
+        let flag_or = |flag: &Option<PathBuf>, file: Option<PathBuf>| flag.clone().or(file);
+        config.nbd_tls_cert = flag_or(&self.nbd_tls_cert, config.nbd_tls_cert);
+        config.nbd_tls_key = flag_or(&self.nbd_tls_key, config.nbd_tls_key);
+        config.nbd_tls_client_ca = flag_or(&self.nbd_tls_client_ca, config.nbd_tls_client_ca);
         config.log_level = self.log_level.unwrap_or(config.log_level);
         Ok(config)
     }
@@ -69,13 +83,15 @@ impl Arguments {
 pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     let config = arguments.config()?;
     let limit_bytes = config.pool_size.limit_bytes()?;
+    let poll_limit = PollLimit::from_us(config.poll_us);
+    let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)? };
     start_logging(config.log_level);
     let ownership = Ownership::take(runtime_dir)?;
     let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
     let maintenance = Maintenance::start(Arc::clone(&store), config.background_cpu)
         .context("cannot start the maintenance thread")?;
-    let disks = Arc::new(Disks::new(Arc::clone(&store), PollLimit::from_us(config.poll_us)));
+    let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -87,6 +103,13 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     drop(maintenance);
     drop(ownership);
     Ok(served?)
+}
+
+/// What makes TLS on NBD possible, if it is configured.
+fn tls(config: &Config) -> Result<Option<TlsIdentity>> {
+    let Some(tls) = config.nbd_tls()? else { return Ok(None) };
+    let files = TlsFiles { cert: tls.cert, key: tls.key, client_ca: tls.client_ca };
+    Ok(Some(TlsIdentity::load(&files)?))
 }
 
 async fn serve(config: &Config, runtime_dir: &Path, store: Arc<Store>, disks: &Arc<Disks>) -> Result<()> {

@@ -27,7 +27,7 @@ pub(super) fn instructions(guest: &Guest<'_>) -> String {
     )
 }
 
-fn xml_escaped(text: &str) -> String {
+pub(super) fn xml_escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -1,6 +1,7 @@
 //! What to paste so that a guest gets a disk, for each virtual machine monitor.
 //!
-//! Every monitor must share the guest's memory with tmem: vhost-user reads and writes it in place.
+//! Over vhost-user every monitor must share the guest's memory with tmem, which reads and writes it in place. Over NBD there is nothing
+//! to share, and no monitor is needed: the kernel has a client of its own.
 //!
 //! None of this asks a monitor to reconnect by itself. A daemon that was started again has none of the guest's pages,
 //! and a guest that goes on with an empty disk would read zeroes where its memory was; without a reconnect it gets I/O
@@ -9,11 +10,14 @@
 mod cloud_hypervisor;
 mod firecracker;
 mod libvirt;
+mod nbd;
 mod qemu;
 mod uml;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use tmem_control::{ByteSize, DiskFormat, DiskInfo};
+
+pub(crate) use nbd::NbdGuest;
 
 /// Monitors count guest memory in MiB.
 pub(crate) const MIN_MEMORY_BYTES: u64 = 1 << 20;
@@ -26,6 +30,8 @@ pub(crate) enum Vmm {
     CloudHypervisor,
     Firecracker,
     Uml,
+    /// No monitor: the NBD client of a Linux kernel, in a guest or on a host.
+    NbdClient,
 }
 
 /// One guest with one disk.
@@ -41,19 +47,13 @@ pub(crate) struct Guest<'a> {
 impl<'a> Guest<'a> {
     /// A guest with so much memory.
     pub(crate) fn new(disk: &'a DiskInfo, memory: ByteSize) -> Result<Self> {
-        let Some(socket) = disk.socket.to_str() else {
-            bail!(
-                "disk {}: its socket path {:?} is not UTF-8; add the disk again with a plain path",
-                disk.name,
-                disk.socket
-            );
-        };
+        let socket = socket_of(disk)?.unwrap_or_default();
         Ok(Self {
             name: disk.name.as_str(),
             socket,
             size: ByteSize::from_bytes(disk.size_bytes),
             format: disk.format,
-            queues: disk.queues,
+            queues: disk.queues.unwrap_or(1),
             memory,
         })
     }
@@ -65,6 +65,7 @@ impl<'a> Guest<'a> {
             Vmm::CloudHypervisor => Some(cloud_hypervisor::arguments(self)?),
             Vmm::Uml => Some(uml::arguments(self)?),
             Vmm::Libvirt | Vmm::Firecracker => None,
+            Vmm::NbdClient => return Err(self.not_nbd()),
         })
     }
 
@@ -76,6 +77,7 @@ impl<'a> Guest<'a> {
             Vmm::CloudHypervisor => cloud_hypervisor::instructions(self)?,
             Vmm::Firecracker => firecracker::instructions(self),
             Vmm::Uml => uml::instructions(self)?,
+            Vmm::NbdClient => return Err(self.not_nbd()),
         };
         let modules = if vmm == Vmm::Uml { "modprobe virtio_blk   # where it is a module\n" } else { "" };
         Ok(format!(
@@ -83,27 +85,45 @@ impl<'a> Guest<'a> {
             self.name,
             self.size,
             self.socket,
-            self.inside(modules)
+            inside(self.format, self.size, modules)
         ))
     }
 
-    /// What to do inside the guest.
-    ///
-    /// `discard` tells tmem which pages the guest no longer needs: all of them at swapon, and freed ones while it runs.
-    /// `nofail` lets the guest boot without the disk.
-    fn inside(&self, modules: &str) -> String {
-        match self.format {
-            DiskFormat::Swap => format!(
-                "# In the guest's /etc/fstab (discard gives freed pages back to the pool, nofail lets it boot without the disk):\n\
-                 LABEL=tmem none swap sw,pri=100,discard,nofail 0 0\n\n\
-                 # Or by hand, now:\n{modules}swapon --discard --priority 100 LABEL=tmem\n"
-            ),
-            DiskFormat::None => format!(
-                "# In the guest: the disk was added with --format none and holds zeroes. Give it a file system or a swap area;\n\
-                 # lsblk shows it with the size {}.\n{modules}",
-                self.size
-            ),
-        }
+    fn not_nbd(&self) -> anyhow::Error {
+        anyhow!(
+            "disk {} is on a vhost-user socket, and the kernel's NBD client cannot use that; add it again with --nbd",
+            self.name
+        )
+    }
+}
+
+/// The disk's socket as text, if it has one.
+fn socket_of(disk: &DiskInfo) -> Result<Option<&str>> {
+    let Some(path) = &disk.socket else { return Ok(None) };
+    match path.to_str() {
+        Some(socket) => Ok(Some(socket)),
+        None => bail!(
+            "disk {}: its socket path {path:?} is not UTF-8; add the disk again with a plain path",
+            disk.name
+        ),
+    }
+}
+
+/// What to do inside the guest.
+///
+/// `discard` tells tmem which pages the guest no longer needs: all of them at swapon, and freed ones while it runs.
+/// `nofail` lets the guest boot without the disk.
+fn inside(format: DiskFormat, size: ByteSize, modules: &str) -> String {
+    match format {
+        DiskFormat::Swap => format!(
+            "# In the guest's /etc/fstab (discard gives freed pages back to the pool, nofail lets it boot without the disk):\n\
+             LABEL=tmem none swap sw,pri=100,discard,nofail 0 0\n\n\
+             # Or by hand, now:\n{modules}swapon --discard --priority 100 LABEL=tmem\n"
+        ),
+        DiskFormat::None => format!(
+            "# In the guest: the disk was added with --format none and holds zeroes. Give it a file system or a swap area;\n\
+             # lsblk shows it with the size {size}.\n{modules}"
+        ),
     }
 }
 

@@ -10,8 +10,9 @@ fn disk(socket: &str, format: DiskFormat) -> DiskInfo {
         dedup: DedupChoice::Alone,
         format,
         transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
-        socket: socket.into(),
-        queues: 2,
+        socket: Some(socket.into()),
+        address: None,
+        queues: Some(2),
         connected: false,
     }
 }

@@ -7,18 +7,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::VhostError;
+use crate::error::SocketError;
+
+/// Mode of the socket file when nobody says otherwise: only the daemon's own user may connect. A hypervisor
+/// that runs as another user (libvirt's QEMU does) needs a wider one, together with a directory that lets
+/// the right group in.
+pub const DEFAULT_SOCKET_MODE: u32 = 0o600;
 
 /// Longest path of a Unix socket, without the final zero.
 const MAX_PATH_BYTES: usize = 107;
-/// Longest directory: the private pair's name must fit behind it.
+/// Longest directory: a name of 31 bytes must fit behind it, which some transport may need beside the socket.
 const MAX_DIRECTORY_BYTES: usize = MAX_PATH_BYTES - 32;
 
 /// A listening socket and its file.
-pub(crate) struct SocketFile {
-    pub(crate) listener: UnixListener,
+#[derive(Debug)]
+pub struct SocketFile {
+    /// Does not block.
+    pub listener: UnixListener,
     path: PathBuf,
     /// Device and inode, to know the file again.
     identity: (u64, u64),
@@ -27,15 +33,15 @@ pub(crate) struct SocketFile {
 impl SocketFile {
     /// Makes the socket. A file left behind by a program that is gone is replaced; anything else in the way
     /// is an error.
-    pub(crate) fn make(path: &Path, mode: u32) -> Result<SocketFile, VhostError> {
-        let failed = |error| VhostError::Socket { path: path.to_owned(), error };
+    pub fn make(path: &Path, mode: u32) -> Result<SocketFile, SocketError> {
+        let failed = |error| SocketError::Make { path: path.to_owned(), error };
         let directory = directory_of(path);
         let bytes = |path: &Path| path.as_os_str().as_bytes().len();
         if bytes(path) > MAX_PATH_BYTES || bytes(directory) > MAX_DIRECTORY_BYTES {
-            return Err(VhostError::PathTooLong { path: path.to_owned(), max_bytes: MAX_DIRECTORY_BYTES });
+            return Err(SocketError::PathTooLong { path: path.to_owned(), max_bytes: MAX_DIRECTORY_BYTES });
         }
         if !directory.is_dir() {
-            return Err(VhostError::NoDirectory { path: directory.to_owned() });
+            return Err(SocketError::NoDirectory { path: directory.to_owned() });
         }
         clear_the_way(path)?;
         let listener = bind(path, mode).map_err(failed)?;
@@ -48,7 +54,7 @@ impl SocketFile {
     }
 
     /// Removes the file, unless somebody has put another in its place.
-    pub(crate) fn remove(self) {
+    pub fn remove(self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!("cannot remove socket {}: {error}", self.path.display());
@@ -57,22 +63,22 @@ impl SocketFile {
 }
 
 /// The directory a path is in.
-pub(crate) fn directory_of(path: &Path) -> &Path {
+pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
-fn clear_the_way(path: &Path) -> Result<(), VhostError> {
-    let failed = |error| VhostError::Socket { path: path.to_owned(), error };
+fn clear_the_way(path: &Path) -> Result<(), SocketError> {
+    let failed = |error| SocketError::Make { path: path.to_owned(), error };
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
     if !metadata.file_type().is_socket() {
-        return Err(VhostError::NotASocket { path: path.to_owned() });
+        return Err(SocketError::NotASocket { path: path.to_owned() });
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -80,12 +86,12 @@ fn clear_the_way(path: &Path) -> Result<(), VhostError> {
             fs::remove_file(path).map_err(failed)
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(error)),
-        _ => Err(VhostError::SocketInUse { path: path.to_owned() }),
+        _ => Err(SocketError::InUse { path: path.to_owned() }),
     }
 }
 
-/// A listener whose file never has more permission bits than `mode`, not even for a moment.
-fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
+/// A listener (which blocks) whose file never has more permission bits than `mode`, not even for a moment.
+pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: makes a new descriptor, or returns -1.
     let socket = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
@@ -118,18 +124,6 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A listener with one connection to it already waiting, for a library that insists on accepting. The file
-/// between them exists for a moment, beside `socket`, for the daemon's own user alone.
-pub(crate) fn private_pair(socket: &Path) -> io::Result<(UnixListener, UnixStream)> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = directory_of(socket).join(format!(".tmem-{}-{number:x}", std::process::id()));
-    let listener = bind(&path, 0o600)?;
-    let stream = UnixStream::connect(&path);
-    fs::remove_file(&path)?;
-    Ok((listener, stream?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +144,7 @@ mod tests {
     fn what_is_in_the_way_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let error = |path: &Path| SocketFile::make(path, 0o600).err().expect("an error").to_string();
+        let error = |path: &Path| SocketFile::make(path, 0o600).expect_err("an error").to_string();
 
         fs::write(&path, "precious").unwrap();
         assert!(error(&path).contains("is no socket"), "{}", error(&path));
@@ -178,15 +172,5 @@ mod tests {
         fs::write(&path, "another").unwrap();
         file.remove();
         assert!(path.exists());
-    }
-
-    #[test]
-    fn a_private_pair_is_connected_and_leaves_no_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let (listener, stream) = private_pair(&directory.path().join("s")).unwrap();
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-        let (other, _) = listener.accept().unwrap();
-        drop(stream);
-        assert_eq!(io::Read::read(&mut &other, &mut [0]).unwrap(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! When a queue's thread polls and when it sleeps.
+//! When a thread polls and when it sleeps.
 //!
 //! The idea is that of the halt polling of Linux KVM: the gap between two requests that was just seen tells
 //! how long it is worth looking for the next. Gaps shorter than the limit make the window grow at once to a
@@ -20,21 +20,21 @@ const MIN_WINDOW_US: u32 = 20;
 /// A window far wider than the gaps narrows by this fraction per request.
 const DECAY: u32 = 16;
 
-/// The polling window of one queue.
+/// The polling window of one thread.
 #[derive(Debug, Default)]
-pub(crate) struct PollPolicy {
+pub struct PollPolicy {
     window_us: u32,
 }
 
 impl PollPolicy {
     /// How long to poll now, in microseconds. 0 = sleep at once.
-    pub(crate) fn window_us(&self, limit_us: u32) -> u32 {
+    pub fn window_us(&self, limit_us: u32) -> u32 {
         self.window_us.min(limit_us)
     }
 
     /// A request came `gap_us` after the queue had run empty, whether the thread was polling or asleep.
     /// `in_vain`: it had polled, and given up before the request came.
-    pub(crate) fn request_after(&mut self, gap_us: u32, in_vain: bool, limit_us: u32) {
+    pub fn request_after(&mut self, gap_us: u32, in_vain: bool, limit_us: u32) {
         if gap_us > limit_us {
             self.shrink(SHRINK);
         } else if in_vain {

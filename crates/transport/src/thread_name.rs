@@ -5,18 +5,17 @@ use std::ffi::CString;
 /// Most bytes of a thread's name on Linux, without the final zero.
 const MAX_BYTES: usize = 15;
 
-/// `vhost-DISK` and a suffix. Where that is too long, the disk's name is cut.
-pub(crate) fn of(disk: &str, suffix: &str) -> String {
-    let prefix = "vhost-";
-    let mut end = disk.len().min(MAX_BYTES.saturating_sub(prefix.len() + suffix.len()));
-    while !disk.is_char_boundary(end) {
+/// `PREFIX-NAME` and a suffix. Where that is too long, the name is cut.
+pub fn of(prefix: &str, name: &str, suffix: &str) -> String {
+    let mut end = name.len().min(MAX_BYTES.saturating_sub(prefix.len() + 1 + suffix.len()));
+    while !name.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{prefix}{}{suffix}", &disk[..end])
+    format!("{prefix}-{}{suffix}", &name[..end])
 }
 
 /// Names the calling thread.
-pub(crate) fn set(name: &str) {
+pub fn set(name: &str) {
     // A name with a zero byte can't be set; the thread then keeps the one it has.
     if let Ok(name) = CString::new(name) {
         // SAFETY: a valid string, and this thread.
@@ -30,9 +29,9 @@ mod tests {
 
     #[test]
     fn names_fit_and_keep_the_queue() {
-        assert_eq!(of("swap0", "-q0"), "vhost-swap0-q0");
-        assert_eq!(of("a-long-disk-name", "-q12"), "vhost-a-lon-q12");
-        assert_eq!(of("äöüß", "-q0"), "vhost-äöü-q0");
+        assert_eq!(of("vhost", "swap0", "-q0"), "vhost-swap0-q0");
+        assert_eq!(of("vhost", "a-long-disk-name", "-q12"), "vhost-a-lon-q12");
+        assert_eq!(of("vhost", "äöüß", "-q0"), "vhost-äöü-q0");
     }
 
     #[test]

@@ -2,11 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    args::Completion,
-    device::{ANSWER_SECONDS, Device, Done, Request},
-    report::Phase,
-};
+use super::{ANSWER_SECONDS, Completion, Done, Phase, Request, Target};
 use crate::{error::BenchError, progress::Progress, random::Random};
 
 /// Runs before a phase's figures count: caches, polling and frequencies settle.
@@ -15,8 +11,8 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const SPINS_PER_LOOK: u32 = 1 << 15;
 
 /// A region of the disk and what it should hold.
-pub(super) struct Load<'a> {
-    device: &'a mut Device,
+pub(crate) struct Load<'a, T> {
+    device: &'a mut T,
     slots: usize,
     /// For each block, the page of the content that was last written there.
     written: Vec<u32>,
@@ -28,9 +24,9 @@ pub(super) struct Load<'a> {
     random: Random,
 }
 
-impl<'a> Load<'a> {
+impl<'a, T: Target> Load<'a, T> {
     /// A load on the first `region_blocks` of the disk with up to `slots` requests in flight.
-    pub(super) fn new(device: &'a mut Device, slots: u16, region_blocks: u64, seed: u64) -> Self {
+    pub(crate) fn new(device: &'a mut T, slots: u16, region_blocks: u64, seed: u64) -> Self {
         let slots = usize::from(slots);
         let blocks = region_blocks as usize;
         Self {
@@ -45,8 +41,8 @@ impl<'a> Load<'a> {
     }
 
     /// Writes every block of the region once, neighbours of the content side by side.
-    pub(super) fn fill(&mut self) -> Result<(), BenchError> {
-        let pages = self.device.memory().content_pages() as u64;
+    pub(crate) fn fill(&mut self) -> Result<(), BenchError> {
+        let pages = self.device.content_pages() as u64;
         self.sweep(
             "filling the disk",
             |block| Request::Write { block, page: (block % pages) as u32 },
@@ -59,13 +55,13 @@ impl<'a> Load<'a> {
     }
 
     /// Reads every block of the region and compares it with what was last written; returns how many.
-    pub(super) fn verify(&mut self) -> Result<u64, BenchError> {
+    pub(crate) fn verify(&mut self) -> Result<u64, BenchError> {
         self.sweep(
             "verifying the disk",
             |block| Request::Read { block },
             |load, slot, block| {
-                let right = load.device.memory().buffer_is_page(slot, load.written[block as usize] as usize);
-                load.device.memory().soil(slot);
+                let right = load.device.holds(slot, load.written[block as usize] as usize);
+                load.device.soil(slot);
                 if right { Ok(()) } else { Err(BenchError::Wrong { block }) }
             },
         )?;
@@ -77,13 +73,13 @@ impl<'a> Load<'a> {
         &mut self,
         step: &str,
         request: impl Fn(u64) -> Request,
-        check: impl Fn(&Self, usize, u64) -> Result<(), BenchError>,
+        check: impl Fn(&mut Self, usize, u64) -> Result<(), BenchError>,
     ) -> Result<(), BenchError> {
         let blocks = self.written.len() as u64;
         let mut progress = Progress::new(step.to_string());
         let mut next = 0;
         for slot in 0..self.slots {
-            self.device.memory().soil(slot);
+            self.device.soil(slot);
             self.start(slot, request(next), Instant::now())?;
             next += 1;
         }
@@ -105,7 +101,7 @@ impl<'a> Load<'a> {
     }
 
     /// Random requests for `seconds`, `depth` of them in flight.
-    pub(super) fn phase(
+    pub(crate) fn phase(
         &mut self,
         completion: Completion,
         depth: u16,
@@ -117,7 +113,6 @@ impl<'a> Load<'a> {
         let begin = Instant::now();
         let counted_from = begin + WARM_UP;
         let end = counted_from + Duration::from_secs_f64(seconds);
-        self.device.set_notified(false);
         for slot in 0..usize::from(depth) {
             let request = self.choose(read_percent);
             self.start(slot, request, Instant::now())?;
@@ -157,7 +152,7 @@ impl<'a> Load<'a> {
         if self.random.below(100) < u64::from(read_percent) {
             Request::Read { block }
         } else {
-            let page = self.random.below(self.device.memory().content_pages() as u64) as u32;
+            let page = self.random.below(self.device.content_pages() as u64) as u32;
             Request::Write { block, page }
         }
     }
@@ -191,7 +186,7 @@ impl<'a> Load<'a> {
         let mut asleep_since = None;
         loop {
             for _ in 0..SPINS_PER_LOOK {
-                self.device.reap(done);
+                self.device.reap(done)?;
                 if !done.is_empty() {
                     return Ok(Instant::now());
                 }

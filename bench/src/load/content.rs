@@ -2,23 +2,22 @@
 
 use std::{fs, path::Path};
 
-use super::PAGE_BYTES;
-use crate::{error::BenchError, sample};
+use crate::{error::BenchError, page::PAGE_BYTES, sample};
 
 /// How many pages to take of a program when no file was given: 64 MiB.
 const SAMPLE_PAGES: u64 = 16_384;
 
 /// Page content, one page behind the other.
-pub(super) struct Content {
+pub(crate) struct Content {
     /// Whole pages, at least one.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Where they come from, in words.
-    pub(super) source: String,
+    pub(crate) source: String,
 }
 
 impl Content {
     /// Reads the pages of `file`, or of a freshly started `python3` when there is none.
-    pub(super) fn load(file: Option<&Path>) -> Result<Self, BenchError> {
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self, BenchError> {
         let (bytes, source) = match file {
             Some(path) => {
                 let name = path.display().to_string();

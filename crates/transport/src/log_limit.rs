@@ -1,4 +1,4 @@
-//! Keeps a guest from filling the log.
+//! Keeps a peer from filling the log.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ struct State {
 
 impl LogLimit {
     /// Whether this event may be logged; if so, how many before it were not.
-    pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
+    pub fn admit(&self, now: Instant) -> Option<u64> {
         // The state is two plain values: it is whole even if another thread died holding the lock.
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {

@@ -1,0 +1,137 @@
+//! The disk by the byte: reads and writes at any offset and of any length, in memory of this program.
+
+use std::ops::Range;
+
+use tmem_store::{PAGE_BYTES, PageIndex, PageSource, Stored};
+
+use crate::{
+    error::IoError,
+    swap_disk::{BLOCK_BYTES, OBJECT, SwapDisk},
+};
+
+/// A page of zeroes, for those that are to be stored as such.
+static ZEROES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
+/// A stretch of a disk of which the same is stored throughout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// What is stored.
+    pub stored: Stored,
+    /// How long it is, in bytes.
+    pub len_bytes: u64,
+}
+
+/// How zeroes are to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zeroes {
+    /// Whole pages are forgotten: they take no memory.
+    Forget,
+    /// Whole pages are stored as zeroes: they take their index entries.
+    Store,
+}
+
+impl SwapDisk {
+    /// Fills `target` from the disk. Errors: some of it may have been written to.
+    pub fn read_bytes(&self, offset_bytes: u64, target: &mut [u8]) -> Result<(), IoError> {
+        self.checked_end(offset_bytes, target.len() as u64)?;
+        let mut rest = target;
+        let mut at = offset_bytes;
+        while !rest.is_empty() {
+            let (page, within) = first_piece(at, rest.len() as u64);
+            let (piece, more) = rest.split_at_mut(within.len());
+            match <&mut [u8; PAGE_BYTES]>::try_from(&mut *piece) {
+                Ok(whole) => self.read_page(page, whole.into())?,
+                Err(_) => {
+                    let mut bounce = [0; PAGE_BYTES];
+                    self.read_page(page, (&mut bounce).into())?;
+                    piece.copy_from_slice(&bounce[within]);
+                }
+            }
+            at += piece.len() as u64;
+            rest = more;
+        }
+        Ok(())
+    }
+
+    /// Stores `source` on the disk. What is written to at the same time ends up in some order, byte by byte, and nothing outside of it
+    /// changes. Errors: as [`SwapDisk::write`]; a page of which only a part was to be written is lost as a whole.
+    pub fn write_bytes(&self, offset_bytes: u64, source: &[u8]) -> Result<(), IoError> {
+        self.checked_end(offset_bytes, source.len() as u64)?;
+        let mut rest = source;
+        let mut at = offset_bytes;
+        let mut result = Ok(());
+        while !rest.is_empty() {
+            let (page, within) = first_piece(at, rest.len() as u64);
+            let (piece, more) = rest.split_at(within.len());
+            let done = match <&[u8; PAGE_BYTES]>::try_from(piece) {
+                Ok(whole) => self.put_whole(page, whole.into()),
+                Err(_) => self.change_page(page, |bytes| bytes[within].copy_from_slice(piece)),
+            };
+            result = result.and(done);
+            at += piece.len() as u64;
+            rest = more;
+        }
+        result
+    }
+
+    /// Makes bytes read as zeroes. With [`Zeroes::Forget`] a long range costs little beyond what is stored in it; with
+    /// [`Zeroes::Store`] every page of it is put. Errors: as [`SwapDisk::write_bytes`].
+    pub fn zero_bytes(&self, offset_bytes: u64, len_bytes: u64, how: Zeroes) -> Result<(), IoError> {
+        let end = self.checked_end(offset_bytes, len_bytes)?;
+        let mut at = offset_bytes;
+        let mut result = Ok(());
+        while at < end {
+            let (page, within) = first_piece(at, end - at);
+            let whole = within.len() == PAGE_BYTES;
+            if whole && how == Zeroes::Forget {
+                let pages = page.0..end / BLOCK_BYTES;
+                at = pages.end * BLOCK_BYTES;
+                let _order = self.order.hold_all();
+                self.pool.flush_range(OBJECT, pages);
+                continue;
+            }
+            at += within.len() as u64;
+            let done = if whole {
+                self.put_whole(page, (&ZEROES).into())
+            } else {
+                self.change_page(page, |bytes| bytes[within].fill(0))
+            };
+            result = result.and(done);
+        }
+        result
+    }
+
+    /// What is stored at an offset, and how far from there the same: at most `len_bytes`, which must not be 0. Costs little where
+    /// nothing is stored.
+    pub fn extent(&self, offset_bytes: u64, len_bytes: u64) -> Result<Extent, IoError> {
+        let end = self.checked_end(offset_bytes, len_bytes)?;
+        let first = offset_bytes / BLOCK_BYTES;
+        let (stored, pages) = self.pool.look(OBJECT, first..end.div_ceil(BLOCK_BYTES));
+        let extent_end = ((first + pages) * BLOCK_BYTES).min(end);
+        Ok(Extent { stored, len_bytes: extent_end - offset_bytes })
+    }
+
+    fn put_whole(&self, page: PageIndex, source: PageSource<'_>) -> Result<(), IoError> {
+        let _order = self.order.hold(page);
+        Ok(self.pool.put(OBJECT, page, source)?)
+    }
+
+    fn change_page(
+        &self,
+        page: PageIndex,
+        change: impl FnOnce(&mut [u8; PAGE_BYTES]),
+    ) -> Result<(), IoError> {
+        let _order = self.order.hold(page);
+        let mut bytes = [0; PAGE_BYTES];
+        self.read_page(page, (&mut bytes).into())?;
+        change(&mut bytes);
+        Ok(self.pool.put(OBJECT, page, (&bytes).into())?)
+    }
+}
+
+/// The page that a range begins in, and which bytes of it the range has.
+fn first_piece(offset_bytes: u64, len_bytes: u64) -> (PageIndex, Range<usize>) {
+    let start = (offset_bytes % BLOCK_BYTES) as usize;
+    let len = len_bytes.min((PAGE_BYTES - start) as u64) as usize;
+    (PageIndex(offset_bytes / BLOCK_BYTES), start..start + len)
+}

@@ -1,0 +1,197 @@
+//! Listens at one address.
+
+use std::{
+    io::{self, PipeWriter},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tmem_transport::{DEFAULT_SOCKET_MODE, LogLimit, SocketFile};
+
+use crate::{
+    address::NbdAddress,
+    attendance::Attendance,
+    connection::{Connection, Ground},
+    error::NbdError,
+    exports::Exports,
+    handshake::Security,
+    server::NbdOptions,
+    socket::Socket,
+};
+
+/// Connections without an export at one time. Each has a thread and a few pages of memory for as long as a handshake may take.
+const MAX_NEWCOMERS: usize = 32;
+/// Pause after a failed accept, so that a lack of descriptors does not turn into a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listening socket with its thread.
+pub(crate) struct Listener {
+    pub(crate) ground: Arc<Ground>,
+    newcomers: Arc<Attendance>,
+    /// Closing it wakes the thread.
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Listening {
+    Unix(SocketFile),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// Makes the socket and the thread; gives the address that it came to, too.
+    pub(crate) fn start(address: &NbdAddress, options: &NbdOptions) -> Result<(Self, NbdAddress), NbdError> {
+        let security = match (&options.tls, address.is_local()) {
+            (None, true) => Security::Clear,
+            (None, false) => return Err(NbdError::NeedsTls { address: address.clone() }),
+            (Some(_), true) => Security::TlsOffered,
+            (Some(_), false) => Security::TlsRequired,
+        };
+        let (listening, address) = Listening::bind(address)?;
+        let thread_error = |error| NbdError::Thread { address: address.clone(), error };
+        let (stopped, stop) = io::pipe().map_err(thread_error)?;
+        let ground = Arc::new(Ground {
+            exports: Exports::default(),
+            security,
+            tls: options.tls.clone(),
+            poll_limit: options.poll_limit.clone(),
+            log_limit: LogLimit::default(),
+            address: address.to_string(),
+        });
+        let newcomers = Attendance::new(MAX_NEWCOMERS);
+        let (its_ground, its_newcomers) = (Arc::clone(&ground), Arc::clone(&newcomers));
+        let thread = Builder::new()
+            .name("nbd-listen".to_owned())
+            .spawn(move || {
+                listening.run(stopped.as_raw_fd(), &its_ground, &its_newcomers);
+                if let Listening::Unix(file) = listening {
+                    file.remove();
+                }
+            })
+            .map_err(thread_error)?;
+        Ok((Self { ground, newcomers, stop: Some(stop), thread: Some(thread) }, address))
+    }
+}
+
+impl Drop for Listener {
+    /// Ends the thread and what has no export yet, and removes the socket.
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("NBD on {}: the listening thread panicked", self.ground.address);
+        }
+        self.newcomers.close();
+    }
+}
+
+impl Listening {
+    fn bind(address: &NbdAddress) -> Result<(Self, NbdAddress), NbdError> {
+        match address {
+            NbdAddress::Unix(path) => {
+                let file = SocketFile::make(path, DEFAULT_SOCKET_MODE)?;
+                Ok((Self::Unix(file), address.clone()))
+            }
+            NbdAddress::Tcp(wanted) => {
+                let (listener, bound) = bind_tcp(*wanted).map_err(|error| match error.kind() {
+                    io::ErrorKind::AddrInUse => NbdError::AddressInUse { address: address.clone() },
+                    _ => NbdError::Listen { address: address.clone(), error },
+                })?;
+                Ok((Self::Tcp(listener), NbdAddress::Tcp(bound)))
+            }
+        }
+    }
+
+    fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Unix(file) => file.listener.as_raw_fd(),
+            Self::Tcp(listener) => listener.as_raw_fd(),
+        }
+    }
+
+    /// Does not wait.
+    fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Unix(file) => file.listener.accept().map(|(stream, _)| stream.into()),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept()?;
+                set_up(&stream)?;
+                Ok(stream.into())
+            }
+        }
+    }
+
+    /// Accepts connections until the other end of `stopped` is closed.
+    fn run(&self, stopped: RawFd, ground: &Arc<Ground>, newcomers: &Arc<Attendance>) {
+        loop {
+            let read = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let mut polled = [read(stopped), read(self.descriptor())];
+            // SAFETY: the set is valid for its length.
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
+            if ready < 0 {
+                let error = io::Error::last_os_error();
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                log::error!("NBD on {}: cannot wait: {error}", ground.address);
+                return;
+            }
+            if polled[0].revents != 0 {
+                return;
+            }
+            match self.accept() {
+                Ok(socket) => welcome(socket, ground, newcomers),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    complain(ground, &format!("cannot accept a connection: {error}"));
+                    std::thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+}
+
+fn welcome(socket: Socket, ground: &Arc<Ground>, newcomers: &Arc<Attendance>) {
+    let Ok(newcomer) = newcomers.enter(Some(socket.clone())) else {
+        return complain(ground, &format!("refused a connection: {MAX_NEWCOMERS} are in their handshake"));
+    };
+    let connection = Connection { ground: Arc::clone(ground), socket, newcomer };
+    // Nobody joins it: what waits for its end counts attendance.
+    if let Err(error) = Builder::new().name("nbd-new".to_owned()).spawn(move || connection.run()) {
+        complain(ground, &format!("cannot start a thread for a connection: {error}"));
+    }
+}
+
+fn complain(ground: &Ground, what: &str) {
+    if let Some(hidden) = ground.log_limit.admit(Instant::now()) {
+        log::warn!("NBD on {}: {what} ({hidden} like it not logged)", ground.address);
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
+}
+
+/// Small packets go out at once, and a client whose machine is gone is found out in the end.
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is an int that is readable for its length.
+    let set = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_KEEPALIVE,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
