@@ -206,6 +206,7 @@ fn r1_fio_verifies_what_it_wrote() -> Result<()> {
         "--do_verify=1",
         "--verify_fatal=1",
         "--buffer_compress_percentage=60",
+        "--verify_state_save=0",
     ];
     let printed = succeed(tool("fio", &job)?)?;
     ensure!(printed.contains("err= 0"), "{printed}");
