@@ -12,7 +12,7 @@ use tmem_store::RecompressionOptions;
 
 use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
-    LogLevel, NbdAddress, PoolSize, Recompress, RecompressAge, RecompressLevel,
+    LogLevel, NbdAddress, PoolSize, Recompress, RecompressAge, RecompressLevel, Reserve,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -28,8 +28,10 @@ const SHOWN_CHARS: usize = 60;
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Config {
-    /// The pool's hard limit.
+    /// How large the pool may be.
     pub pool_size: PoolSize,
+    /// What a pool that sizes itself leaves to the host.
+    pub reserve: Reserve,
     /// The read-only HTTP listener.
     pub http: HttpListen,
     /// How long a queue's thread polls after a request, at most, in microseconds; 0 to [`MAX_POLL_US`].
@@ -60,6 +62,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             pool_size: PoolSize::default(),
+            reserve: Reserve::default(),
             http: HttpListen::default(),
             poll_us: DEFAULT_POLL_US,
             recompress: Recompress::default(),
@@ -220,7 +223,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = parse(
-            "pool-size = \"4G\"\nhttp = \"off\"\npoll-us = 0\nrecompress = \"off\"\n\
+            "pool-size = \"4G\"\nreserve = \"2G\"\nhttp = \"off\"\npoll-us = 0\nrecompress = \"off\"\n\
              recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
              nbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nformat = \"none\"\nqueues = 3\n\
@@ -230,6 +233,7 @@ mod tests {
         .expect("config");
         assert_eq!(config.pool_size, PoolSize::Fixed(ByteSize::from_bytes(4 << 30)));
         assert_eq!((config.http, config.poll_us, config.log_level), (HttpListen::Off, 0, LogLevel::Debug));
+        assert_eq!(config.reserve, Reserve::Fixed(ByteSize::from_bytes(2 << 30)));
         assert_eq!(config.recompress, Recompress::Off);
         assert_eq!((config.recompress_age.seconds(), config.recompress_level.level()), (5, 19));
         assert_eq!(config.background_cpu.percent(), 100);

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::AdminError;
+use crate::{AdminError, ByteSize};
 
 /// What failed, on what, and the way out. Every message is one line.
 #[derive(Debug, thiserror::Error)]
@@ -91,13 +91,23 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// A reserve that leaves the pool nothing.
+    #[error(
+        "reserve {asked}: this host has {host} in all, so the pool would never get any; give less, or `auto`"
+    )]
+    ReserveTooLarge {
+        /// What was asked for.
+        asked: ByteSize,
+        /// The host's memory.
+        host: String,
+    },
     /// The pool's size does not fit this host.
     #[error(
         "pool-size {asked}: this host has {host} of memory; give a smaller size, or `auto` for half of it"
     )]
     PoolTooLarge {
         /// What was asked for.
-        asked: crate::ByteSize,
+        asked: ByteSize,
         /// MemTotal of the host, readable.
         host: String,
     },

@@ -1,24 +1,62 @@
-//! How much memory this host has.
+//! How much memory this host has, has left, and how much its tasks wait for some.
 
-use std::{fs, io};
+use std::{fs, io, time::Duration};
 
 use crate::ControlError;
+
+/// The host's memory at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostMemory {
+    /// MemTotal of `/proc/meminfo`, in bytes.
+    pub total_bytes: u64,
+    /// MemAvailable: what programs can still have without swapping, in bytes.
+    pub available_bytes: u64,
+    /// For how long some task has waited for memory since the host was started: `some total` of `/proc/pressure/memory`. `None`: the
+    /// kernel does not say.
+    pub stalled: Option<Duration>,
+}
+
+impl HostMemory {
+    /// What the kernel says now.
+    ///
+    /// # Errors
+    /// [`ControlError::HostMemory`] where `/proc/meminfo` cannot be read or does not say.
+    pub fn read() -> Result<Self, ControlError> {
+        let text = fs::read_to_string("/proc/meminfo").map_err(ControlError::HostMemory)?;
+        let bytes = |name: &str| {
+            meminfo_bytes(&text, name).ok_or_else(|| {
+                let missing = format!("no {name} in it");
+                ControlError::HostMemory(io::Error::new(io::ErrorKind::InvalidData, missing))
+            })
+        };
+        // Kernels without pressure information, and those told to keep none, have no such file.
+        let pressure = fs::read_to_string("/proc/pressure/memory").ok();
+        Ok(Self {
+            total_bytes: bytes("MemTotal")?,
+            available_bytes: bytes("MemAvailable")?,
+            stalled: pressure.as_deref().and_then(stalled),
+        })
+    }
+}
 
 /// MemTotal of `/proc/meminfo`, in bytes.
 ///
 /// # Errors
-/// [`ControlError::HostMemory`] where the file cannot be read or does not say.
+/// As [`HostMemory::read`].
 pub fn host_memory_bytes() -> Result<u64, ControlError> {
-    let text = fs::read_to_string("/proc/meminfo").map_err(ControlError::HostMemory)?;
-    mem_total_bytes(&text).ok_or_else(|| {
-        ControlError::HostMemory(io::Error::new(io::ErrorKind::InvalidData, "no MemTotal in it"))
-    })
+    Ok(HostMemory::read()?.total_bytes)
 }
 
-fn mem_total_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+fn meminfo_bytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+fn stalled(pressure: &str) -> Option<Duration> {
+    let some = pressure.lines().find_map(|line| line.strip_prefix("some "))?;
+    let total = some.split_whitespace().find_map(|word| word.strip_prefix("total="))?;
+    Some(Duration::from_micros(total.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -26,14 +64,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mem_total_is_read_in_kib() {
-        assert_eq!(mem_total_bytes("MemTotal:       24684468 kB\nMemFree: 1 kB\n"), Some(24684468 * 1024));
-        assert_eq!(mem_total_bytes("MemFree: 1 kB\n"), None);
-        assert_eq!(mem_total_bytes("MemTotal: many kB\n"), None);
+    fn meminfo_is_read_in_kib() {
+        let text = "MemTotal:       24684468 kB\nMemFree: 1 kB\nMemAvailable:  2 kB\n";
+        assert_eq!(meminfo_bytes(text, "MemTotal"), Some(24684468 * 1024));
+        assert_eq!(meminfo_bytes(text, "MemAvailable"), Some(2048));
+        assert_eq!(meminfo_bytes("MemFree: 1 kB\n", "MemTotal"), None);
+        assert_eq!(meminfo_bytes("MemTotal: many kB\n", "MemTotal"), None);
+    }
+
+    #[test]
+    fn pressure_is_read_in_microseconds() {
+        let text = "some avg10=0.12 avg60=0.00 avg300=0.00 total=1500\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+        assert_eq!(stalled(text), Some(Duration::from_micros(1500)));
+        assert_eq!(stalled("full total=7\n"), None);
+        assert_eq!(stalled("some total=x\n"), None);
     }
 
     #[test]
     fn this_host_has_memory() {
-        assert!(host_memory_bytes().expect("meminfo") > 1 << 20);
+        let host = HostMemory::read().expect("meminfo");
+        assert!(host.total_bytes > host.available_bytes && host.available_bytes > 1 << 20, "{host:?}");
+        assert_eq!(host_memory_bytes().expect("meminfo"), host.total_bytes);
     }
 }

@@ -36,6 +36,8 @@ mod nbd_address;
 mod nbd_tls;
 mod page;
 mod pool_size;
+mod pool_sizing;
+mod reserve;
 mod routes;
 mod server;
 mod status;
@@ -51,13 +53,15 @@ pub use disk_service::{
     TRANSPORT_VHOST_USER_BLK,
 };
 pub use error::ControlError;
-pub use host_memory::host_memory_bytes;
+pub use host_memory::{HostMemory, host_memory_bytes};
 pub use listen::HttpListen;
 pub use log_level::LogLevel;
 pub use metrics::encode as encode_metrics;
 pub use nbd_address::NbdAddress;
 pub use nbd_tls::NbdTls;
 pub use pool_size::PoolSize;
+pub use pool_sizing::PoolSizing;
+pub use reserve::Reserve;
 pub use routes::Control;
 pub use server::{ADMIN_SOCKET, Server};
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};

@@ -4,14 +4,12 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de};
 
-use tmem_store::MAX_LIMIT_BYTES;
-
 use crate::{ByteSize, ControlError, host_memory_bytes};
 
-/// The pool's hard limit, as configured.
+/// How large the pool may be, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PoolSize {
-    /// Half of the host's MemTotal at the daemon's start, at most what a store can have. It does not change afterwards.
+    /// As much as the host can spare from moment to moment: see [`crate::PoolSizing`].
     #[default]
     Auto,
     /// So much, not more.
@@ -19,19 +17,19 @@ pub enum PoolSize {
 }
 
 impl PoolSize {
-    /// The limit in bytes on this host.
+    /// The limit in bytes, if it is fixed.
     ///
     /// # Errors
     /// A limit beyond the host's memory, because a put must never wait for the OS to find memory; a host that does not
     /// say how much it has.
-    pub fn limit_bytes(self) -> Result<u64, ControlError> {
+    pub fn fixed_bytes(self) -> Result<Option<u64>, ControlError> {
         let host_bytes = host_memory_bytes()?;
         match self {
-            Self::Auto => Ok((host_bytes / 2).min(MAX_LIMIT_BYTES)),
+            Self::Auto => Ok(None),
             Self::Fixed(asked) if asked.bytes() > host_bytes => {
                 Err(ControlError::PoolTooLarge { asked, host: ByteSize::from_bytes(host_bytes).rounded() })
             }
-            Self::Fixed(asked) => Ok(asked.bytes()),
+            Self::Fixed(asked) => Ok(Some(asked.bytes())),
         }
     }
 }
@@ -97,16 +95,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_is_half_of_the_host() {
-        let host = host_memory_bytes().expect("meminfo");
-        assert_eq!(PoolSize::Auto.limit_bytes().expect("auto"), host / 2);
+    fn only_a_size_is_fixed() {
+        assert_eq!(PoolSize::Auto.fixed_bytes().expect("auto"), None);
+        assert_eq!(PoolSize::from(ByteSize::from_bytes(4096)).fixed_bytes().expect("size"), Some(4096));
     }
 
     #[test]
     fn nothing_and_more_than_the_host_are_refused() {
         assert!("0".parse::<PoolSize>().unwrap_err().to_string().contains("holds nothing"));
         let host = host_memory_bytes().expect("meminfo");
-        let error = PoolSize::Fixed(ByteSize::from_bytes(host + 4096)).limit_bytes().unwrap_err().to_string();
+        let error = PoolSize::Fixed(ByteSize::from_bytes(host + 4096)).fixed_bytes().unwrap_err().to_string();
         assert!(error.contains("this host has"), "{error}");
     }
 }

@@ -91,6 +91,16 @@ impl Store {
         Ok(())
     }
 
+    /// Memory held from the OS, in bytes: what the limit is for.
+    pub fn held_bytes(&self) -> u64 {
+        self.engine.budget.held_bytes()
+    }
+
+    /// Whether more is held than the limit allows, because it was lowered.
+    pub fn is_over_limit(&self) -> bool {
+        self.engine.budget.is_exceeded()
+    }
+
     /// Makes a client. Errors: its name is taken or too long, or there are too many clients.
     pub fn create_client(&self, options: ClientOptions) -> Result<Arc<Client>, StoreError> {
         let mut clients = self.lock();

@@ -46,7 +46,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         let in_a_file = matches!(
             error.downcast_ref(),
             Some(
-                ControlError::Config { .. } | ControlError::PoolTooLarge { .. } | ControlError::NbdTls { .. }
+                ControlError::Config { .. }
+                    | ControlError::PoolTooLarge { .. }
+                    | ControlError::ReserveTooLarge { .. }
+                    | ControlError::NbdTls { .. }
             )
         );
         if in_a_file || matches!(error.downcast_ref(), Some(BenchError::Usage(_))) {

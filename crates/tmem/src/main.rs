@@ -8,6 +8,7 @@
 //! | `disks` | swap disks with their frontends: what the admin API adds and removes |
 //! | `serving` | what serves a disk: one of the transports |
 //! | `maintenance` | the background thread |
+//! | `sizing` | the thread that keeps the pool as large as the host can spare |
 //! | `notify` | readiness, told to systemd |
 //! | `guest_config` | what to paste for each virtual machine monitor |
 //! | `table` | columns for people |
@@ -20,6 +21,7 @@ mod maintenance;
 mod notify;
 mod runtime_dir;
 mod serving;
+mod sizing;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -32,8 +32,25 @@ const STEP_BACK_FACTOR: u32 = 4;
 
 /// The running thread. Dropping it ends the thread.
 pub(crate) struct Maintenance {
-    stop: Option<Sender<()>>,
+    messages: Sender<Message>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread is told while it waits.
+enum Message {
+    /// The pool holds more than it may.
+    Work,
+    End,
+}
+
+/// Has the thread work at once.
+#[derive(Clone)]
+pub(crate) struct Waker(Sender<Message>);
+
+impl Waker {
+    pub(crate) fn wake(&self) {
+        let _ended = self.0.send(Message::Work);
+    }
 }
 
 /// What a slice of work did, and what it took.
@@ -50,11 +67,16 @@ struct Slice {
 impl Maintenance {
     /// Starts the thread.
     pub(crate) fn start(store: Arc<Store>, budget: BackgroundCpu) -> io::Result<Self> {
-        let (stop, stopped) = mpsc::channel::<()>();
+        let (messages, told) = mpsc::channel();
         let thread = thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
             let (mut wait, mut looked, mut compacting, mut finding) =
                 (LOOK_EVERY, Instant::now(), false, false);
-            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+            loop {
+                match told.recv_timeout(wait) {
+                    Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(Message::Work) => compacting = true,
+                }
                 // Ages and the search for dead bytes look at everything, so not in every slice.
                 let look = looked.elapsed() >= LOOK_EVERY;
                 if look {
@@ -64,10 +86,17 @@ impl Maintenance {
                 slice.log();
                 finding = slice.more_to_find;
                 compacting = slice.compaction.emptied_extents > 0;
-                wait = slice.pause(budget);
+                // What the host lacks is given back as fast as one CPU can.
+                let hurry = store.is_over_limit() && slice.gained_something();
+                wait = if hurry { Duration::ZERO } else { slice.pause(budget) };
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { messages, thread: Some(thread) })
+    }
+
+    /// What has the thread work at once.
+    pub(crate) fn waker(&self) -> Waker {
+        Waker(self.messages.clone())
     }
 }
 
@@ -96,6 +125,10 @@ impl Slice {
             wall: wall.elapsed(),
             cpu: thread_cpu_time().saturating_sub(cpu),
         }
+    }
+
+    fn gained_something(&self) -> bool {
+        self.compaction.emptied_extents > 0 || self.recompression.saved_bytes > 0
     }
 
     fn log(&self) {
@@ -137,7 +170,7 @@ fn thread_cpu_time() -> Duration {
 
 impl Drop for Maintenance {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        let _ended = self.messages.send(Message::End);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -177,5 +210,40 @@ mod tests {
     fn a_thread_that_waited_for_a_cpu_steps_back() {
         assert_eq!(slice(11, 5, 0, true).pause(percent("20")), Duration::from_millis(80));
         assert_eq!(slice(11, 5, 0, true).pause(percent("100")), WORK);
+    }
+
+    #[test]
+    fn what_a_lowered_limit_asks_for_is_given_back_at_once() {
+        use tmem_store::{
+            ClientKind, ClientOptions, Dedup, Keys, ObjectId, PageIndex, Persistence, StoreOptions,
+        };
+
+        let store = Store::new(StoreOptions { limit_bytes: 64 << 20 }).expect("store");
+        let options = ClientOptions {
+            name: "a".into(),
+            kind: ClientKind::Native,
+            cap_bytes: None,
+            dedup: Dedup::Alone,
+        };
+        let client = store.create_client(options).expect("client");
+        let pool = client.create_pool(Persistence::Persistent, Keys::Flat { pages: 10_000 }).expect("pool");
+        for i in 0..4000u64 {
+            // Eight hexadecimal digits of a number at a time, as text is.
+            let words = (0..512u64).map(|word| (i << 9 | word).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40);
+            let text: Vec<u8> = words.flat_map(|word| format!("{word:08x}").into_bytes()).collect();
+            let page: &[u8; 4096] = text.as_slice().try_into().expect("a page");
+            pool.put(ObjectId(0), PageIndex(i), page.into()).expect("put");
+        }
+        let maintenance = Maintenance::start(store.clone(), percent("1")).expect("thread");
+        let before = store.held_bytes();
+        store.set_limit_bytes(before * 9 / 10).expect("limit");
+        // Pages as young as these, and one percent of a CPU, would take minutes.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while store.is_over_limit() {
+            maintenance.waker().wake();
+            assert!(Instant::now() < deadline, "{} of {before} bytes are still held", store.held_bytes());
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(maintenance);
     }
 }

@@ -29,15 +29,29 @@ fn starts_with_no_file_and_says_where_it_listens() {
     assert_eq!(daemon.status()["pid"], daemon.pid());
 }
 
+/// A line of /proc/meminfo, in bytes.
+fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 #[test]
-fn auto_is_half_of_the_host() {
+fn auto_is_what_the_host_can_spare() {
+    let text = fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let total = meminfo(&text, "MemTotal").expect("MemTotal");
     let daemon = Daemon::start_with(&[]);
-    let meminfo = fs::read_to_string("/proc/meminfo").expect("meminfo");
-    let kib: u64 = meminfo.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("MemTotal");
-    let limit = daemon.status()["pool"]["limit_bytes"].as_u64().expect("limit");
-    // The store may round down to whole extents.
-    assert!(limit <= kib * 512 && limit > kib * 512 - (64 << 20), "{limit} of {kib} KiB");
-    assert!(daemon.ready_line.contains("half of the host's memory"), "{}", daemon.ready_line);
+    assert!(daemon.ready_line.contains("what the host can spare"), "{}", daemon.ready_line);
+    let limit = || daemon.status()["pool"]["limit_bytes"].as_u64().expect("limit");
+    // Whatever else happens on the host: no more than all but the reserve, 1/16 of it here, and not nothing.
+    assert!(limit() > 1 << 20 && limit() <= total - (total / 16).min(4 << 30), "{} of {total}", limit());
+
+    // A reserve that the host does not have by far leaves the least that a pool can be.
+    let reserve = format!("--reserve={}", total - 4096);
+    let daemon = Daemon::start_with(&[&reserve]);
+    assert_eq!(daemon.status()["pool"]["limit_bytes"], 1 << 20);
+
+    run(&["serve", "--reserve", "64T"]).fails(2, &["reserve 64T", "auto"]);
+    run(&["serve", "--reserve", "most"]).fails(2, &["most"]);
 }
 
 #[test]

@@ -3,13 +3,14 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use clap::Args;
 use tmem_control::{
-    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HttpListen, LogLevel, PoolSize,
-    Recompress, RecompressAge, RecompressLevel, Server, poll_us,
+    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HostMemory, HttpListen, LogLevel,
+    PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve, Server, poll_us,
 };
 use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
@@ -17,7 +18,9 @@ use tmem_transport::PollLimit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::print;
-use crate::{Outcome, disks::Disks, maintenance::Maintenance, notify, runtime_dir::Ownership};
+use crate::{
+    Outcome, disks::Disks, maintenance::Maintenance, notify, runtime_dir::Ownership, sizing::Sizing,
+};
 
 /// What `tmem serve` takes. Flags win over the file.
 #[derive(Args)]
@@ -25,9 +28,12 @@ pub(crate) struct Arguments {
     /// Configuration file; without it no file is read
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Hard limit of the pool, such as 4G; auto is half of the host's memory [default: auto]
+    /// Hard limit of the pool, such as 4G; auto is what the host can spare from moment to moment [default: auto]
     #[arg(long, value_name = "SIZE|auto")]
     pool_size: Option<PoolSize>,
+    /// What a pool of size auto leaves to the host; auto is 1/16 of its memory, 64M to 4G [default: auto]
+    #[arg(long, value_name = "SIZE|auto")]
+    reserve: Option<Reserve>,
     /// Where /, /metrics and /api/v1/status are served, reads only [default: 127.0.0.1:7780]
     #[arg(long, value_name = "ADDR|off")]
     http: Option<HttpListen>,
@@ -64,6 +70,7 @@ impl Arguments {
     fn config(&self) -> Result<Config, ControlError> {
         let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         config.pool_size = self.pool_size.unwrap_or(config.pool_size);
+        config.reserve = self.reserve.unwrap_or(config.reserve);
         config.http = self.http.unwrap_or(config.http);
         config.poll_us = self.poll_us.unwrap_or(config.poll_us);
         config.recompress = self.recompress.unwrap_or(config.recompress);
@@ -82,7 +89,7 @@ impl Arguments {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     let config = arguments.config()?;
-    let limit_bytes = config.pool_size.limit_bytes()?;
+    let (limit_bytes, rule) = pool_limit(&config)?;
     let poll_limit = PollLimit::from_us(config.poll_us);
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)? };
     start_logging(config.log_level);
@@ -91,6 +98,10 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
     let maintenance = Maintenance::start(Arc::clone(&store), config.background_cpu)
         .context("cannot start the maintenance thread")?;
+    let sizing = rule
+        .map(|rule| Sizing::start(Arc::clone(&store), rule, maintenance.waker()))
+        .transpose()
+        .context("cannot start the sizing thread")?;
     let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -100,9 +111,20 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     // Ends the control plane first: a request in flight finishes, and none comes after it.
     drop(runtime);
     disks.stop_all();
+    drop(sizing);
     drop(maintenance);
     drop(ownership);
     Ok(served?)
+}
+
+/// The pool's limit at first, and what it is changed by if the pool sizes itself.
+fn pool_limit(config: &Config) -> Result<(u64, Option<PoolSizing>), ControlError> {
+    if let Some(limit_bytes) = config.pool_size.fixed_bytes()? {
+        return Ok((limit_bytes, None));
+    }
+    let host = HostMemory::read()?;
+    let mut rule = PoolSizing::new(config.reserve.bytes(host.total_bytes)?);
+    Ok((rule.limit_bytes(&host, 0, Duration::ZERO), Some(rule)))
 }
 
 /// What makes TLS on NBD possible, if it is configured.
@@ -132,7 +154,7 @@ async fn serve(config: &Config, runtime_dir: &Path, store: Arc<Store>, disks: &A
 fn announce(server: &Server, limit_bytes: u64, config: &Config) {
     let limit = ByteSize::from_bytes(limit_bytes).rounded();
     let limit = match config.pool_size {
-        PoolSize::Auto => format!("{limit} (half of the host's memory)"),
+        PoolSize::Auto => format!("{limit} now, and what the host can spare from here on"),
         PoolSize::Fixed(_) => limit,
     };
     let http = server.http_address().map_or("no http".to_owned(), |address| format!("http://{address}/"));

@@ -1,0 +1,114 @@
+//! How a pool sizes itself: by what the host has left.
+
+use std::time::Duration;
+
+use tmem_store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES};
+
+use crate::HostMemory;
+
+/// When some task waited for memory for more than this part of the time, the host is short of it, whatever it calls available: what
+/// is in its page cache is in use.
+const MOST_STALLED_PART: u32 = 10;
+
+/// So far back that is looked at: a stall shorter than a tenth of it is nothing.
+const STALL_WINDOW: Duration = Duration::from_secs(1);
+
+/// The rule, and what it remembers of the host.
+#[derive(Debug)]
+pub struct PoolSizing {
+    reserve_bytes: u64,
+    /// Stalls so far, and when, at the beginning of the window.
+    window: Option<(Duration, Duration)>,
+    is_stalled: bool,
+}
+
+impl PoolSizing {
+    /// A pool that leaves so much to the host.
+    pub fn new(reserve_bytes: u64) -> Self {
+        Self { reserve_bytes, window: None, is_stalled: false }
+    }
+
+    /// The limit of a pool that holds so much, on a host that is so at `now` (of any clock that only goes forward).
+    ///
+    /// What the host has available beyond the reserve the pool may take; what the reserve lacks it is to give back. While the host's
+    /// tasks wait for memory the pool does not grow.
+    pub fn limit_bytes(&mut self, host: &HostMemory, held_bytes: u64, now: Duration) -> u64 {
+        self.note_stalls(host.stalled, now);
+        let limit = (held_bytes + host.available_bytes).saturating_sub(self.reserve_bytes);
+        let limit = if self.is_stalled { limit.min(held_bytes) } else { limit };
+        limit.clamp(MIN_LIMIT_BYTES, MAX_LIMIT_BYTES)
+    }
+
+    fn note_stalls(&mut self, stalled: Option<Duration>, now: Duration) {
+        let Some(stalled) = stalled else { return };
+        let (stalled_then, then) = *self.window.get_or_insert((stalled, now));
+        let (waited, passed) = (stalled.saturating_sub(stalled_then), now.saturating_sub(then));
+        if waited * MOST_STALLED_PART > STALL_WINDOW {
+            self.is_stalled = true;
+        } else if passed >= STALL_WINDOW {
+            self.is_stalled = false;
+        }
+        if passed >= STALL_WINDOW {
+            self.window = Some((stalled, now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn host(available_mib: u64, stalled_ms: u64) -> HostMemory {
+        HostMemory {
+            total_bytes: 4096 * MIB,
+            available_bytes: available_mib * MIB,
+            stalled: Some(Duration::from_millis(stalled_ms)),
+        }
+    }
+
+    #[test]
+    fn what_is_idle_may_be_taken_and_what_the_reserve_lacks_is_given_back() {
+        let mut sizing = PoolSizing::new(256 * MIB);
+        let mut limit =
+            |available, held| sizing.limit_bytes(&host(available, 0), held * MIB, Duration::ZERO) / MIB;
+        assert_eq!(limit(3000, 0), 2744);
+        assert_eq!(limit(1000, 2000), 2744, "what the pool took is not available any more");
+        assert_eq!(limit(256, 2744), 2744);
+        assert_eq!(limit(200, 2744), 2688, "somebody else wants memory");
+        assert_eq!(limit(0, 100), 1, "never less than a store can have");
+    }
+
+    #[test]
+    fn while_tasks_wait_for_memory_the_pool_does_not_grow() {
+        let mut sizing = PoolSizing::new(256 * MIB);
+        let mut limit = |stalled_ms, now_ms| {
+            sizing.limit_bytes(&host(1256, stalled_ms), 1000 * MIB, Duration::from_millis(now_ms)) / MIB
+        };
+        assert_eq!(limit(5000, 0), 2000, "what was before does not count");
+        assert_eq!(limit(5090, 500), 2000);
+        assert_eq!(limit(5150, 600), 1000);
+        assert_eq!(limit(5150, 1000), 1000);
+        assert_eq!(limit(5160, 2000), 2000, "a second without much of it");
+        assert_eq!(limit(5200, 2100), 2000);
+    }
+
+    proptest! {
+        #[test]
+        fn the_limit_never_takes_from_the_reserve(
+            held in 0..1u64 << 42, available in 0..1u64 << 42, reserve in 0..1u64 << 42, stalled in 0..10_000u64,
+        ) {
+            let host = HostMemory { total_bytes: 1 << 42, available_bytes: available, stalled: Some(Duration::from_millis(stalled)) };
+            let mut sizing = PoolSizing::new(reserve);
+            for now in 0..3 {
+                let limit = sizing.limit_bytes(&host, held, Duration::from_secs(now));
+                prop_assert!((MIN_LIMIT_BYTES..=MAX_LIMIT_BYTES).contains(&limit));
+                let grows_by = limit.saturating_sub(held.max(MIN_LIMIT_BYTES));
+                prop_assert!(grows_by <= available.saturating_sub(reserve));
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The thread that keeps the pool as large as the host can spare.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tmem_control::{HostMemory, PoolSizing};
+use tmem_store::Store;
+
+use crate::maintenance::Waker;
+
+/// How often the host is looked at while the pool holds anything: the quickest guests fill 30 MiB meanwhile, and what the host lacks
+/// is asked back well within a second. A look takes some 30 us.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// While the pool is empty there is nothing to give back, and as much as the last look allowed may still be taken.
+const LOOK_EVERY_IDLE: Duration = Duration::from_secs(1);
+
+/// The running thread. Dropping it ends the thread.
+pub(crate) struct Sizing {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sizing {
+    /// Starts the thread, which has the waker's thread make room when the pool is to give something back.
+    pub(crate) fn start(store: Arc<Store>, mut rule: PoolSizing, waker: Waker) -> io::Result<Self> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = thread::Builder::new().name("sizing".to_owned()).spawn(move || {
+            let (start, mut can_see, mut wait) = (Instant::now(), true, LOOK_EVERY);
+            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                let held_bytes = store.held_bytes();
+                match HostMemory::read() {
+                    Ok(host) => {
+                        let limit_bytes = rule.limit_bytes(&host, held_bytes, start.elapsed());
+                        // The rule gives no limit that a store cannot have.
+                        let _ = store.set_limit_bytes(limit_bytes);
+                        if limit_bytes < held_bytes {
+                            waker.wake();
+                        }
+                        can_see = true;
+                    }
+                    // Without knowing the host the limit stays; once is enough to say so.
+                    Err(error) if can_see => {
+                        log::error!("the pool keeps its size: {error}");
+                        can_see = false;
+                    }
+                    Err(_) => {}
+                }
+                wait = if held_bytes == 0 { LOOK_EVERY_IDLE } else { LOOK_EVERY };
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Sizing {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the sizing thread panicked");
+        }
+    }
+}
