@@ -352,7 +352,8 @@ mod tests {
                 "pool-size",
                 "recompress",
                 "recompress-age",
-                "recompress-level"
+                "recompress-level",
+                "reserve"
             ],
             "every top-level key is in the sample"
         );
