@@ -15,12 +15,13 @@ use tmem_store::Store;
 
 use crate::maintenance::Waker;
 
-/// How often the host is looked at while the pool holds anything: the quickest guests fill 30 MiB meanwhile, and what the host lacks
-/// is asked back well within a second. A look takes some 30 us.
+/// How often the host is looked at: the quickest guests fill 30 MiB meanwhile, and what the host lacks is asked back well within a
+/// second. A look takes some 30 us.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// While the pool is empty there is nothing to give back, and as much as the last look allowed may still be taken.
+/// While a pool that holds next to nothing stays as it is, there is nothing to give back.
 const LOOK_EVERY_IDLE: Duration = Duration::from_secs(1);
+const NEXT_TO_NOTHING_BYTES: u64 = 16 << 20;
 
 /// The running thread. Dropping it ends the thread.
 pub(crate) struct Sizing {
@@ -33,7 +34,7 @@ impl Sizing {
     pub(crate) fn start(store: Arc<Store>, mut rule: PoolSizing, waker: Waker) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("sizing".to_owned()).spawn(move || {
-            let (start, mut can_see, mut wait) = (Instant::now(), true, LOOK_EVERY);
+            let (start, mut can_see, mut wait, mut held_before) = (Instant::now(), true, LOOK_EVERY, 0);
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 let held_bytes = store.held_bytes();
                 match HostMemory::read() {
@@ -53,7 +54,9 @@ impl Sizing {
                     }
                     Err(_) => {}
                 }
-                wait = if held_bytes == 0 { LOOK_EVERY_IDLE } else { LOOK_EVERY };
+                let is_idle = held_bytes == held_before && held_bytes <= NEXT_TO_NOTHING_BYTES;
+                wait = if is_idle { LOOK_EVERY_IDLE } else { LOOK_EVERY };
+                held_before = held_bytes;
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
