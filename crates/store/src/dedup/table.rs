@@ -160,7 +160,11 @@ impl Table {
     fn make_free(&self, bucket: u32, crc_of: impl Fn(u32) -> Option<PayloadCrc>) -> bool {
         let number_bits = self.number_bits.load(Ordering::Relaxed);
         self.bucket(bucket).iter().any(|cell| {
-            let number = number_of(cell.load(Ordering::Relaxed), number_bits);
+            let bits = cell.load(Ordering::Relaxed);
+            if bits == 0 {
+                return true; // its page was just taken out
+            }
+            let number = number_of(bits, number_bits);
             let Some(crc) = crc_of(number) else {
                 cell.store(0, Ordering::Relaxed); // the page is gone
                 return true;
