@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tmem_store::{PAGE_BYTES, PageIndex, PageSource, Stored};
+use tmem_store::{PAGE_BYTES, PageIndex, PageSource, PageTarget, Stored};
 
 use crate::{
     error::IoError,
@@ -40,10 +40,10 @@ impl SwapDisk {
             let (page, within) = first_piece(at, rest.len() as u64);
             let (piece, more) = rest.split_at_mut(within.len());
             match <&mut [u8; PAGE_BYTES]>::try_from(&mut *piece) {
-                Ok(whole) => self.read_page(page, whole.into())?,
+                Ok(whole) => self.read_settled(page, whole.into())?,
                 Err(_) => {
                     let mut bounce = [0; PAGE_BYTES];
-                    self.read_page(page, (&mut bounce).into())?;
+                    self.read_settled(page, (&mut bounce).into())?;
                     piece.copy_from_slice(&bounce[within]);
                 }
             }
@@ -51,6 +51,13 @@ impl SwapDisk {
             rest = more;
         }
         Ok(())
+    }
+
+    /// Forgets whole blocks of a range, as [`SwapDisk::discard`] does, in order with what is written to them at the same time.
+    pub fn discard_bytes(&self, offset_bytes: u64, len_bytes: u64) -> Result<(), IoError> {
+        let end = self.checked_end(offset_bytes, len_bytes)? / BLOCK_BYTES * BLOCK_BYTES;
+        let start = offset_bytes.next_multiple_of(BLOCK_BYTES);
+        if start < end { self.zero_bytes(start, end - start, Zeroes::Forget) } else { Ok(()) }
     }
 
     /// Stores `source` on the disk. What is written to at the same time ends up in some order, byte by byte, and nothing outside of it
@@ -109,6 +116,18 @@ impl SwapDisk {
         let (stored, pages) = self.pool.look(OBJECT, first..end.div_ceil(BLOCK_BYTES));
         let extent_end = ((first + pages) * BLOCK_BYTES).min(end);
         Ok(Extent { stored, len_bytes: extent_end - offset_bytes })
+    }
+
+    /// Reads a page. In a full pool a put may give up what the page had before it has found room for what comes: then the page seems lost
+    /// for a moment, and is read again when the put is through.
+    fn read_settled(&self, page: PageIndex, mut target: PageTarget<'_>) -> Result<(), IoError> {
+        match self.read_page(page, target.reborrow()) {
+            Err(IoError::Lost) => {
+                let _order = self.order.hold(page);
+                self.read_page(page, target)
+            }
+            result => result,
+        }
     }
 
     fn put_whole(&self, page: PageIndex, source: PageSource<'_>) -> Result<(), IoError> {

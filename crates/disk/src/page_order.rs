@@ -2,7 +2,7 @@
 //!
 //! A write of part of a page is a get, a change and a put. If another write of the page came in between, the put would undo it outside
 //! of its own bytes. So such a write holds the page's lock from its get to its put, and a write of the whole page holds it during its
-//! put. Reads need none: a get finds the page as one put left it.
+//! put. Reads need it only where a page seems lost: in a full pool a put may give up what was there before it has room for what comes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

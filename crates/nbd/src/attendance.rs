@@ -45,16 +45,28 @@ impl Attendance {
 
     pub(crate) fn enter(self: &Arc<Self>, socket: Option<Socket>) -> Result<Ticket, Refused> {
         let mut state = self.state();
-        if state.closed {
-            return Err(Refused::Closed);
-        }
         if state.present.len() >= self.most {
-            return Err(Refused::Full);
+            return Err(if state.closed { Refused::Closed } else { Refused::Full });
         }
-        let number = state.next;
-        state.next += 1;
-        state.present.insert(number, socket);
-        Ok(Ticket { attendance: Arc::clone(self), number })
+        state.enter(socket).map(|number| Ticket { attendance: Arc::clone(self), number })
+    }
+
+    /// As [`Attendance::enter`]; where all places are taken, whoever has been there longest is asked to leave. Some more than there are
+    /// places may be there until they have.
+    pub(crate) fn enter_for_the_oldest(self: &Arc<Self>, socket: Socket) -> Result<Ticket, Refused> {
+        let mut state = self.state();
+        if state.present.len() >= self.most && !state.closed {
+            if state.present.len() >= 2 * self.most {
+                return Err(Refused::Full);
+            }
+            let stays = state.present.iter_mut().filter(|(_, socket)| socket.is_some());
+            if let Some((_, oldest)) = stays.min_by_key(|(number, _)| **number)
+                && let Some(socket) = oldest.take()
+            {
+                socket.shut_down();
+            }
+        }
+        state.enter(Some(socket)).map(|number| Ticket { attendance: Arc::clone(self), number })
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -82,6 +94,18 @@ impl Attendance {
     }
 }
 
+impl State {
+    fn enter(&mut self, socket: Option<Socket>) -> Result<u64, Refused> {
+        if self.closed {
+            return Err(Refused::Closed);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.present.insert(number, socket);
+        Ok(number)
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.attendance.state().present.remove(&self.number);
@@ -105,6 +129,26 @@ mod tests {
         drop(one);
         assert!(attendance.enter(None).is_ok());
         assert_eq!(attendance.count(), 1, "the last one's ticket was dropped at once");
+    }
+
+    #[test]
+    fn whoever_comes_late_is_let_in_for_the_oldest() {
+        let attendance = Attendance::new(2);
+        let pairs: Vec<_> = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
+        let mut sockets: Vec<Socket> =
+            pairs.iter().map(|(one, _)| Socket::from(one.try_clone().unwrap())).collect();
+        let tickets: Vec<_> = sockets[..4]
+            .iter()
+            .map(|socket| attendance.enter_for_the_oldest(socket.clone()).unwrap())
+            .collect();
+        for (number, socket) in sockets.iter_mut().enumerate().take(4) {
+            let received = socket.receive(&mut [0], Wait::No);
+            let is_open = received.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+            assert_eq!(is_open, number >= 2, "connection {number}");
+        }
+        assert_eq!(attendance.enter_for_the_oldest(sockets[4].clone()).err(), Some(Refused::Full));
+        drop(tickets);
+        assert!(attendance.enter_for_the_oldest(sockets[4].clone()).is_ok());
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub enum NbdError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// Another program listens at the address.
-    #[error("NBD address {address} is in use by another program: choose another port, or end that program")]
+    #[error(
+        "NBD address {address} is in use, by another program or another address of this daemon: choose another port"
+    )]
     AddressInUse {
         /// The address asked for.
         address: NbdAddress,

@@ -42,7 +42,7 @@ impl<L: Link> Transmission<'_, L> {
         let result = match (allowed, request.command) {
             (Ok(()), command::WRITE) => self.write(request)?,
             (Ok(()), command::TRIM) => {
-                self.disk_result(|disk| disk.discard(request.offset_bytes, request.len_bytes))
+                self.disk_result(|disk| disk.discard_bytes(request.offset_bytes, request.len_bytes))
             }
             (Ok(()), command::WRITE_ZEROES) => self.write_zeroes(request),
             // What was answered is stored.

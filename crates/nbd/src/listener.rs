@@ -27,6 +27,10 @@ const MAX_NEWCOMERS: usize = 32;
 /// Pause after a failed accept, so that a lack of descriptors does not turn into a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A TCP client that was silent for so long is asked whether it is there, and given up after as long again: its disk cannot be removed
+/// meanwhile.
+const SILENCE_SECONDS: libc::c_int = 60;
+
 /// A listening socket with its thread.
 pub(crate) struct Listener {
     pub(crate) ground: Arc<Ground>,
@@ -156,8 +160,12 @@ impl Listening {
 }
 
 fn welcome(socket: Socket, ground: &Arc<Ground>, newcomers: &Arc<Attendance>) {
-    let Ok(newcomer) = newcomers.enter(Some(socket.clone())) else {
-        return complain(ground, &format!("refused a connection: {MAX_NEWCOMERS} are in their handshake"));
+    // Whoever says nothing shall not keep others out.
+    let Ok(newcomer) = newcomers.enter_for_the_oldest(socket.clone()) else {
+        return complain(
+            ground,
+            &format!("refused a connection: more than {MAX_NEWCOMERS} are in their handshake"),
+        );
     };
     let connection = Connection { ground: Arc::clone(ground), socket, newcomer };
     // Nobody joins it: what waits for its end counts attendance.
@@ -182,16 +190,21 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 /// Small packets go out at once, and a client whose machine is gone is found out in the end.
 fn set_up(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let on: libc::c_int = 1;
-    // SAFETY: the option's value is an int that is readable for its length.
-    let set = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_KEEPALIVE,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
+    let set = |level, option, value: libc::c_int| {
+        // SAFETY: the option's value is an int that is readable for its length.
+        let set = unsafe {
+            libc::setsockopt(
+                stream.as_raw_fd(),
+                level,
+                option,
+                (&raw const value).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    set(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, SILENCE_SECONDS)?;
+    set(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, SILENCE_SECONDS / 6)?;
+    set(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 6)
 }

@@ -36,6 +36,9 @@ const LOOKS_PER_ROUND: u32 = 4;
 /// one that wakes gets a CPU sooner than one that has used up its share in looking.
 const INTERRUPTED: Duration = Duration::from_micros(200);
 
+/// Less than this at a time is little: a request's header, or a part of a page.
+const TRICKLE_BYTES: usize = 4096;
+
 /// Why a connection ends, other than by the client's wish.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
@@ -59,6 +62,18 @@ pub(crate) struct Transmission<'a, L> {
     pub(super) replies: Replies,
     policy: PollPolicy,
     poll_limit: &'a PollLimit,
+    wait: Waiting,
+}
+
+/// The wait for the rest of a request.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// When it began. `None`: nothing was waited for since the last request.
+    since: Option<Instant>,
+    /// Looking for bytes was given up at least once.
+    in_vain: bool,
+    /// What came last was little.
+    trickles: bool,
 }
 
 impl<'a, L: Link> Transmission<'a, L> {
@@ -70,6 +85,7 @@ impl<'a, L: Link> Transmission<'a, L> {
             replies: Replies::new(REPLY_BYTES, session.headers),
             policy: PollPolicy::default(),
             poll_limit,
+            wait: Waiting::default(),
         }
     }
 
@@ -81,6 +97,7 @@ impl<'a, L: Link> Transmission<'a, L> {
                 Request::read(self.received.available(), headers).map_err(|_| Broken::NoRequest)?
             {
                 self.received.consume(Request::header_bytes(headers));
+                self.request_came();
                 if request.payload_bytes > MAX_PAYLOAD_BYTES.into() {
                     return Err(Broken::TooLong(request.payload_bytes));
                 }
@@ -104,18 +121,28 @@ impl<'a, L: Link> Transmission<'a, L> {
     pub(super) fn receive(&mut self) -> io::Result<usize> {
         self.replies.send(self.link)?;
         self.received.make_room(RECEIVE_AT_LEAST);
-        let limit_us = self.poll_limit.us();
-        let window = Duration::from_micros(self.policy.window_us(limit_us).into());
         let since = Instant::now();
+        let first = self.wait.since.is_none();
+        self.wait.since.get_or_insert(since);
+        // Whoever sends a request by the byte does not get a CPU to look for the next one.
+        let may_poll = first || !self.wait.trickles;
+        let window_us = if may_poll { self.policy.window_us(self.poll_limit.us()) } else { 0 };
+        let window = Duration::from_micros(window_us.into());
         let polled = if window.is_zero() { None } else { self.poll(since, window)? };
         let received = match polled {
             Some(received) => received,
             None => self.received.fill(|room| self.link.receive(room, Wait::Yes))?,
         };
-        let gap_us = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
-        let in_vain = polled.is_none() && !window.is_zero();
-        self.policy.request_after(gap_us, in_vain, limit_us);
+        self.wait.in_vain |= polled.is_none() && !window.is_zero();
+        self.wait.trickles = received < TRICKLE_BYTES;
         Ok(received)
+    }
+
+    /// Notes how long a request was waited for, to its last byte.
+    fn request_came(&mut self) {
+        let Waiting { since: Some(since), in_vain, .. } = std::mem::take(&mut self.wait) else { return };
+        let gap_us = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
+        self.policy.request_after(gap_us, in_vain, self.poll_limit.us());
     }
 
     /// Looks for bytes until the window is over or somebody else needs the CPU.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use crate::error::SocketError;
@@ -70,6 +70,9 @@ pub fn directory_of(path: &Path) -> &Path {
     }
 }
 
+/// Connections that wait to be accepted. A client that does not wait itself is turned away beyond that.
+const BACKLOG: libc::c_int = 128;
+
 fn clear_the_way(path: &Path) -> Result<(), SocketError> {
     let failed = |error| SocketError::Make { path: path.to_owned(), error };
     let metadata = match fs::symlink_metadata(path) {
@@ -80,7 +83,7 @@ fn clear_the_way(path: &Path) -> Result<(), SocketError> {
     if !metadata.file_type().is_socket() {
         return Err(SocketError::NotASocket { path: path.to_owned() });
     }
-    match UnixStream::connect(path) {
+    match knock(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             log::info!("removing socket {} of a program that is gone", path.display());
             fs::remove_file(path).map_err(failed)
@@ -88,6 +91,39 @@ fn clear_the_way(path: &Path) -> Result<(), SocketError> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(error)),
         _ => Err(SocketError::InUse { path: path.to_owned() }),
     }
+}
+
+/// Connects without waiting: a listener that is stopped and whose queue is full would keep the caller for as long as it likes. It is there
+/// all the same (`WouldBlock`).
+fn knock(path: &Path) -> io::Result<()> {
+    knock_and_stay(path).map(drop)
+}
+
+fn knock_and_stay(path: &Path) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: makes a new descriptor, or returns -1.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
+    check(socket.min(0))?;
+    // SAFETY: just made, and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let address = address_of(path)?;
+    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the address is valid for its length.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
+    Ok(socket)
+}
+
+fn address_of(path: &Path) -> io::Result<libc::sockaddr_un> {
+    let mut address =
+        libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() > MAX_PATH_BYTES || bytes.contains(&0) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    Ok(address)
 }
 
 /// A listener (which blocks) whose file never has more permission bits than `mode`, not even for a moment.
@@ -103,20 +139,12 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     // On Linux the file inherits the mode that the socket has when it is bound.
     // SAFETY: a valid descriptor.
     check(unsafe { libc::fchmod(socket.as_raw_fd(), mode) })?;
-    let mut address =
-        libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
-    let bytes = path.as_os_str().as_bytes();
-    if bytes.len() > MAX_PATH_BYTES || bytes.contains(&0) {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = *from as libc::c_char;
-    }
+    let address = address_of(path)?;
     let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
     // SAFETY: the address is valid for its length.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
     // SAFETY: a valid descriptor.
-    check(unsafe { libc::listen(socket.as_raw_fd(), 8) })?;
+    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
     Ok(UnixListener::from(socket))
 }
 
@@ -127,6 +155,16 @@ fn check(result: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_accepts_nothing_is_there_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hung.sock");
+        let _hung = bind(&path, 0o600).unwrap();
+        let waiting: Vec<_> = (0..2 * BACKLOG).map_while(|_| knock_and_stay(&path).ok()).collect();
+        assert!(waiting.len() < 2 * BACKLOG as usize, "its queue is full");
+        assert!(matches!(clear_the_way(&path), Err(SocketError::InUse { .. })));
+    }
 
     #[test]
     fn a_socket_has_its_mode_and_goes_away() {

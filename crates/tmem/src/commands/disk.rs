@@ -35,7 +35,7 @@ pub(crate) struct Add {
     /// What the guest sees as its size: a multiple of 4K, at least 1M, such as 4G
     #[arg(long, allow_hyphen_values = true)]
     size: ByteSize,
-    /// Socket for the virtual machine monitor to connect to; nothing may be there yet
+    /// Socket for the virtual machine monitor to connect to; at most the socket of a program that is gone may be there
     #[arg(long, value_name = "SOCKET", required_unless_present = "nbd", conflicts_with = "nbd")]
     vhost_user: Option<PathBuf>,
     /// Where NBD clients find the disk, by its name: IP:PORT or a socket; disks may share it
