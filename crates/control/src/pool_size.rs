@@ -11,7 +11,7 @@ use crate::{ByteSize, ControlError, host_memory_bytes};
 /// The pool's hard limit, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PoolSize {
-    /// Half of the host's MemTotal at the daemon's start, at most what a store can have. It does not change afterwards.
+    /// Half of the host's MemTotal when it is chosen, at most what a store can have. It does not change by itself.
     #[default]
     Auto,
     /// So much, not more.

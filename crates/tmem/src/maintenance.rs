@@ -48,8 +48,11 @@ struct Slice {
 }
 
 impl Maintenance {
-    /// Starts the thread.
-    pub(crate) fn start(store: Arc<Store>, budget: BackgroundCpu) -> io::Result<Self> {
+    /// Starts the thread. It asks for its budget after each slice of work.
+    pub(crate) fn start(
+        store: Arc<Store>,
+        budget: impl Fn() -> BackgroundCpu + Send + 'static,
+    ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
             let (mut wait, mut looked, mut compacting, mut finding) =
@@ -64,7 +67,7 @@ impl Maintenance {
                 slice.log();
                 finding = slice.more_to_find;
                 compacting = slice.compaction.emptied_extents > 0;
-                wait = slice.pause(budget);
+                wait = slice.pause(budget());
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })

@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use tmem_control::{
-    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HttpListen, LogLevel, PoolSize,
-    Recompress, RecompressAge, RecompressLevel, Server, poll_us,
+    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HttpListen, Knobs, LogLevel,
+    PoolSize, Recompress, RecompressAge, RecompressLevel, Server, poll_us,
 };
 use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
@@ -89,14 +89,19 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     let ownership = Ownership::take(runtime_dir)?;
     let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
-    let maintenance = Maintenance::start(Arc::clone(&store), config.background_cpu)
-        .context("cannot start the maintenance thread")?;
+    let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
+    let budget = {
+        let knobs = Arc::clone(&knobs);
+        move || knobs.background_cpu()
+    };
+    let maintenance =
+        Maintenance::start(Arc::clone(&store), budget).context("cannot start the maintenance thread")?;
     let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control plane")?;
-    let served = runtime.block_on(serve(&config, runtime_dir, store, &disks));
+    let served = runtime.block_on(serve(&config, runtime_dir, store, &disks, knobs));
     // Ends the control plane first: a request in flight finishes, and none comes after it.
     drop(runtime);
     disks.stop_all();
@@ -112,7 +117,13 @@ fn tls(config: &Config) -> Result<Option<TlsIdentity>> {
     Ok(Some(TlsIdentity::load(&files)?))
 }
 
-async fn serve(config: &Config, runtime_dir: &Path, store: Arc<Store>, disks: &Arc<Disks>) -> Result<()> {
+async fn serve(
+    config: &Config,
+    runtime_dir: &Path,
+    store: Arc<Store>,
+    disks: &Arc<Disks>,
+    knobs: Arc<Knobs>,
+) -> Result<()> {
     // Caught from here on, so that whoever ends the daemon while it starts does not leave sockets behind.
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
@@ -122,7 +133,7 @@ async fn serve(config: &Config, runtime_dir: &Path, store: Arc<Store>, disks: &A
     }
     let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
     let limit_bytes = store.usage().limit_bytes;
-    let control = Arc::new(Control::new(store, service, server.http_address()));
+    let control = Arc::new(Control::new(store, service, knobs, server.http_address()));
     announce(&server, limit_bytes, config);
     server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
     Ok(())
@@ -155,11 +166,13 @@ async fn end_asked_for(terminate: &mut Signal, interrupt: &mut Signal) {
 /// To stderr, a line each, without a clock: journald has one.
 fn start_logging(level: LogLevel) {
     env_logger::Builder::new()
-        .filter_level(level.filter())
+        .filter_level(log::LevelFilter::Trace)
         .format(|buffer, record| {
             use std::io::Write;
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(buffer, "tmem: {level}: {}", record.args())
         })
         .init();
+    // The level can change while the daemon runs, which the logger's own filter cannot.
+    log::set_max_level(level.filter());
 }
