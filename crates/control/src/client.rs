@@ -17,7 +17,10 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use crate::{ADMIN_SOCKET, AdminError, ControlError, DiskInfo, DiskList, DiskName, DiskSpec, Status};
+use crate::{
+    ADMIN_SOCKET, AdminError, ControlError, DiskInfo, DiskList, DiskName, DiskSpec, KnobChanges, KnobList,
+    Status,
+};
 
 /// The largest answer taken, in bytes: some ten thousand clients.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -82,6 +85,32 @@ impl AdminClient {
     pub fn remove_disk(&self, name: &DiskName, force: bool) -> Result<(), ControlError> {
         let path = format!("/api/v1/disks/{name}?force={force}");
         self.request(Method::DELETE, &path, Bytes::new()).map(|_| ())
+    }
+
+    /// `GET /api/v1/knobs`.
+    ///
+    /// # Errors
+    /// No daemon, or it broke off.
+    pub fn knobs(&self) -> Result<KnobList, ControlError> {
+        self.parsed(&self.knobs_json()?)
+    }
+
+    /// The same as the daemon wrote it.
+    ///
+    /// # Errors
+    /// As [`AdminClient::knobs`].
+    pub fn knobs_json(&self) -> Result<String, ControlError> {
+        self.request(Method::GET, "/api/v1/knobs", Bytes::new())
+    }
+
+    /// `PATCH /api/v1/knobs`.
+    ///
+    /// # Errors
+    /// No daemon, it broke off, or it said no.
+    pub fn set_knobs(&self, changes: &KnobChanges) -> Result<KnobList, ControlError> {
+        let body = serde_json::to_vec(changes).map_err(|error| self.broke_off(&error))?;
+        let text = self.request(Method::PATCH, "/api/v1/knobs", Bytes::from(body))?;
+        self.parsed(&text)
     }
 
     fn broke_off(&self, why: &dyn std::fmt::Display) -> ControlError {

@@ -12,6 +12,7 @@
 //! | [`NbdAddress`], [`NbdTls`] | where disks are exported over NBD, and the files that TLS takes |
 //! | [`Config`] | the TOML file |
 //! | [`Recompress`] and the like | what it says of background work |
+//! | [`Knobs`] | settings that can be changed while the daemon runs |
 //! | [`DiskService`] | disks, as the admin API sees them |
 //! | [`Status`] | the status document |
 //! | `metrics` | the same numbers for Prometheus |
@@ -29,6 +30,7 @@ mod disk_name;
 mod disk_service;
 mod error;
 mod host_memory;
+mod knobs;
 mod listen;
 mod log_level;
 mod metrics;
@@ -54,6 +56,7 @@ pub use disk_service::{
 };
 pub use error::ControlError;
 pub use host_memory::{HostMemory, host_memory_bytes};
+pub use knobs::{KnobChanges, KnobInfo, KnobList, Knobs};
 pub use listen::HttpListen;
 pub use log_level::LogLevel;
 pub use metrics::encode as encode_metrics;

@@ -28,6 +28,11 @@ impl PoolSizing {
         Self { reserve_bytes, window: None, is_stalled: false }
     }
 
+    /// Changes what is left to the host.
+    pub fn set_reserve_bytes(&mut self, reserve_bytes: u64) {
+        self.reserve_bytes = reserve_bytes;
+    }
+
     /// The limit of a pool that holds so much, on a host that is so at `now` (of any clock that only goes forward).
     ///
     /// What the host has available beyond the reserve the pool may take; what the reserve lacks it is to give back. While the host's

@@ -16,7 +16,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tmem_store::Store;
 
-use crate::{AdminError, DiskList, DiskName, DiskService, DiskSpec, Status, metrics, page};
+use crate::{
+    AdminError, DiskList, DiskName, DiskService, DiskSpec, KnobChanges, Knobs, Status, metrics, page,
+};
 
 /// The largest request body, in bytes. A disk's specification takes a few hundred.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -25,14 +27,20 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 pub struct Control {
     store: Arc<Store>,
     disks: Arc<dyn DiskService>,
+    knobs: Arc<Knobs>,
     started: Instant,
     http: Option<SocketAddr>,
 }
 
 impl Control {
-    /// Answers from this store and these disks. `http` is where the read-only listener listens.
-    pub fn new(store: Arc<Store>, disks: Arc<dyn DiskService>, http: Option<SocketAddr>) -> Self {
-        Self { store, disks, started: Instant::now(), http }
+    /// Answers from this store, these disks and knobs. `http` is where the read-only listener listens.
+    pub fn new(
+        store: Arc<Store>,
+        disks: Arc<dyn DiskService>,
+        knobs: Arc<Knobs>,
+        http: Option<SocketAddr>,
+    ) -> Self {
+        Self { store, disks, knobs, started: Instant::now(), http }
     }
 
     fn status(&self) -> Status {
@@ -76,7 +84,8 @@ pub(crate) fn reads(control: Arc<Control>) -> Router {
 pub(crate) fn admin(control: Arc<Control>) -> Router {
     let routes = read_routes()
         .route("/api/v1/disks", get(list_disks).post(add_disk))
-        .route("/api/v1/disks/{name}", delete(remove_disk));
+        .route("/api/v1/disks/{name}", delete(remove_disk))
+        .route("/api/v1/knobs", get(list_knobs).patch(set_knobs));
     with_fallbacks(routes).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(control)
 }
 
@@ -125,6 +134,24 @@ async fn add_disk(
     spec.check()?;
     let info = blocking(move || control.disks.add(&spec)).await?;
     Ok(json(StatusCode::CREATED, &info))
+}
+
+async fn list_knobs(State(control): State<Arc<Control>>) -> Response {
+    json(StatusCode::OK, &control.knobs.list())
+}
+
+async fn set_knobs(
+    State(control): State<Arc<Control>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let body = body.map_err(|rejection| {
+        Refusal(rejection.status(), format!("request body: {}", rejection.body_text()))
+    })?;
+    let changes: KnobChanges = serde_json::from_slice(&body).map_err(|error| {
+        AdminError::Invalid(format!("request body: {error}; docs/admin-api.md has its fields"))
+    })?;
+    control.knobs.set(&changes)?;
+    Ok(json(StatusCode::OK, &control.knobs.list()))
 }
 
 #[derive(Deserialize)]

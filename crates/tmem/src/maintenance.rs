@@ -65,8 +65,11 @@ struct Slice {
 }
 
 impl Maintenance {
-    /// Starts the thread.
-    pub(crate) fn start(store: Arc<Store>, budget: BackgroundCpu) -> io::Result<Self> {
+    /// Starts the thread. It asks for its budget after each slice of work.
+    pub(crate) fn start(
+        store: Arc<Store>,
+        budget: impl Fn() -> BackgroundCpu + Send + 'static,
+    ) -> io::Result<Self> {
         let (messages, told) = mpsc::channel();
         let thread = thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
             let (mut wait, mut looked, mut compacting, mut finding) =
@@ -88,7 +91,7 @@ impl Maintenance {
                 compacting = slice.compaction.emptied_extents > 0;
                 // What the host lacks is given back as fast as one CPU can.
                 let hurry = store.is_over_limit() && slice.gained_something();
-                wait = if hurry { Duration::ZERO } else { slice.pause(budget) };
+                wait = if hurry { Duration::ZERO } else { slice.pause(budget()) };
             }
         })?;
         Ok(Self { messages, thread: Some(thread) })
@@ -234,7 +237,7 @@ mod tests {
             let page: &[u8; 4096] = text.as_slice().try_into().expect("a page");
             pool.put(ObjectId(0), PageIndex(i), page.into()).expect("put");
         }
-        let maintenance = Maintenance::start(store.clone(), percent("1")).expect("thread");
+        let maintenance = Maintenance::start(store.clone(), || percent("1")).expect("thread");
         let before = store.held_bytes();
         store.set_limit_bytes(before * 9 / 10).expect("limit");
         // Pages as young as these, and one percent of a CPU, would take minutes.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tmem_control::{HostMemory, PoolSizing};
+use tmem_control::{HostMemory, Knobs, PoolSizing};
 use tmem_store::Store;
 
 use crate::maintenance::Waker;
@@ -30,8 +30,14 @@ pub(crate) struct Sizing {
 }
 
 impl Sizing {
-    /// Starts the thread, which has the waker's thread make room when the pool is to give something back.
-    pub(crate) fn start(store: Arc<Store>, mut rule: PoolSizing, waker: Waker) -> io::Result<Self> {
+    /// Starts the thread, which has the waker's thread make room when the pool is to give something back. As long as the pool's size is
+    /// fixed it does nothing.
+    pub(crate) fn start(
+        store: Arc<Store>,
+        knobs: Arc<Knobs>,
+        mut rule: PoolSizing,
+        waker: Waker,
+    ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("sizing".to_owned()).spawn(move || {
             let (start, mut can_see, mut wait, mut held_before) = (Instant::now(), true, LOOK_EVERY, 0);
@@ -39,10 +45,8 @@ impl Sizing {
                 let held_bytes = store.held_bytes();
                 match HostMemory::read() {
                     Ok(host) => {
-                        let limit_bytes = rule.limit_bytes(&host, held_bytes, start.elapsed());
-                        // The rule gives no limit that a store cannot have.
-                        let _ = store.set_limit_bytes(limit_bytes);
-                        if limit_bytes < held_bytes {
+                        let limit_bytes = knobs.size_pool(&mut rule, &host, start.elapsed());
+                        if limit_bytes.is_some() && store.is_over_limit() {
                             waker.wake();
                         }
                         can_see = true;

@@ -114,25 +114,26 @@ fn r1_r7_shared_blocks_are_recompressed_and_the_books_agree() {
 }
 
 #[test]
-fn a_shared_block_in_use_is_left_alone() {
+fn a_shared_block_is_cold_when_it_was_not_used_since_the_last_look() {
     let store = store(64 << 20);
-    let age = Duration::from_millis(20);
-    store.set_recompression(RecompressionOptions { age, ..Default::default() }).unwrap();
-    let pool = flat_pool(&store, "a", 10_000);
-    (0..500).for_each(|i| put(&pool, 0, i, text(i)).unwrap());
-    assert!(!store.tend_dedup(LONG));
-    (500..2000).for_each(|i| put(&pool, 0, i, text(i % 500)).unwrap());
-    let wait = || {
-        thread::sleep(2 * age);
-        store.recompress(LONG)
-    };
-    // Each was just put; from the second look on only what was fetched in between is in use.
-    assert_eq!(wait().recompressed_pages, 0);
-    (0..100).for_each(|i| assert!(get(&pool, 0, i).unwrap().is_some()));
-    let done = wait();
-    assert!((300..=400).contains(&done.recompressed_pages), "{done:?}");
-    let done = wait();
-    assert!((50..=100).contains(&done.recompressed_pages), "{done:?}");
+    let pool = flat_pool(&store, "a", 100);
+    (0..2).for_each(|i| put(&pool, 0, i, text(1)).unwrap());
+    let Ok(Entry::Shared(shared)) = pool.index().load(IndexSlot(0)) else { panic!("not shared") };
+    let cells = &store.engine().shared_blocks;
+    let block = cells.block(shared.cell).unwrap();
+    let is_cold = |whatever_its_use| cells.cold_in(shared.cell, block, whatever_its_use).is_some();
+    assert!(!is_cold(false), "it was just put");
+    assert!(is_cold(false));
+    for use_it in
+        [|pool: &Pool| get(pool, 0, 1).map(drop).unwrap(), |pool: &Pool| put(pool, 0, 2, text(1)).unwrap()]
+    {
+        use_it(&pool);
+        assert!(!is_cold(false) && is_cold(false));
+    }
+    get(&pool, 0, 0).unwrap();
+    assert!(is_cold(true), "in a store that is nearly full nothing is too young");
+    pool.flush_object(ObjectId(0));
+    assert!(!is_cold(true), "there is no such block");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod bench;
 mod disk;
 mod guest_config;
+mod knobs;
 mod sample;
 mod serve;
 mod status;
@@ -27,6 +28,10 @@ pub(crate) enum Command {
     Disk(disk::Command),
     /// Show what the pool holds
     Status(status::Arguments),
+    /// Show the knobs: settings of the running daemon
+    Get(knobs::GetArguments),
+    /// Change knobs of the running daemon; until it ends
+    Set(knobs::SetArguments),
     /// Print what a guest needs to use a disk
     GuestConfig(guest_config::Arguments),
     /// Write the pages of a running process to a file, for benchmarks
@@ -48,6 +53,8 @@ impl Command {
             Self::Serve(arguments) => serve::run(arguments, &runtime_dir::resolve(runtime_dir)?),
             Self::Disk(command) => disk::run(command, &client(runtime_dir)?),
             Self::Status(arguments) => status::run(&arguments, &client(runtime_dir)?),
+            Self::Get(arguments) => knobs::get(&arguments, &client(runtime_dir)?),
+            Self::Set(arguments) => knobs::set(arguments, &client(runtime_dir)?),
             Self::GuestConfig(arguments) => guest_config::run(&arguments, &client(runtime_dir)?),
             Self::Sample(arguments) => sample::run(&arguments),
             Self::Bench(command) => bench::run(&command),

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use tmem_control::{
-    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HostMemory, HttpListen, LogLevel,
-    PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve, Server, poll_us,
+    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HostMemory, HttpListen, Knobs,
+    LogLevel, PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve, Server, poll_us,
 };
 use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
@@ -96,18 +96,21 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     let ownership = Ownership::take(runtime_dir)?;
     let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
-    let maintenance = Maintenance::start(Arc::clone(&store), config.background_cpu)
-        .context("cannot start the maintenance thread")?;
-    let sizing = rule
-        .map(|rule| Sizing::start(Arc::clone(&store), rule, maintenance.waker()))
-        .transpose()
+    let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
+    let budget = {
+        let knobs = Arc::clone(&knobs);
+        move || knobs.background_cpu()
+    };
+    let maintenance =
+        Maintenance::start(Arc::clone(&store), budget).context("cannot start the maintenance thread")?;
+    let sizing = Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, maintenance.waker())
         .context("cannot start the sizing thread")?;
     let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control plane")?;
-    let served = runtime.block_on(serve(&config, runtime_dir, store, &disks));
+    let served = runtime.block_on(serve(&config, runtime_dir, store, &disks, knobs));
     // Ends the control plane first: a request in flight finishes, and none comes after it.
     drop(runtime);
     disks.stop_all();
@@ -117,14 +120,15 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     Ok(served?)
 }
 
-/// The pool's limit at first, and what it is changed by if the pool sizes itself.
-fn pool_limit(config: &Config) -> Result<(u64, Option<PoolSizing>), ControlError> {
-    if let Some(limit_bytes) = config.pool_size.fixed_bytes()? {
-        return Ok((limit_bytes, None));
-    }
+/// The pool's limit at first, and the rule that changes it while the pool sizes itself.
+fn pool_limit(config: &Config) -> Result<(u64, PoolSizing), ControlError> {
     let host = HostMemory::read()?;
     let mut rule = PoolSizing::new(config.reserve.bytes(host.total_bytes)?);
-    Ok((rule.limit_bytes(&host, 0, Duration::ZERO), Some(rule)))
+    let limit_bytes = match config.pool_size.fixed_bytes()? {
+        Some(limit_bytes) => limit_bytes,
+        None => rule.limit_bytes(&host, 0, Duration::ZERO),
+    };
+    Ok((limit_bytes, rule))
 }
 
 /// What makes TLS on NBD possible, if it is configured.
@@ -134,7 +138,13 @@ fn tls(config: &Config) -> Result<Option<TlsIdentity>> {
     Ok(Some(TlsIdentity::load(&files)?))
 }
 
-async fn serve(config: &Config, runtime_dir: &Path, store: Arc<Store>, disks: &Arc<Disks>) -> Result<()> {
+async fn serve(
+    config: &Config,
+    runtime_dir: &Path,
+    store: Arc<Store>,
+    disks: &Arc<Disks>,
+    knobs: Arc<Knobs>,
+) -> Result<()> {
     // Caught from here on, so that whoever ends the daemon while it starts does not leave sockets behind.
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
@@ -144,7 +154,7 @@ async fn serve(config: &Config, runtime_dir: &Path, store: Arc<Store>, disks: &A
     }
     let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
     let limit_bytes = store.usage().limit_bytes;
-    let control = Arc::new(Control::new(store, service, server.http_address()));
+    let control = Arc::new(Control::new(store, service, knobs, server.http_address()));
     announce(&server, limit_bytes, config);
     server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
     Ok(())
@@ -177,11 +187,13 @@ async fn end_asked_for(terminate: &mut Signal, interrupt: &mut Signal) {
 /// To stderr, a line each, without a clock: journald has one.
 fn start_logging(level: LogLevel) {
     env_logger::Builder::new()
-        .filter_level(level.filter())
+        .filter_level(log::LevelFilter::Trace)
         .format(|buffer, record| {
             use std::io::Write;
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(buffer, "tmem: {level}: {}", record.args())
         })
         .init();
+    // The level can change while the daemon runs, which the logger's own filter cannot.
+    log::set_max_level(level.filter());
 }

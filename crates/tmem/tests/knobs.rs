@@ -1,0 +1,76 @@
+//! Settings changed while a real daemon runs.
+#![allow(clippy::expect_used)] // a failed step is a failed test
+
+mod common;
+
+use common::{Daemon, eventually};
+use serde_json::Value;
+
+#[test]
+fn knobs_are_listed_and_changed() {
+    let daemon = Daemon::start();
+    let text = daemon.run(&["get"]).ok();
+    for word in ["pool-size", "poll-us", "recompress-age", "1 to 86400", "EFFECT"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert_eq!(daemon.run(&["get", "recompress-age"]).ok(), "60\n");
+    assert_eq!(
+        daemon.run(&["set", "recompress-age=5", "poll-us=0", "pool-size=32M", "recompress=off"]).ok(),
+        ""
+    );
+    assert_eq!(daemon.run(&["get", "recompress-age"]).ok(), "5\n");
+    assert_eq!(daemon.run(&["get", "poll-us"]).ok(), "0\n");
+    assert_eq!(daemon.run(&["get", "recompress"]).ok(), "off\n");
+    assert_eq!(daemon.status()["pool"]["limit_bytes"], 32 << 20);
+    let json: Value = serde_json::from_str(&daemon.run(&["get", "--json"]).ok()).expect("JSON");
+    assert_eq!(json["knobs"][0]["name"], "pool-size");
+    assert_eq!(json["knobs"][0]["default"], "auto");
+}
+
+#[test]
+fn a_wrong_value_changes_nothing() {
+    let daemon = Daemon::start();
+    let before = daemon.run(&["get"]).ok();
+    for (wrong, mentions) in [
+        ("poll-us=1000001", "0 to 1000000"),
+        ("recompress-level=20", "1 to 19"),
+        ("background-cpu=0", "1 to 100"),
+        ("log-level=loud", "trace"),
+        ("pool-size=4K", "1M"),
+        ("pool-size=1024T", "memory"),
+        ("reserve=64T", "reserve"),
+        ("pol-us=1", "poll-us"),
+        ("poll-us", "KNOB=VALUE"),
+        ("recompress-age=9", "twice"),
+    ] {
+        daemon.run(&["set", "recompress-age=7", wrong]).fails(2, &[mentions]);
+        assert_eq!(daemon.run(&["get"]).ok(), before, "{wrong}");
+    }
+    daemon.run(&["get", "nonsense"]).fails(2, &["nonsense"]);
+    assert_eq!(daemon.status()["pool"]["limit_bytes"], 64 << 20);
+}
+
+#[test]
+fn a_pool_begins_and_ends_to_size_itself() {
+    let daemon = Daemon::start();
+    let limit = || daemon.status()["pool"]["limit_bytes"].as_u64().expect("limit");
+    daemon.run(&["set", "pool-size=auto"]).ok();
+    eventually("a pool that takes what the host can spare", || limit() > 64 << 20);
+    let meminfo = std::fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let kib: u64 = meminfo.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("MemTotal");
+    daemon.run(&["set", &format!("reserve={}", kib * 1024 - 4096)]).ok();
+    eventually("a pool that leaves all to the host", || limit() == 1 << 20);
+    daemon.run(&["set", "pool-size=32M", "reserve=auto"]).ok();
+    assert_eq!(limit(), 32 << 20);
+}
+
+#[test]
+fn only_the_admin_socket_takes_changes() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.http("PATCH /api/v1/knobs").0, 404);
+    assert_eq!(daemon.admin("PATCH /api/v1/knobs", r#"{"knobs": {"poll-us": "7"}}"#).0, 200);
+    assert_eq!(daemon.run(&["get", "poll-us"]).ok(), "7\n");
+    for body in ["", r#"{"knob": {}}"#, r#"{"knobs": {"poll-us": 7}}"#] {
+        assert_eq!(daemon.admin("PATCH /api/v1/knobs", body).0, 400, "{body}");
+    }
+}
