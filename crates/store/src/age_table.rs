@@ -66,7 +66,8 @@ impl AgeTable {
     /// the other, up to now.
     pub(crate) fn running(&self, epochs: u64, now_ms: Milliseconds) -> Option<Running> {
         let epoch = self.cells()[EPOCH_AT].load(Ordering::Acquire).checked_sub(1)?;
-        let clock = self.cells()[CLOCK_AT].load(Ordering::Relaxed);
+        // A thread that was late with an earlier clock may have been the last to enter one.
+        let clock = self.cells()[CLOCK_AT].load(Ordering::Relaxed).max(self.beginning(epoch).clock);
         let last: RangeInclusive<u64> = epoch.saturating_sub(epochs)..=epoch;
         let in_order = |a: Beginning, b: Beginning| a.clock <= b.clock && a.time_ms <= b.time_ms;
         let beginnings = || last.clone().map(|epoch| self.beginning(epoch));
@@ -138,6 +139,8 @@ pub(crate) mod tests {
         // The next epoch's place, which held the oldest, is written before the epoch is entered.
         table.beginning_cells(1000)[0].store(100_000, Ordering::Relaxed);
         assert_eq!(table.running(96, 9990), running);
+        table.set_clock(7);
+        assert_eq!(table.running(96, 9990).map(|running| running.clock), Some(99_900), "a thread was late");
         table.beginning_cells(950)[1].store(u64::MAX, Ordering::Relaxed);
         assert_eq!(table.running(96, 9990), None, "one of the last began after the next");
         table.clear();

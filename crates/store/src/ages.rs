@@ -105,7 +105,8 @@ impl Ages {
             sweep_began_clock: clock,
             sweep_began_epoch: epoch,
             puts_between_sweeps: 0,
-            traffic: 0,
+            // What was done before is not known; the epoch that was running has to end even if nothing is done any more.
+            traffic: if found.is_some() { u64::MAX } else { 0 },
         };
         Self {
             table,
@@ -183,8 +184,11 @@ impl Ages {
         let epoch = self.epoch.load(Ordering::Relaxed);
         let began_ms = self.began[(epoch % EPOCHS) as usize].time_ms.load(Ordering::Relaxed);
         if traffic != keeper.traffic && now_ms.saturating_sub(began_ms) >= most.as_millis() as Milliseconds {
-            keeper.traffic = traffic;
             self.begin_epoch(&mut keeper, stored_pages, now_ms);
+            // If a sweep is to come first, it is tried again.
+            if self.epoch.load(Ordering::Relaxed) != epoch {
+                keeper.traffic = traffic;
+            }
         }
     }
 

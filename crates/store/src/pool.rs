@@ -84,7 +84,7 @@ pub struct Pool {
     stripes: Box<[Stripe]>,
     account: Arc<Account>,
     engine: Arc<Engine>,
-    /// Whose pages may share blocks with this pool's, and what those are called there.
+    /// Whose pages may share blocks with this pool's, and what those are called there, if they are found by their contents.
     domain: Option<(Arc<Domain>, NumberRange)>,
     destroyed: AtomicBool,
     /// Dropped after the files of index and directory: the next pool of that number has files of the same names.
@@ -171,9 +171,10 @@ impl Pool {
         let stripes = (0..index.index_pages().min(MAX_STRIPES)).map(|_| Stripe::default()).collect();
         let _seat = Seat { id, engine: engine.clone() };
         let destroyed = AtomicBool::new(false);
-        let domain = domain.and_then(|domain| {
-            let numbers = domain.reserve_numbers(index.slots())?;
-            Some((domain, numbers))
+        // Without numbers in its domain a pool goes on with what its pages share already, if any.
+        let domain = domain.map(|domain| {
+            let numbers = domain.reserve_numbers(index.slots()).unwrap_or(NumberRange::NONE);
+            (domain, numbers)
         });
         Self { id, persistence, keys, directory, index, stripes, account, engine, domain, destroyed, _seat }
     }

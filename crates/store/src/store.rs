@@ -108,7 +108,11 @@ impl Store {
             return Err(StoreError::NameTaken { name: options.name });
         }
         let slot = self.engine.catalog.add_client(&options)?;
-        let client = Arc::new(Client::new(options, self.engine.clone(), slot)?);
+        let made = Client::new(options, self.engine.clone(), slot).inspect_err(|_| {
+            self.engine.catalog.remove_client(slot);
+            self.engine.catalog.free_client(slot);
+        });
+        let client = Arc::new(made?);
         clients.push(client.clone());
         Ok(client)
     }

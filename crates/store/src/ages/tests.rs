@@ -194,6 +194,21 @@ fn without_what_the_stamps_mean_every_page_is_old() {
 }
 
 #[test]
+fn pages_of_a_client_that_is_idle_since_the_store_was_opened_get_cold() {
+    let table = table();
+    let ages = Ages::over(table.clone(), 0);
+    ages.count_put(1, || (1, 0));
+    let stamp = ages.stamp();
+    let ages = Ages::over(table, 1000);
+    let stamp = ages.adopt(stamp);
+    ages.end_long_epoch(0, 1, Duration::from_secs(30), 31_000);
+    assert!(ages.is_cold(stamp, 60_000, 91_000));
+    let running = ages.stamp();
+    ages.end_long_epoch(0, 1, Duration::from_secs(30), 1_000_000);
+    assert_eq!(ages.stamp(), running, "it is idle");
+}
+
+#[test]
 fn a_page_is_cold_when_its_epoch_ended_so_long_ago() {
     let ages = new_ages();
     let most = Duration::from_secs(30);

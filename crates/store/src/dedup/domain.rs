@@ -75,6 +75,9 @@ pub(crate) struct DomainUsage {
 }
 
 impl NumberRange {
+    /// Of a pool whose pages are not found by their contents.
+    pub(crate) const NONE: Self = Self { start: 0, len: 0 };
+
     /// The number of the page in a slot of the pool.
     pub(crate) fn number(self, slot: IndexSlot) -> Option<u32> {
         (slot.0 < self.len).then(|| self.start + slot.0)
@@ -204,7 +207,10 @@ impl Domain {
                 return true;
             }
         }
-        *self.displaced.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+        let mut all = self.displaced.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.is_empty() {
+            *all = Vec::new(); // its memory, too
+        }
         false
     }
 
@@ -254,10 +260,12 @@ impl Domain {
         }
     }
 
-    /// Counts a page that came, went or was replaced.
-    pub(crate) fn count(&self, before: &Counters, after: &Counters) {
+    /// Counts a page that came, went or was replaced, of a pool with such numbers.
+    pub(crate) fn count(&self, numbers: NumberRange, before: &Counters, after: &Counters) {
         let findable = |counters: &Counters| counters.block_pages + counters.shared_pages;
-        self.table.count(findable(before), findable(after));
+        if numbers != NumberRange::NONE {
+            self.table.count(findable(before), findable(after));
+        }
         if after.shared_pages > before.shared_pages {
             self.shared_pages.fetch_add(1, Ordering::Relaxed);
         } else if before.shared_pages > after.shared_pages {

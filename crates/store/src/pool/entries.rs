@@ -132,8 +132,8 @@ impl Pool {
         }
         counters.replace(&before, &after);
         self.account.count_pages(before.stored_pages(), after.stored_pages());
-        if let Some((domain, _)) = &self.domain {
-            domain.count(&before, &after);
+        if let Some((domain, numbers)) = &self.domain {
+            domain.count(*numbers, &before, &after);
         }
         match old {
             Ok(Entry::Block(block)) => Ok(self.engine.arena.free(block)),

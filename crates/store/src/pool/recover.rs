@@ -172,8 +172,8 @@ impl Pool {
                 }
                 books.replace(&Counters::default(), &counts(entry));
                 found.charged_bytes += charge(entry);
-                if let Some((domain, _)) = &self.domain {
-                    domain.count(&Counters::default(), &counts(entry));
+                if let Some((domain, numbers)) = &self.domain {
+                    domain.count(*numbers, &Counters::default(), &counts(entry));
                 }
             } else {
                 found.damaged += 1;

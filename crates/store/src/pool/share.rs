@@ -43,7 +43,7 @@ impl Pool {
     /// `None`: the page at `slot` needs a block of its own. No lock is held.
     pub(super) fn share(&self, slot: IndexSlot, payload: &Payload<'_>) -> Option<SharedRef> {
         let (domain, numbers) = self.domain.as_ref()?;
-        let own = numbers.number(slot);
+        let own = Some(numbers.number(slot)?);
         domain.candidates(payload.crc).filter(|number| Some(*number) != own).find_map(|number| {
             let (pool, slot) = domain.page(number)?;
             domain.count_comparison();

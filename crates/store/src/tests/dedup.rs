@@ -215,6 +215,42 @@ fn r6_opening_a_store_takes_no_reference_into_another_domain() {
 }
 
 #[test]
+fn r1_what_pages_share_is_found_again_though_the_domain_has_no_numbers_left_for_them() {
+    let keeper = Arc::<TestKeeper>::default();
+    let store = keeper.store(64 << 20);
+    let half = Keys::Flat { pages: 1 << 28 };
+    let client = |name: &str| {
+        let client = store
+            .create_client(ClientOptions { dedup: shared_domain(), ..client_options(name, None) })
+            .unwrap();
+        let pool = client.create_pool(Persistence::Persistent, half).unwrap();
+        (client, pool)
+    };
+    // Two take all numbers; a third gets none, and a fourth those of the first, which goes. When the store is opened the third comes
+    // before the fourth.
+    let [first, _second, (_, third)] = ["first", "second", "third"].map(client);
+    store.remove_client(&first.0).unwrap();
+    drop(first);
+    let (_, fourth) = client("fourth");
+    for pool in [&fourth, &third] {
+        (0..100).for_each(|i| put(pool, 0, i, seed(i % 10)).unwrap());
+    }
+    let shared: Vec<_> = store.clients().iter().map(|client| client.dedup_pages).collect();
+    assert_eq!(shared, [0, 0, 100]);
+    store.detach();
+    drop((store, third, fourth));
+    let (store, recovery) = keeper.open(64 << 20);
+    assert_eq!((recovery.found_pages, recovery.damaged_pages), (200, 0));
+    for name in ["third", "fourth"] {
+        let pool = store.client(name).unwrap().pools().remove(0);
+        (0..100)
+            .for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(seed(i % 10)), "{name} {i}"));
+        pool.flush_object(OBJECT);
+    }
+    assert_books(&store);
+}
+
+#[test]
 fn a_client_without_dedup_shares_nothing() {
     let store = store(64 << 20);
     let (client, pool) = pool_in(&store, "a", Dedup::Off);
