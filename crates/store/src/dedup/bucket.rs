@@ -17,14 +17,15 @@ pub(super) fn look(bucket: &Bucket) -> [u32; CELLS] {
     std::array::from_fn(|i| bucket[i].load(Ordering::Relaxed))
 }
 
-/// Every tag that is not just being changed has at least so many bits.
-const LEAST_TAG_BITS: u32 = 2;
+/// A tag as short as this is made anew when its bucket is split, or too many pages would have to be compared.
+pub(super) const SHORT_TAG_BITS: u32 = 3;
 
 /// Numbers of the cells whose tag fits what is left of a hash.
 #[inline]
 pub(super) fn matches(cells: [u32; CELLS], rest: u32, number_bits: u32) -> impl Iterator<Item = u32> {
     // The bits that all tags have are compared for all cells at once, without branches: few cells are left then.
-    let same_end = |bits: u32| bits != 0 && (bits >> number_bits ^ rest) & ((1 << LEAST_TAG_BITS) - 1) == 0;
+    let shared_bits = (1 << SHORT_TAG_BITS.min(31 - number_bits)) - 1;
+    let same_end = |bits: u32| bits != 0 && (bits >> number_bits ^ rest) & shared_bits == 0;
     let mut left = 0;
     for (i, bits) in cells.iter().enumerate() {
         left |= u32::from(same_end(*bits)) << i;
@@ -41,14 +42,20 @@ pub(super) fn matches(cells: [u32; CELLS], rest: u32, number_bits: u32) -> impl 
     })
 }
 
-pub(super) fn free_cells(bucket: &Bucket) -> usize {
-    look(bucket).iter().filter(|bits| **bits == 0).count()
+/// Which cells of a bucket are free, a bit for each.
+#[inline]
+pub(super) fn free_cells(bucket: &Bucket) -> u32 {
+    let mut free = 0;
+    for (i, bits) in look(bucket).iter().enumerate() {
+        free |= u32::from(*bits == 0) << i;
+    }
+    free
 }
 
 /// Writes a cell to a free place of a bucket, or over another; gives what was there. Two at once may choose the same place, and one of
 /// them is lost.
 pub(super) fn put_into(bucket: &Bucket, bits: u32) -> Option<u32> {
-    if let Some(free) = bucket.iter().find(|cell| cell.load(Ordering::Relaxed) == 0) {
+    if let Some(free) = bucket.get(free_cells(bucket).trailing_zeros() as usize) {
         free.store(bits, Ordering::Relaxed);
         return None;
     }

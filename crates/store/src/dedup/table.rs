@@ -24,7 +24,9 @@ use std::{
 };
 
 use super::{
-    bucket::{Bucket, free_cells, look, matches, number_of, put_into, tag, tag_bits, take_out},
+    bucket::{
+        Bucket, SHORT_TAG_BITS, free_cells, look, matches, number_of, put_into, tag, tag_bits, take_out,
+    },
     cells::{BUCKETS_PER_PAGE, CELLS, Cells, PAGE_BYTES},
     place::{Place, hashes, place},
 };
@@ -45,9 +47,6 @@ const FEWEST_PAGES_PER_BUCKET: u64 = (CELLS * 3).div_ceil(8) as u64;
 
 /// Page numbers have at least this many bits, for 4 GiB of pages with tags of 11 bits; 64 GiB have 7.
 const MIN_NUMBER_BITS: u32 = 20;
-
-/// A tag as short as this is made anew when its bucket is split, or too many pages would have to be compared.
-const SHORT_TAG_BITS: u32 = 3;
 
 /// Page numbers have at most this many bits: 2 TiB of pages, with 2 bits of tag.
 pub(super) const MAX_NUMBER_BITS: u32 = 29;
@@ -131,7 +130,7 @@ impl Table {
         self.grow(&crc_of);
         let places = self.places(crc).into_iter().flatten();
         let free = places.map(|place| (free_cells(self.bucket(place.0.bucket)), place));
-        let (free, emptier) = free.max_by_key(|(free, _)| *free)?;
+        let (free, emptier) = free.max_by_key(|(free, _)| free.count_ones())?;
         if free == 0 && if_full == IfFull::LeaveOut { None } else { self.put(emptier, number) }
     }
 
