@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tmem_store::Store;
 
 use crate::{
@@ -121,16 +121,21 @@ async fn list_disks(State(control): State<Arc<Control>>) -> Response {
     json(StatusCode::OK, &DiskList { disks: control.disks.list() })
 }
 
+/// A request's body.
+fn read_body<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Refusal> {
+    let body = body.map_err(|rejection| {
+        Refusal(rejection.status(), format!("request body: {}", rejection.body_text()))
+    })?;
+    Ok(serde_json::from_slice(&body).map_err(|error| {
+        AdminError::Invalid(format!("request body: {error}; docs/admin-api.md has its fields"))
+    })?)
+}
+
 async fn add_disk(
     State(control): State<Arc<Control>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let body = body.map_err(|rejection| {
-        Refusal(rejection.status(), format!("request body: {}", rejection.body_text()))
-    })?;
-    let spec: DiskSpec = serde_json::from_slice(&body).map_err(|error| {
-        AdminError::Invalid(format!("request body: {error}; docs/admin-api.md has its fields"))
-    })?;
+    let spec: DiskSpec = read_body(body)?;
     spec.check()?;
     let info = blocking(move || control.disks.add(&spec)).await?;
     Ok(json(StatusCode::CREATED, &info))
@@ -144,12 +149,7 @@ async fn set_knobs(
     State(control): State<Arc<Control>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let body = body.map_err(|rejection| {
-        Refusal(rejection.status(), format!("request body: {}", rejection.body_text()))
-    })?;
-    let changes: KnobChanges = serde_json::from_slice(&body).map_err(|error| {
-        AdminError::Invalid(format!("request body: {error}; docs/admin-api.md has its fields"))
-    })?;
+    let changes: KnobChanges = read_body(body)?;
     control.knobs.set(&changes)?;
     Ok(json(StatusCode::OK, &control.knobs.list()))
 }

@@ -19,7 +19,7 @@ use crate::maintenance::Waker;
 /// second. A look takes some 30 us.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// While a pool that holds next to nothing stays as it is, there is nothing to give back.
+/// While a pool that holds next to nothing stays as it is, there is nothing to give back; nor is there while its size is fixed.
 const LOOK_EVERY_IDLE: Duration = Duration::from_secs(1);
 const NEXT_TO_NOTHING_BYTES: u64 = 16 << 20;
 
@@ -41,12 +41,14 @@ impl Sizing {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("sizing".to_owned()).spawn(move || {
             let (start, mut can_see, mut wait, mut held_before) = (Instant::now(), true, LOOK_EVERY, 0);
+            let mut is_fixed = false;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 let held_bytes = store.held_bytes();
                 match HostMemory::read() {
                     Ok(host) => {
                         let limit_bytes = knobs.size_pool(&mut rule, &host, start.elapsed());
-                        if limit_bytes.is_some() && store.is_over_limit() {
+                        is_fixed = limit_bytes.is_none();
+                        if !is_fixed && store.is_over_limit() {
                             waker.wake();
                         }
                         can_see = true;
@@ -59,7 +61,7 @@ impl Sizing {
                     Err(_) => {}
                 }
                 let is_idle = held_bytes == held_before && held_bytes <= NEXT_TO_NOTHING_BYTES;
-                wait = if is_idle { LOOK_EVERY_IDLE } else { LOOK_EVERY };
+                wait = if is_idle || is_fixed { LOOK_EVERY_IDLE } else { LOOK_EVERY };
                 held_before = held_bytes;
             }
         })?;
