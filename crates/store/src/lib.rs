@@ -54,6 +54,7 @@ mod stamp;
 mod store;
 mod survey;
 mod sync;
+mod tier;
 mod usage;
 mod walk;
 mod zeroed;
@@ -73,4 +74,5 @@ pub use recompression::{RECOMPRESSION_LEVELS, Recompression, RecompressionOption
 pub use recovery::Recovery;
 pub use reuse::ReuseDistances;
 pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
+pub use tier::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
 pub use usage::{ClientUsage, StoreUsage};
