@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod recover;
+mod turns;
 
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -45,6 +46,8 @@ pub(crate) struct Arena {
     ephemeral_order: Mutex<VecDeque<ExtentId>>,
     /// Sealed extents with blocks that are to be recompressed once they are cold.
     recompression_order: ExtentOrder,
+    /// Sealed extents of cold blocks, which are the first to go to the tier.
+    cold_order: ExtentOrder,
     born: Instant,
     /// Where the next search for the emptiest extent starts.
     search_from: AtomicU32,
@@ -121,6 +124,7 @@ impl Arena {
             cold: Head::default(),
             ephemeral_order: Mutex::default(),
             recompression_order: ExtentOrder::new(EXTENT_COUNT),
+            cold_order: ExtentOrder::new(EXTENT_COUNT),
             born: Instant::now(),
             search_from: AtomicU32::new(0),
             collapse_from: AtomicU32::new(0),
@@ -334,12 +338,27 @@ impl Arena {
 
     /// Pins the extent that has waited longest to be recompressed, if it has waited for so long. `None`: there is none.
     pub(crate) fn pin_longest_still(&self, age_ms: u64) -> Option<Walk<'_>> {
-        for _ in 0..self.recompression_order.len() {
-            let extent = self.recompression_order.pop(self.now_ms().checked_sub(age_ms)?)?;
-            if let Some(walk) = self.pin(extent, ExtentUse::is_recompressible) {
-                return Some(walk);
+        let wait = |extent| self.wait_to_be_recompressed(extent);
+        let (walk, _) =
+            self.pin_first_of(&self.recompression_order, age_ms, ExtentUse::is_recompressible, wait)?;
+        Some(walk)
+    }
+
+    /// Pins the first extent of an order that can be, if it has waited for so long; gives also for how long.
+    fn pin_first_of(
+        &self,
+        order: &ExtentOrder,
+        age_ms: u64,
+        wanted: impl Fn(ExtentUse) -> bool,
+        wait: impl Fn(ExtentId),
+    ) -> Option<(Walk<'_>, u64)> {
+        for _ in 0..order.len() {
+            let now_ms = self.now_ms();
+            let (extent, since_ms) = order.pop(now_ms.checked_sub(age_ms)?)?;
+            if let Some(walk) = self.pin(extent, &wanted) {
+                return Some((walk, now_ms - since_ms));
             }
-            self.wait_to_be_recompressed(extent); // just read or compacted, if it is not damaged
+            wait(extent); // just read or compacted, if it is not damaged
         }
         None
     }
@@ -464,7 +483,7 @@ impl Arena {
         state.pin();
         state.seal();
         self.unpin(extent);
-        self.wait_to_be_recompressed(extent);
+        self.wait_for_its_turn(extent);
     }
 
     fn give_back(&self, extent: ExtentId) {

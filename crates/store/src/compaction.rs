@@ -10,7 +10,7 @@ use crate::{
     block::PayloadCrc,
     budget::Claim,
     engine::{Engine, Owner},
-    entry::BlockRef,
+    entry::{BlockRef, Place},
     extents::{EXTENT_BYTES, ExtentUse},
     ids::IndexSlot,
     page::PAGE_BYTES,
@@ -63,7 +63,7 @@ impl Engine {
     }
 
     /// Drops the blocks of the oldest ephemeral extent. False: there is none, or none of its blocks could be dropped.
-    fn evict_oldest_ephemeral(&self) -> bool {
+    pub(crate) fn evict_oldest_ephemeral(&self) -> bool {
         let Some(mut walk) = self.arena.pin_oldest_ephemeral() else { return false };
         let (mut dropped, mut whole) = (false, true);
         loop {
@@ -203,7 +203,8 @@ impl Engine {
         match owner {
             Owner::Pool(pool) => pool.relocate(slot, from, to),
             Owner::Shared => {
-                let relocated = self.shared_blocks.relocate(slot, from, to, &self.arena);
+                let relocated =
+                    self.shared_blocks.relocate(slot, Place::Arena(from), Place::Arena(to), self.homes());
                 relocated.map(|emptied| self.arena.settle(emptied)).is_some()
             }
             Owner::Changing | Owner::Nobody => false,

@@ -9,14 +9,17 @@ use crate::{
     arena::Arena,
     budget::Budget,
     catalog::Catalog,
-    dedup::{Domain, DomainId, DomainScope, SHARED_POOL, SharedBlocks},
+    dedup::{Domain, DomainId, DomainScope, Homes, SHARED_POOL, SharedBlocks},
+    entry::Place,
     error::StoreError,
     extents::EXTENT_BYTES,
     files::{self, Files},
-    ids::PoolId,
+    ids::{IndexSlot, PoolId},
     memory_file::MemoryFile,
     pool::Pool,
     recompression::{RecompressionSettings, Recompressor},
+    tier_table::TierTable,
+    tiering::Tiering,
 };
 
 #[derive(Debug)]
@@ -34,8 +37,20 @@ pub(crate) struct Engine {
     pub(crate) recompressor: Mutex<Recompressor>,
     pools: RwLock<Vec<PoolSeat>>,
     pub(crate) shared_blocks: SharedBlocks,
+    pub(crate) tiering: Tiering,
     domains: Mutex<Domains>,
 }
+
+/// The files of what an engine is made of.
+#[derive(Debug)]
+pub(crate) struct EngineFiles {
+    pub(crate) arena: MemoryFile,
+    pub(crate) extents: MemoryFile,
+    pub(crate) shared: MemoryFile,
+}
+
+/// Pages come back from a tier for good as long as 1/8 of the limit is free: more than what is kept free by writing them there.
+const PLENTY_PART: u64 = 8;
 
 /// The dedup domains in use.
 #[derive(Debug, Default)]
@@ -73,16 +88,16 @@ impl Engine {
             .map_err(refused("the table of extents"))?;
         let shared =
             files.create(files::SHARED, SharedBlocks::file_bytes()).map_err(refused("shared blocks"))?;
+        let tier = TierTable::create(&files).map_err(refused("the table of a tier"))?;
         let catalog = Catalog::create(&files).map_err(refused("the catalog"))?;
-        Ok(Self::over(limit_bytes, files, arena, extents, shared, catalog))
+        Ok(Self::over(limit_bytes, files, EngineFiles { arena, extents, shared }, tier, catalog))
     }
 
     pub(crate) fn over(
         limit_bytes: u64,
         files: Arc<Files>,
-        arena: MemoryFile,
-        extents: MemoryFile,
-        shared: MemoryFile,
+        EngineFiles { arena, extents, shared }: EngineFiles,
+        tier: TierTable,
         catalog: Catalog,
     ) -> Self {
         // Emptying an extent takes at most one other to move its blocks to.
@@ -93,6 +108,7 @@ impl Engine {
             budget,
             arena,
             shared_blocks,
+            tiering: Tiering::over(tier),
             domains: Mutex::default(),
             catalog,
             files,
@@ -102,6 +118,34 @@ impl Engine {
             recompressor: Mutex::default(),
             pools: RwLock::default(),
         }
+    }
+
+    /// Makes a cell refer to a copy of its block and keeps its domain's books. False: the block is not there any more.
+    pub(crate) fn relocate_shared(&self, cell: IndexSlot, from: Place, to: Place) -> bool {
+        let domain = self.shared_blocks.domain_at(cell, from).and_then(|domain| self.domain_of(domain));
+        let Some(emptied) = self.shared_blocks.relocate(cell, from, to, self.homes()) else { return false };
+        self.arena.settle(emptied);
+        match from {
+            Place::Arena(block) => {
+                domain.iter().for_each(|domain| domain.count_lost_block(block.block_bytes))
+            }
+            Place::Tier(tiered) => self.tiering.count_shared(-1, tiered),
+        }
+        match to {
+            Place::Arena(block) => domain.iter().for_each(|domain| domain.count_new_block(block.block_bytes)),
+            Place::Tier(tiered) => self.tiering.count_shared(1, tiered),
+        }
+        true
+    }
+
+    /// Whether so much of the limit is free that pages may come back from a tier.
+    pub(crate) fn has_plenty_of_room(&self) -> bool {
+        let limit_bytes = self.budget.limit_bytes();
+        self.budget.held_bytes() + (limit_bytes / PLENTY_PART).max(16 * EXTENT_BYTES as u64) <= limit_bytes
+    }
+
+    pub(crate) fn homes(&self) -> Homes<'_> {
+        Homes { arena: &self.arena, tier: &self.tiering.table }
     }
 
     /// Enters a pool that is taken over, under the number it has.

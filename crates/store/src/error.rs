@@ -77,6 +77,24 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// There is a tier already.
+    #[error("tier '{name}': the store has a tier already; it can have one")]
+    SecondTier {
+        /// The second one's name.
+        name: String,
+    },
+    /// A tier is smaller than what was written to it before.
+    #[error(
+        "tier '{name}' has room for {places} extents, and pages are in the first {needed_places}; give it the size it had"
+    )]
+    TierTooSmall {
+        /// Its name.
+        name: String,
+        /// What it has places for.
+        places: u32,
+        /// What is needed.
+        needed_places: u32,
+    },
     /// The store was made by a version that lays its memory out in another way.
     #[error(
         "the store's memory files have another layout ({what}: {found:#x} instead of {expected:#x}); nothing was changed: go on \
@@ -118,6 +136,9 @@ pub enum GetError {
     /// The stored page or its index entry is damaged.
     #[error("the stored page is damaged")]
     Damaged,
+    /// The page is in a tier that cannot be read at present. It may be there later.
+    #[error("the page is in a tier that cannot be read at present")]
+    TierUnavailable,
     /// The pool has no such page.
     #[error("the pool has no such page")]
     NoSuchPage,

@@ -31,6 +31,7 @@ mod look;
 mod put;
 mod recover;
 mod share;
+mod tiered;
 
 pub use get::Got;
 pub use look::Stored;

@@ -22,7 +22,7 @@ use crate::{
     counters::Counters,
     dedup::Domain,
     engine::{Engine, Owner},
-    entry::BlockRef,
+    entry::{BlockRef, Place},
     error::StoreError,
     extents::{EXTENT_BYTES, ExtentUse},
     ids::IndexSlot,
@@ -66,8 +66,9 @@ fn worthwhile_payload_bytes(block_bytes: u16) -> Option<usize> {
     (most_bytes >= MIN_BLOCK_BYTES).then(|| usize::from(most_bytes) - HEADER_BYTES)
 }
 
-/// With less than 1/32 of the limit left, nothing is too young: the next thing to happen would be a refused put.
-const NEARLY_FULL_PART: u64 = 32;
+/// With less than 1/16 of the limit left, nothing is too young: the next thing to happen would be a refused put, or a write to the
+/// tier.
+const NEARLY_FULL_PART: u64 = 16;
 
 /// What a round of recompression did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -259,7 +260,9 @@ impl Engine {
         match holder {
             Holder::Page(pool) => pool.relocate_and(slot, from, to, note),
             Holder::Cell(domain) => {
-                let Some(emptied) = self.shared_blocks.relocate(slot, from, to, &self.arena) else {
+                let Some(emptied) =
+                    self.shared_blocks.relocate(slot, Place::Arena(from), Place::Arena(to), self.homes())
+                else {
                     return false;
                 };
                 self.arena.settle(emptied);

@@ -15,7 +15,11 @@ use crate::{
     files::{FileKeeper, Files},
     recompression::{Recompression, RecompressionOptions},
     recovery::{self, Recovery},
+    tier::Tier,
+    tier_cleaning::Cleaning,
+    tiering::{TierUsage, WriteBackOptions},
     usage::{ClientUsage, StoreUsage},
+    write_back::WriteBack,
 };
 
 /// How a store is to be.
@@ -181,6 +185,58 @@ impl Store {
     /// When and how cold pages are compressed harder.
     pub fn recompression(&self) -> RecompressionOptions {
         self.engine.recompression.get()
+    }
+
+    /// Gives the store a tier, for pages that are not in memory any more. One that holds pages of a store that was opened has to be
+    /// attached before they are asked for. Errors: there is one already, or it is too small for what is in it.
+    pub fn attach_tier(&self, tier: Arc<dyn Tier>) -> Result<(), StoreError> {
+        self.engine.tiering.attach(tier)
+    }
+
+    /// When pages go to the tier.
+    pub fn write_back_options(&self) -> WriteBackOptions {
+        self.engine.tiering.options()
+    }
+
+    /// Changes when pages go to the tier.
+    pub fn set_write_back_options(&self, options: WriteBackOptions) {
+        self.engine.tiering.set_options(options);
+    }
+
+    /// Moves pages to the tier until there is enough room for what may come, and none in memory is older than the options say; or until
+    /// about `time` is over. The store never does this by itself: a thread calls it over and over, with
+    /// [`Store::wait_until_write_back_is_wanted`] in between. It waits for the disk; nobody else does who does not need room.
+    pub fn write_back(&self, time: Duration) -> WriteBack {
+        self.engine.write_back(time)
+    }
+
+    /// Waits until a put wants room, somebody calls [`Store::wake_write_back`], or `time` is over. While one thread waits here or is in
+    /// [`Store::write_back`], puts that find no room wait for it a short while. True: it is wanted.
+    pub fn wait_until_write_back_is_wanted(&self, time: Duration) -> bool {
+        self.engine.tiering.signal.wait_until_wanted(time)
+    }
+
+    /// Has the thread look that writes pages to the tier.
+    pub fn wake_write_back(&self) {
+        self.engine.tiering.signal.wake();
+    }
+
+    /// Says that no thread will write pages to the tier any more.
+    pub fn end_write_back(&self) {
+        self.engine.tiering.signal.stop();
+    }
+
+    /// Makes places in the tier free that are mostly dead, where it is rather full; returns when it does not pay any more or after about
+    /// `time`. Call it now and then.
+    pub fn clean_tier(&self, time: Duration) -> Cleaning {
+        self.engine.clean_tier(time)
+    }
+
+    /// What the tier is and holds. `None`: there is none.
+    pub fn tier_usage(&self) -> Option<TierUsage> {
+        let clients = self.clients();
+        let sum = |field: fn(&ClientUsage) -> u64| clients.iter().map(field).sum();
+        self.engine.tiering.usage(sum(|client| client.tiered_pages), sum(|client| client.tiered_bytes))
     }
 
     /// Keeps account of how long pages have been here, for at most about `time`. Call it about once a second: without it ages get

@@ -82,6 +82,16 @@ pub struct ClientUsage {
     pub recompression_saved_bytes: u64,
     /// Cold pages whose blocks were left as they were, because compressing them harder gained too little.
     pub recompression_kept_pages: u64,
+    /// Pages of its own blocks that are in a tier, not in memory.
+    pub tiered_pages: u64,
+    /// What they take there, in bytes.
+    pub tiered_bytes: u64,
+    /// Pages moved to a tier so far.
+    pub written_back_pages: u64,
+    /// Gets that found their page in a tier.
+    pub tier_gets: u64,
+    /// Gets that the tier could not serve.
+    pub tier_errors: u64,
     /// How far back its gets reached.
     pub reuse_distances: ReuseDistances,
 }
@@ -112,6 +122,11 @@ impl ClientUsage {
             recompressed_pages: sum.recompressed_pages,
             recompression_saved_bytes: sum.recompression_saved_bytes,
             recompression_kept_pages: sum.recompression_kept_pages,
+            tiered_pages: sum.tiered_pages,
+            tiered_bytes: sum.tiered_bytes,
+            written_back_pages: sum.written_back_pages,
+            tier_gets: sum.tier_gets,
+            tier_errors: sum.tier_errors,
             reuse_distances: account.ages.reuse_distances(),
         }
     }

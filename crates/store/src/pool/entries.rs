@@ -49,28 +49,29 @@ impl Pool {
         to: BlockRef,
         note: impl FnOnce(&mut Counters),
     ) -> bool {
-        self.move_page(slot, from, Entry::Block(to), note)
+        self.move_page(slot, Entry::Block(from), Entry::Block(to), note)
     }
 
     /// Makes a page's entry say that its contents are elsewhere, and frees the block they were in; its age stays. False: the page is not
-    /// in that block any more.
+    /// in that block any more, or it takes its client over its cap.
     pub(super) fn move_page(
         &self,
         slot: IndexSlot,
-        from: BlockRef,
+        from: Entry,
         to: Entry,
         note: impl FnOnce(&mut Counters),
     ) -> bool {
         let mut counters = self.lock(slot);
-        if self.index.load(slot) != Ok(Entry::Block(from)) {
+        if self.index.load(slot) != Ok(from) {
             return false;
         }
         let stamp = self.index.stamp(slot);
-        let exchanged = self.exchange_place(&mut counters, slot, to, stamp, &mut PaidPage::none());
-        debug_assert!(exchanged.is_ok(), "no room to move a page to {to:?}");
+        let Ok(emptied) = self.exchange_place(&mut counters, slot, to, stamp, &mut PaidPage::none()) else {
+            return false;
+        };
         note(&mut counters);
         drop(counters);
-        self.engine.arena.settle(exchanged.ok().flatten());
+        self.engine.arena.settle(emptied);
         true
     }
 
@@ -138,6 +139,10 @@ impl Pool {
         match old {
             Ok(Entry::Block(block)) => Ok(self.engine.arena.free(block)),
             Ok(Entry::Shared(shared)) => Ok(self.release_shared(shared)),
+            Ok(Entry::Tiered(tiered)) => {
+                self.engine.tiering.table.free(tiered);
+                Ok(None)
+            }
             _ => Ok(None),
         }
     }
@@ -168,6 +173,9 @@ pub(super) fn counts(entry: Result<Entry, DamagedEntry>) -> Counters {
             ..Counters::default()
         },
         Ok(Entry::Shared(_)) => Counters { shared_pages: 1, ..Counters::default() },
+        Ok(Entry::Tiered(tiered)) => {
+            Counters { tiered_pages: 1, tiered_bytes: u64::from(tiered.block_bytes), ..Counters::default() }
+        }
         Ok(Entry::Absent | Entry::Refused) | Err(DamagedEntry) => Counters::default(),
     }
 }

@@ -1,6 +1,9 @@
 //! Putting a page: find room, write the block, publish it; or refuse, and let nothing older be found.
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use super::{NO_INDEX_PAGE, Persistence, Pool, Refusal, share::Payload};
 use crate::{
@@ -19,6 +22,9 @@ use crate::{
 
 /// How often a put makes room and tries again before it gives up: other threads may take what was made.
 const MOST_TRIES: usize = 8;
+
+/// A put waits for the tier about as long as a disk may take for a write, all told, before it is refused.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// A page's contents, ready to be stored.
 #[derive(Clone, Copy)]
@@ -62,12 +68,15 @@ impl Pool {
             return Err(PutError::Destroyed);
         }
         let mut index_page = PaidPage::none();
+        let mut waits_until = None;
         for _ in 0..MOST_TRIES {
             match self.try_put(found.slot, content, &mut index_page) {
                 Ok(()) => return Ok(()),
                 // The last resort is to forget what this put replaces.
                 Err(Refusal::NoRoom(need))
-                    if self.engine.make_room(need) || self.forget_block(found.slot) => {}
+                    if self.engine.make_room(need)
+                        || self.await_room(need, &mut waits_until)
+                        || self.forget_block(found.slot) => {}
                 Err(refusal) => {
                     self.refuse(found.slot);
                     return Err(refusal.into());
@@ -76,6 +85,14 @@ impl Pool {
         }
         self.refuse(found.slot);
         Err(PutError::Full)
+    }
+
+    /// Waits until the tier has taken pages, but no longer than until that moment, which is set by the first wait. False: there is no
+    /// room.
+    fn await_room(&self, need: Need, until: &mut Option<Instant>) -> bool {
+        let until = *until.get_or_insert_with(|| Instant::now() + LONGEST_WAIT);
+        // An ephemeral page is not worth a write.
+        self.persistence == Persistence::Persistent && self.engine.await_room(need, until)
     }
 
     fn try_put<'a>(

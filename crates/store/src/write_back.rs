@@ -1,0 +1,215 @@
+//! Write-back: moving pages to the tier when the store needs room, or when they have not been used for long.
+//!
+//! Extents are taken in the order in which they have been still for longest, cold ones first. A batch of them is written to the tier as
+//! they are; then each block that is to go is moved by the exchange of its index entry, what is left is moved together, and the
+//! extent goes back to the OS. A page that was used since its extent was sealed, or rather in the later half of that time, gets a second
+//! chance: it is moved together with others like it, and their extent begins to wait anew. Only when a whole turn of that gains nothing do pages go
+//! whatever their age. Until a write is known to be good, memory has everything.
+
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    age_table::Milliseconds,
+    arena::Need,
+    block,
+    compaction::Compaction,
+    engine::{Engine, Owner},
+    entry::{Place, TierPlace, TieredRef},
+    extents::{EXTENT_BYTES, ExtentUse},
+    tier::{MAX_TIER_BATCH, TierCopy},
+    walk::{Met, Walk},
+};
+
+/// What a round of write-back did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteBack {
+    /// Pages that are in the tier now.
+    pub written_back_pages: u64,
+    /// Extents that were written.
+    pub written_extents: u64,
+    /// Whether the tier could not take what was to go: it failed, or is full.
+    pub blocked: bool,
+    /// Whether the time was up before the work was done.
+    pub more: bool,
+}
+
+/// Write-back begins when less than this part of the limit is free: early enough that puts need not wait for it, which they do when
+/// nothing is.
+const KEPT_PART: u64 = 64 / 3;
+
+/// It ends when so much is.
+const GOAL_PART: u64 = 16;
+
+/// The least of either, in bytes: a batch of a few extents.
+const LEAST_KEPT_BYTES: u64 = 4 * EXTENT_BYTES as u64;
+
+/// An extent that is to be written, and how old pages have to be to go.
+struct Candidate<'a> {
+    walk: Walk<'a>,
+    age_ms: Milliseconds,
+}
+
+impl Engine {
+    /// Moves pages to the tier until there is enough room and none is too old, or about `time` is over.
+    pub(crate) fn write_back(&self, time: Duration) -> WriteBack {
+        let mut done = WriteBack::default();
+        let start = Instant::now();
+        // Somebody else is at it.
+        let Ok(_one_at_a_time) = self.tiering.cleaner.try_lock() else { return done };
+        let goal_bytes = self.kept_bytes(GOAL_PART);
+        let mut whatever_their_age = false;
+        let mut pressed = self.has_less_than(self.kept_bytes(KEPT_PART));
+        while !self.files.is_detached() && self.tiering.tier().is_some() {
+            done.more = start.elapsed() >= time;
+            pressed = pressed && self.has_less_than(goal_bytes);
+            if done.more || pressed && self.make_room_without_tier(goal_bytes) {
+                break;
+            }
+            let batch =
+                if pressed { self.choose_oldest(goal_bytes, whatever_their_age) } else { self.choose_aged() };
+            let held_before = self.budget.held_bytes();
+            if batch.is_empty() {
+                break;
+            }
+            let gained = self.write_batch(batch, pressed, &mut done);
+            if done.blocked || whatever_their_age && !gained {
+                break;
+            }
+            if pressed {
+                self.tiering.signal.end_round(true);
+                // A turn in which everything was too young to go only moved pages about.
+                whatever_their_age = whatever_their_age || !gained && self.budget.held_bytes() >= held_before;
+            }
+        }
+        self.tiering.signal.end_round(done.written_back_pages > 0 && !done.blocked);
+        done
+    }
+
+    /// Waits for room until `deadline`. False: there is none, and no tier that makes some.
+    pub(crate) fn await_room(&self, need: Need, deadline: Instant) -> bool {
+        self.tiering.is_taking() && self.tiering.signal.await_room(deadline, || self.arena.has_room(need))
+    }
+
+    fn kept_bytes(&self, part: u64) -> u64 {
+        (self.budget.limit_bytes() / part).max(LEAST_KEPT_BYTES)
+    }
+
+    fn has_less_than(&self, free_bytes: u64) -> bool {
+        self.budget.held_bytes() + free_bytes > self.budget.limit_bytes()
+    }
+
+    /// Drops what may be dropped before anything is written. True: that was enough.
+    fn make_room_without_tier(&self, goal_bytes: u64) -> bool {
+        while self.has_less_than(goal_bytes) {
+            if !self.arena.release_spare() && !self.evict_oldest_ephemeral() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The extents that have been still for longest, as many as are needed for so much room.
+    fn choose_oldest(&self, goal_bytes: u64, whatever_their_age: bool) -> Vec<Candidate<'_>> {
+        let missing_bytes = (self.budget.held_bytes() + goal_bytes).saturating_sub(self.budget.limit_bytes());
+        let wanted = missing_bytes.div_ceil(EXTENT_BYTES as u64).clamp(1, MAX_TIER_BATCH as u64) as usize;
+        let candidates = std::iter::from_fn(|| self.arena.pin_oldest());
+        let candidate = |(walk, still_ms): (_, Milliseconds)| Candidate {
+            walk,
+            age_ms: if whatever_their_age { 0 } else { still_ms / 2 },
+        };
+        candidates.map(candidate).take(wanted).collect()
+    }
+
+    /// Extents with pages that were not used for as long as is asked for.
+    fn choose_aged(&self) -> Vec<Candidate<'_>> {
+        let Some(age) = self.tiering.options().age else { return Vec::new() };
+        let age_ms = age.as_millis() as Milliseconds;
+        let candidates = std::iter::from_fn(|| self.arena.pin_still_for(age_ms));
+        candidates.map(|(walk, _)| Candidate { walk, age_ms }).take(MAX_TIER_BATCH).collect()
+    }
+
+    /// Writes extents and moves their pages. False: not one page was moved.
+    fn write_batch(&self, mut batch: Vec<Candidate<'_>>, pressed: bool, done: &mut WriteBack) -> bool {
+        let copies = self.tiering.take_places(batch.len());
+        done.blocked = copies.is_empty();
+        for unwritten in batch.drain(copies.len()..) {
+            self.wait_anew(unwritten);
+        }
+        let extents: Vec<_> = copies
+            .iter()
+            .zip(&batch)
+            // SAFETY: the extents are sealed and pinned by their walks, so nobody writes to them.
+            .filter_map(|(copy, candidate)| Some((*copy, unsafe { candidate.walk.bytes() }?)))
+            .collect();
+        if done.blocked || self.tiering.write(&extents).is_err() {
+            copies.iter().for_each(|copy| self.tiering.table.put_back(*copy));
+            batch.into_iter().for_each(|unwritten| self.wait_anew(unwritten));
+            done.blocked = true;
+            return false;
+        }
+        done.written_extents += copies.len() as u64;
+        let before = done.written_back_pages;
+        for (copy, candidate) in copies.into_iter().zip(batch) {
+            self.tiering.table.enter(copy);
+            self.move_blocks(candidate, copy, pressed, done);
+            self.tiering.table.close(copy);
+        }
+        done.written_back_pages > before
+    }
+
+    /// Moves the blocks of an extent that are to go to its copy. If room is needed, moves the rest to other extents.
+    fn move_blocks(&self, candidate: Candidate<'_>, copy: TierCopy, pressed: bool, done: &mut WriteBack) {
+        let Candidate { mut walk, age_ms } = candidate;
+        let extent = walk.extent();
+        while let Ok(Some(met)) = walk.next() {
+            if self.move_block(&met, extent.offset() as u64, copy, age_ms) {
+                done.written_back_pages += 1;
+            }
+        }
+        if pressed {
+            let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+            walk.start_again();
+            self.empty_into(ExtentUse::Survivors, &mut walk, &mut Compaction::default());
+            drop(walk); // the extent comes back before the next one takes room
+        } else {
+            drop(walk);
+        }
+        self.arena.wait_for_its_turn(extent);
+    }
+
+    fn move_block(&self, met: &Met<'_>, extent_start: u64, copy: TierCopy, age_ms: Milliseconds) -> bool {
+        let tiered = TieredRef {
+            place: TierPlace(copy.place),
+            start: (met.place.offset.0 - extent_start) as u32,
+            block_bytes: met.place.block_bytes,
+        };
+        let slot = met.header.slot;
+        // Counted before anybody can find it there and take it away again.
+        self.tiering.table.add(tiered);
+        let moved = match self.owner(met.header.pool) {
+            Owner::Pool(pool) => {
+                let contents = block::fresh_crc_of(met.header, met.payload);
+                (age_ms == 0 || pool.is_cold(slot, met.place, age_ms))
+                    && contents.is_some_and(|contents| pool.move_to_tier(slot, met.place, tiered, contents))
+            }
+            Owner::Shared => {
+                self.shared_blocks.cold_in(slot, met.place, age_ms == 0).is_some()
+                    && self.relocate_shared(slot, Place::Arena(met.place), Place::Tier(tiered))
+            }
+            Owner::Changing | Owner::Nobody => false,
+        };
+        if !moved {
+            self.tiering.table.free(tiered);
+        }
+        moved
+    }
+
+    fn wait_anew(&self, candidate: Candidate<'_>) {
+        let extent = candidate.walk.extent();
+        drop(candidate);
+        self.arena.wait_for_its_turn(extent);
+    }
+}
