@@ -28,11 +28,15 @@ use crate::{
     ids::ArenaOffset,
     memory_file::{HUGE_PAGE_BYTES, MemoryFile},
     prefetch::prefetch,
+    tier_table::TierTable,
     walk::Walk,
 };
 
+mod copies;
 mod recover;
 mod turns;
+
+use copies::Copies;
 
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -48,6 +52,7 @@ pub(crate) struct Arena {
     recompression_order: ExtentOrder,
     /// Sealed extents of cold blocks, which are the first to go to the tier.
     cold_order: ExtentOrder,
+    pub(crate) copies: Copies,
     born: Instant,
     /// Where the next search for the emptiest extent starts.
     search_from: AtomicU32,
@@ -114,7 +119,12 @@ impl Arena {
 
     /// An arena over these files. It can grow as far as offsets reach and the budget allows, and costs address space only, until
     /// used.
-    pub(crate) fn over(memory: MemoryFile, extents: MemoryFile, budget: Arc<Budget>) -> Self {
+    pub(crate) fn over(
+        memory: MemoryFile,
+        extents: MemoryFile,
+        tier: Arc<TierTable>,
+        budget: Arc<Budget>,
+    ) -> Self {
         Self {
             memory,
             extents: Extents::over(extents, EXTENT_COUNT, budget),
@@ -125,6 +135,7 @@ impl Arena {
             ephemeral_order: Mutex::default(),
             recompression_order: ExtentOrder::new(EXTENT_COUNT),
             cold_order: ExtentOrder::new(EXTENT_COUNT),
+            copies: Copies::new(EXTENT_COUNT, tier),
             born: Instant::now(),
             search_from: AtomicU32::new(0),
             collapse_from: AtomicU32::new(0),
@@ -484,9 +495,11 @@ impl Arena {
         state.seal();
         self.unpin(extent);
         self.wait_for_its_turn(extent);
+        self.wait_to_be_copied(extent);
     }
 
     fn give_back(&self, extent: ExtentId) {
+        self.copies.forget(extent);
         self.extents.give_back(&self.memory, extent);
     }
 

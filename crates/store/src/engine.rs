@@ -102,7 +102,8 @@ impl Engine {
     ) -> Self {
         // Emptying an extent takes at most one other to move its blocks to.
         let budget = Arc::new(Budget::new(limit_bytes, EXTENT_BYTES as u64));
-        let arena = Arena::over(arena, extents, budget.clone());
+        let tier = Arc::new(tier);
+        let arena = Arena::over(arena, extents, tier.clone(), budget.clone());
         let shared_blocks = SharedBlocks::over(shared, budget.clone());
         Self {
             budget,

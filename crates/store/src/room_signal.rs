@@ -14,7 +14,7 @@ pub(crate) struct RoomSignal {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Somebody makes room, or waits until it is wanted.
+    /// Somebody makes room whenever it is wanted.
     has_maker: bool,
     waiting: u32,
     woken: bool,
@@ -49,7 +49,6 @@ impl RoomSignal {
     /// A round of making room is over. `gained`: pages were moved.
     pub(crate) fn end_round(&self, gained: bool) {
         let mut state = self.lock();
-        state.has_maker = true;
         state.rounds += 1;
         if !gained {
             state.futile = state.rounds;

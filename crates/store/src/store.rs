@@ -201,6 +201,7 @@ impl Store {
     /// Changes when pages go to the tier.
     pub fn set_write_back_options(&self, options: WriteBackOptions) {
         self.engine.tiering.set_options(options);
+        self.engine.arena.set_copying(options.write_through);
     }
 
     /// Moves pages to the tier until there is enough room for what may come, and none in memory is older than the options say; or until
@@ -210,8 +211,8 @@ impl Store {
         self.engine.write_back(time)
     }
 
-    /// Waits until a put wants room, somebody calls [`Store::wake_write_back`], or `time` is over. While one thread waits here or is in
-    /// [`Store::write_back`], puts that find no room wait for it a short while. True: it is wanted.
+    /// Waits until a put wants room, somebody calls [`Store::wake_write_back`], or `time` is over. From the first call on, until
+    /// [`Store::end_write_back`], puts that find no room wait a short while for what the thread that calls this makes. True: it is wanted.
     pub fn wait_until_write_back_is_wanted(&self, time: Duration) -> bool {
         self.engine.tiering.signal.wait_until_wanted(time)
     }

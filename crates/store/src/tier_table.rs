@@ -130,6 +130,11 @@ impl TierTable {
         self.cell(TierPlace(copy.place)).store(copy.writing, Ordering::Release);
     }
 
+    /// The copy that is at a place in use.
+    pub(crate) fn copy_at(&self, place: TierPlace) -> TierCopy {
+        TierCopy { place: place.0, writing: self.cell(place).load(Ordering::Acquire) }
+    }
+
     /// A block of an entered copy that an index entry is about to refer to.
     pub(crate) fn add(&self, tiered: TieredRef) {
         let state = self.state(tiered.place);
@@ -176,7 +181,7 @@ impl TierTable {
         if !self.state(place).pin_for_walk() {
             return None;
         }
-        Some(TierCopy { place: place.0, writing: self.cell(place).load(Ordering::Acquire) })
+        Some(self.copy_at(place))
     }
 
     /// Remembers that a copy cannot be walked.

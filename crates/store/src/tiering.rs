@@ -56,7 +56,7 @@ pub struct TierUsage {
 
 #[derive(Debug)]
 pub(crate) struct Tiering {
-    pub(crate) table: TierTable,
+    pub(crate) table: Arc<TierTable>,
     tier: OnceLock<Arc<dyn Tier>>,
     options: RwLock<WriteBackOptions>,
     /// Puts that wait for room, and whoever makes it.
@@ -73,7 +73,7 @@ pub(crate) struct Tiering {
 }
 
 impl Tiering {
-    pub(crate) fn over(table: TierTable) -> Self {
+    pub(crate) fn over(table: Arc<TierTable>) -> Self {
         Self {
             table,
             tier: OnceLock::new(),

@@ -61,36 +61,57 @@ impl Engine {
         let Ok(_one_at_a_time) = self.tiering.cleaner.try_lock() else { return done };
         let goal_bytes = self.kept_bytes(GOAL_PART);
         let mut whatever_their_age = false;
-        let mut pressed = self.has_less_than(self.kept_bytes(KEPT_PART));
-        while !self.files.is_detached() && self.tiering.tier().is_some() {
+        let mut pressed = self.is_pressed();
+        while !self.files.is_detached() && self.tiering.tier().is_some() && !done.blocked {
             done.more = start.elapsed() >= time;
-            pressed = pressed && self.has_less_than(goal_bytes);
-            if done.more || pressed && self.make_room_without_tier(goal_bytes) {
+            if done.more {
                 break;
             }
-            let batch =
-                if pressed { self.choose_oldest(goal_bytes, whatever_their_age) } else { self.choose_aged() };
-            let held_before = self.budget.held_bytes();
-            if batch.is_empty() {
+            pressed = pressed && !self.make_room_without_tier(goal_bytes);
+            let goes_on = if pressed {
+                self.relieve(goal_bytes, &mut whatever_their_age, &mut done)
+            } else {
+                self.write_aged(&mut done) || self.copy_extents(&mut done)
+            };
+            if !goes_on {
                 break;
-            }
-            let gained = self.write_batch(batch, pressed, &mut done);
-            if done.blocked || whatever_their_age && !gained {
-                break;
-            }
-            if pressed {
-                self.tiering.signal.end_round(true);
-                // A turn in which everything was too young to go only moved pages about.
-                whatever_their_age = whatever_their_age || !gained && self.budget.held_bytes() >= held_before;
             }
         }
         self.tiering.signal.end_round(done.written_back_pages > 0 && !done.blocked);
         done
     }
 
+    /// Moves the pages of a batch of the oldest extents to gain room. False: there is none to be gained.
+    fn relieve(&self, goal_bytes: u64, whatever_their_age: &mut bool, done: &mut WriteBack) -> bool {
+        let batch = self.choose_oldest(goal_bytes, *whatever_their_age);
+        let held_before = self.budget.held_bytes();
+        let gained = self.write_batch(batch, true, done);
+        let goes_on = gained || !*whatever_their_age;
+        // A turn in which everything was too young to go only moved pages about.
+        *whatever_their_age |= !gained && self.budget.held_bytes() >= held_before;
+        if gained {
+            self.tiering.signal.end_round(true);
+        }
+        goes_on
+    }
+
+    /// Moves the pages of a batch that were not used for as long as the options say. False: there are none.
+    fn write_aged(&self, done: &mut WriteBack) -> bool {
+        let batch = self.choose_aged();
+        !batch.is_empty() && {
+            self.write_batch(batch, false, done);
+            true
+        }
+    }
+
     /// Waits for room until `deadline`. False: there is none, and no tier that makes some.
     pub(crate) fn await_room(&self, need: Need, deadline: Instant) -> bool {
         self.tiering.is_taking() && self.tiering.signal.await_room(deadline, || self.arena.has_room(need))
+    }
+
+    /// Whether so little is free that pages have to go.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.has_less_than(self.kept_bytes(KEPT_PART))
     }
 
     fn kept_bytes(&self, part: u64) -> u64 {
@@ -131,33 +152,68 @@ impl Engine {
         candidates.map(|(walk, _)| Candidate { walk, age_ms }).take(MAX_TIER_BATCH).collect()
     }
 
-    /// Writes extents and moves their pages. False: not one page was moved.
-    fn write_batch(&self, mut batch: Vec<Candidate<'_>>, pressed: bool, done: &mut WriteBack) -> bool {
-        let copies = self.tiering.take_places(batch.len());
-        done.blocked = copies.is_empty();
-        for unwritten in batch.drain(copies.len()..) {
-            self.wait_anew(unwritten);
-        }
-        let extents: Vec<_> = copies
-            .iter()
-            .zip(&batch)
-            // SAFETY: the extents are sealed and pinned by their walks, so nobody writes to them.
-            .filter_map(|(copy, candidate)| Some((*copy, unsafe { candidate.walk.bytes() }?)))
-            .collect();
-        if done.blocked || self.tiering.write(&extents).is_err() {
-            copies.iter().for_each(|copy| self.tiering.table.put_back(*copy));
-            batch.into_iter().for_each(|unwritten| self.wait_anew(unwritten));
-            done.blocked = true;
-            return false;
-        }
-        done.written_extents += copies.len() as u64;
+    /// Writes extents, those that have no copy yet, and moves their pages. False: not one page was moved.
+    fn write_batch(&self, batch: Vec<Candidate<'_>>, pressed: bool, done: &mut WriteBack) -> bool {
         let before = done.written_back_pages;
-        for (copy, candidate) in copies.into_iter().zip(batch) {
-            self.tiering.table.enter(copy);
+        let (mut unwritten, mut written) = (Vec::new(), Vec::new());
+        for candidate in batch {
+            match self.arena.copies.take(candidate.walk.extent()) {
+                Some(copy) => written.push((candidate, copy)),
+                None => unwritten.push(candidate),
+            }
+        }
+        let copies = self.write_copies(unwritten.iter().map(|candidate| &candidate.walk), done);
+        for candidate in unwritten.drain(copies.len()..) {
+            self.wait_anew(candidate);
+        }
+        written.extend(unwritten.into_iter().zip(copies));
+        for (candidate, copy) in written {
             self.move_blocks(candidate, copy, pressed, done);
             self.tiering.table.close(copy);
         }
         done.written_back_pages > before
+    }
+
+    /// Copies extents to the tier that stay in memory. False: there are none without a copy, or the tier takes no more.
+    fn copy_extents(&self, done: &mut WriteBack) -> bool {
+        if !self.tiering.options().write_through {
+            return false;
+        }
+        let walks: Vec<_> = std::iter::from_fn(|| self.arena.pin_uncopied()).take(MAX_TIER_BATCH).collect();
+        let copies = self.write_copies(walks.iter(), done);
+        for (walk, copy) in walks.iter().zip(&copies) {
+            self.arena.copies.enter(walk.extent(), *copy);
+        }
+        let uncopied: Vec<_> = walks.iter().skip(copies.len()).map(Walk::extent).collect();
+        drop(walks);
+        uncopied.into_iter().for_each(|extent| self.arena.wait_to_be_copied(extent));
+        !copies.is_empty()
+    }
+
+    /// Writes the first of these extents to the tier, as many as it takes, and enters their copies, which stay until they are closed.
+    fn write_copies<'a>(
+        &self,
+        walks: impl ExactSizeIterator<Item = &'a Walk<'a>>,
+        done: &mut WriteBack,
+    ) -> Vec<TierCopy> {
+        if walks.len() == 0 {
+            return Vec::new();
+        }
+        let mut copies = self.tiering.take_places(walks.len());
+        done.blocked = copies.is_empty();
+        let extents: Vec<_> = copies
+            .iter()
+            .zip(walks)
+            // SAFETY: the extents are sealed and pinned by their walks, so nobody writes to them.
+            .filter_map(|(copy, walk)| Some((*copy, unsafe { walk.bytes() }?)))
+            .collect();
+        if done.blocked || self.tiering.write(&extents).is_err() {
+            copies.drain(..).for_each(|copy| self.tiering.table.put_back(copy));
+            done.blocked = true;
+        }
+        copies.iter().for_each(|copy| self.tiering.table.enter(*copy));
+        done.written_extents += copies.len() as u64;
+        copies
     }
 
     /// Moves the blocks of an extent that are to go to its copy. If room is needed, moves the rest to other extents.
@@ -178,6 +234,7 @@ impl Engine {
             drop(walk);
         }
         self.arena.wait_for_its_turn(extent);
+        self.arena.wait_to_be_copied(extent);
     }
 
     fn move_block(&self, met: &Met<'_>, extent_start: u64, copy: TierCopy, age_ms: Milliseconds) -> bool {

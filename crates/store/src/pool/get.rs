@@ -36,11 +36,11 @@ impl Pool {
         };
         // What is found is unpacked after the lock is given back: the target may be a guest's memory, and that may itself have to
         // come from a disk.
-        let (entry, pinned) = {
+        let (entry, pinned, is_wanted_in_memory) = {
             let mut counters = self.lock(found.slot);
             counters.gets += 1;
             let entry = self.index.load(found.slot);
-            self.note_get(found.slot, entry);
+            let distance_pages = self.note_get(found.slot, entry);
             let pinned = match entry {
                 Ok(Entry::Block(block)) => {
                     self.engine.arena.pin_block(block.offset);
@@ -50,7 +50,9 @@ impl Pool {
                 Ok(Entry::Tiered(tiered)) => self.engine.tiering.table.pin(tiered),
                 _ => None,
             };
-            (entry, pinned)
+            let is_wanted = matches!(pinned, Some(Pinned::Tier(..)))
+                && distance_pages.is_some_and(|distance| self.would_reach(&counters, distance));
+            (entry, pinned, is_wanted)
         };
         let got = match (entry, pinned) {
             (Ok(Entry::Absent), _) if self.destroyed.load(Ordering::SeqCst) => Err(GetError::Destroyed),
@@ -66,7 +68,8 @@ impl Pool {
                 got
             }
             (Ok(entry), Some(Pinned::Tier(tiered, copy))) => {
-                let got = self.read_tiered(found.slot, entry, (tiered, copy), &mut target);
+                let from = (tiered, copy, is_wanted_in_memory);
+                let got = self.read_tiered(found.slot, entry, from, &mut target);
                 self.engine.tiering.table.unpin(tiered.place);
                 got
             }

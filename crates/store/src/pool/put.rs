@@ -68,28 +68,29 @@ impl Pool {
             return Err(PutError::Destroyed);
         }
         let mut index_page = PaidPage::none();
-        let mut waits_until = None;
-        for _ in 0..MOST_TRIES {
-            match self.try_put(found.slot, content, &mut index_page) {
+        let (mut tries, mut waits_until) = (0, None);
+        loop {
+            let refusal = match self.try_put(found.slot, content, &mut index_page) {
                 Ok(()) => return Ok(()),
-                // The last resort is to forget what this put replaces.
-                Err(Refusal::NoRoom(need))
-                    if self.engine.make_room(need)
-                        || self.await_room(need, &mut waits_until)
-                        || self.forget_block(found.slot) => {}
-                Err(refusal) => {
-                    self.refuse(found.slot);
-                    return Err(refusal.into());
-                }
+                Err(refusal) => refusal,
+            };
+            tries += 1;
+            if let Refusal::NoRoom(need) = refusal
+                && (tries < MOST_TRIES && self.engine.make_room(need)
+                    || self.await_room(need, &mut waits_until)
+                    // The last resort is to forget what this put replaces.
+                    || tries < MOST_TRIES && self.forget_block(found.slot))
+            {
+                continue;
             }
+            self.refuse(found.slot);
+            return Err(refusal.into());
         }
-        self.refuse(found.slot);
-        Err(PutError::Full)
     }
 
     /// Waits until the tier has taken pages, but no longer than until that moment, which is set by the first wait. False: there is no
     /// room.
-    fn await_room(&self, need: Need, until: &mut Option<Instant>) -> bool {
+    pub(super) fn await_room(&self, need: Need, until: &mut Option<Instant>) -> bool {
         let until = *until.get_or_insert_with(|| Instant::now() + LONGEST_WAIT);
         // An ephemeral page is not worth a write.
         self.persistence == Persistence::Persistent && self.engine.await_room(need, until)
@@ -131,7 +132,7 @@ impl Pool {
         published
     }
 
-    fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {
+    pub(super) fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {
         let arena = &self.engine.arena;
         let (usage, reserved) = match self.persistence {
             Persistence::Persistent => {

@@ -3,6 +3,7 @@
 use super::{Pool, get::Got};
 use crate::{
     block::{self, BlockHeader, MAX_BLOCK_BYTES, PayloadCrc},
+    counters::Counters,
     dedup::IfFull,
     entry::{BlockRef, Entry, Place, TieredRef},
     error::GetError,
@@ -48,12 +49,22 @@ impl Pool {
         }
     }
 
-    /// Reads a page from a copy that is pinned, and takes it back into memory if there is plenty.
+    /// Whether a page that was used so many puts ago would still be in memory if the least recently used pages had gone, as far as its
+    /// stripe's counters say.
+    pub(super) fn would_reach(&self, stripe: &Counters, distance_pages: u64) -> bool {
+        let in_memory = stripe.block_pages + stripe.shared_pages;
+        let all = u128::from(in_memory + stripe.tiered_pages).max(1);
+        let reach = u128::from(self.account.stored_pages()) * u128::from(in_memory) / all;
+        u128::from(distance_pages) <= reach
+    }
+
+    /// Reads a page from a copy that is pinned, and takes it back into memory if there is plenty, or if it is wanted there and nothing has
+    /// to be written for it.
     pub(super) fn read_tiered(
         &self,
         slot: IndexSlot,
         entry: Entry,
-        (tiered, copy): (TieredRef, TierCopy),
+        (tiered, copy, is_wanted_in_memory): (TieredRef, TierCopy, bool),
         target: &mut PageTarget<'_>,
     ) -> Result<Got, GetError> {
         let mut bytes = [0; MAX_BLOCK_BYTES as usize];
@@ -65,7 +76,7 @@ impl Pool {
         drop(counters);
         read?;
         let (header, payload) = self.unpack(slot, entry, bytes, tiered.block_bytes, target)?;
-        if self.engine.has_plenty_of_room() {
+        if self.engine.has_plenty_of_room() || is_wanted_in_memory && !self.engine.is_pressed() {
             self.promote(slot, entry, tiered, header, payload);
         }
         Ok(Got::Page)

@@ -13,4 +13,6 @@ mod recompression;
 mod reopen;
 mod room;
 mod rules;
+pub(crate) mod test_tier;
 mod threads;
+mod tiers;

@@ -1,12 +1,20 @@
 //! Random operations on several pools under a tight limit, held against a HashMap.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
-use super::pages::{TestKeeper, client_options, get, page, put};
+use super::{
+    pages::{TestKeeper, client_options, get, page, put},
+    test_tier::TestTier,
+};
 use crate::{
     Client, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, RecompressionOptions, Store,
+    WriteBackOptions,
 };
 
 #[derive(Clone, Debug)]
@@ -20,6 +28,9 @@ enum Step {
     Compact,
     Recompress { cold: bool },
     TendAges,
+    WriteBack { old: bool, through: bool },
+    CleanTier,
+    TierFails { fails: bool },
     Recreate { pool: usize },
     Reopen,
 }
@@ -38,6 +49,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Compact),
         2 => any::<bool>().prop_map(|cold| Step::Recompress { cold }),
         1 => Just(Step::TendAges),
+        4 => any::<(bool, bool)>().prop_map(|(old, through)| Step::WriteBack { old, through }),
+        1 => Just(Step::CleanTier),
+        1 => prop::bool::weighted(0.2).prop_map(|fails| Step::TierFails { fails }),
         1 => (0..3usize).prop_map(|pool| Step::Recreate { pool }),
         1 => Just(Step::Reopen),
     ]
@@ -52,6 +66,7 @@ enum Known {
 
 struct World {
     keeper: Arc<TestKeeper>,
+    tier: Arc<TestTier>,
     store: Arc<Store>,
     pools: Vec<(Arc<Client>, Arc<Pool>)>,
     known: HashMap<(usize, u64, u64), Known>,
@@ -72,9 +87,10 @@ fn make_pool(store: &Store, number: usize, life: usize) -> (Arc<Client>, Arc<Poo
 impl World {
     fn new() -> Self {
         let keeper = Arc::<TestKeeper>::default();
-        let store = keeper.store(2 << 20);
+        let (store, tier) = (keeper.store(2 << 20), TestTier::new(24));
+        store.attach_tier(tier.clone()).unwrap();
         let pools = (0..3).map(|number| make_pool(&store, number, 0)).collect();
-        Self { keeper, store, pools, known: HashMap::new(), lives: 0 }
+        Self { keeper, tier, store, pools, known: HashMap::new(), lives: 0 }
     }
 
     fn run(&mut self, step: Step) {
@@ -127,6 +143,23 @@ impl World {
                 assert!(after.held_bytes <= before.held_bytes.max(after.limit_bytes));
             }
             Step::TendAges => self.store.tend_ages(Duration::from_secs(10)),
+            Step::WriteBack { old, through } => {
+                let age = old.then_some(Duration::ZERO);
+                self.store.set_write_back_options(WriteBackOptions { age, write_through: through });
+                let before = self.store.usage();
+                let done = self.store.write_back(Duration::from_secs(10));
+                let after = self.store.usage();
+                assert!(!done.more && after.held_bytes <= before.held_bytes);
+                assert!(done.written_back_pages == 0 || after.compressed_bytes < before.compressed_bytes);
+            }
+            Step::CleanTier => {
+                let before = self.store.tier_usage().unwrap();
+                let done = self.store.clean_tier(Duration::from_secs(10));
+                let after = self.store.tier_usage().unwrap();
+                assert!(after.used_bytes <= before.used_bytes, "{done:?}");
+                assert_eq!((after.live_bytes, after.stored_pages), (before.live_bytes, before.stored_pages));
+            }
+            Step::TierFails { fails } => self.tier.refuses_writes.store(fails, Ordering::Relaxed),
             Step::Recreate { pool } => {
                 self.store.remove_client(&self.pools[pool].0).unwrap();
                 assert_eq!(put(&self.pools[pool].1, 0, 0, 2), Err(PutError::Destroyed));
@@ -140,12 +173,13 @@ impl World {
 
     /// The process dies and another one opens the files: nothing has changed but what clients have done.
     fn reopen(&mut self) {
-        let before = self.store.usage();
+        let (before, tier_before) = (self.store.usage(), self.store.tier_usage().unwrap());
         let names: Vec<_> = self.pools.iter().map(|(client, _)| client.name().to_owned()).collect();
         self.store.detach();
         self.pools.clear();
         let (store, recovery) = self.keeper.open(before.limit_bytes);
         self.store = store;
+        self.store.attach_tier(self.tier.clone()).unwrap();
         self.pools = names
             .iter()
             .map(|name| {
@@ -168,6 +202,13 @@ impl World {
         assert!(after.held_bytes <= before.held_bytes + tables);
         assert_eq!((recovery.damaged_pages, recovery.damaged_records, recovery.leftover_files), (0, 0, 0));
         assert_eq!(recovery.found_pages, after.stored_pages);
+        let tier_after = self.store.tier_usage().unwrap();
+        assert_eq!(
+            (tier_after.live_bytes, tier_after.stored_pages),
+            (tier_before.live_bytes, tier_before.stored_pages)
+        );
+        // Copies of what is in memory are made anew.
+        assert!(tier_after.used_bytes <= tier_before.used_bytes);
         // What was evicted is not counted any more.
         let cache = self.pools[2].1.clone();
         self.forget(|key| key.0 == 2 && get(&cache, key.1, key.2) == Ok(None));
@@ -238,5 +279,6 @@ proptest! {
         let usage = world.store.usage();
         prop_assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
         prop_assert_eq!(world.store.engine().arena.allocated_bytes().unwrap(), 0);
+        prop_assert_eq!(world.store.tier_usage().unwrap().used_bytes, 0);
     }
 }
