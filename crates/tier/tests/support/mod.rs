@@ -1,6 +1,8 @@
 //! What all tests of the tier need.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses a part; these helpers are for tests alone")]
 
+pub mod disks;
+
 use std::{path::Path, time::Duration};
 
 use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey};
