@@ -1,4 +1,5 @@
 //! What is not tmem's stays as it is, and mistakes are named with the way out.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helper functions here are for tests alone")]
 
 mod support;
 

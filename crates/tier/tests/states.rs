@@ -1,5 +1,6 @@
 //! Disks that are missing, full, read-only, failing or hang: nothing that was written is lost, the state is told, and the tier comes back
 //! by itself. As root, on real devices and file systems.
+#![allow(clippy::unwrap_used, reason = "helper functions here are for tests alone")]
 
 mod support;
 
