@@ -75,7 +75,7 @@ fn encryption() {
         let mut nonce = [0; 12];
         nonce[..4].copy_from_slice(&number.to_le_bytes());
         let nonce = Nonce::assume_unique_for_key(nonce);
-        black_box(key.seal_in_place_separate_tag(nonce, Aad::from([0; 20]), &mut sector).unwrap());
+        let _ = black_box(key.seal_in_place_separate_tag(nonce, Aad::from([0; 20]), &mut sector).unwrap());
     }
     let cpu = (cpu_time() - cpu).as_secs_f64() * 1e6 / f64::from(sectors);
     println!("encryption alone: {cpu:.2} us a sector, {:.0} us a MiB", cpu * f64::from(1 << 20) / 4080.0);

@@ -22,7 +22,7 @@ use crate::{
     header::{self, DiskId, Header},
     layout::{HEADER_BYTES, MIN_TIER_BYTES, places_in},
     queue::{Operation, Outcome, Queue},
-    trouble,
+    trouble::{self, Trouble},
 };
 
 /// What the tier is kept in.
@@ -70,13 +70,23 @@ pub(crate) enum NotOpen {
     /// Somebody has to set it right.
     Refused(FileTierError),
     /// It may pass.
-    For(TierState, String),
+    For(Trouble),
 }
 
 impl From<FileTierError> for NotOpen {
     fn from(error: FileTierError) -> Self {
         NotOpen::Refused(error)
     }
+}
+
+/// How hard to try.
+pub(crate) struct Attempt {
+    /// How long one read or write may take.
+    pub(crate) patience: Duration,
+    /// Until when a lock that is held is waited for: the kernel gives up a dead process's a moment after its end.
+    pub(crate) lock_deadline: Instant,
+    /// Whether a file is made if there is none.
+    pub(crate) may_make: bool,
 }
 
 /// How much of the beginning and of the end of a file or device without a header must be zeroes to count as nobody's: file systems,
@@ -96,19 +106,17 @@ pub(crate) fn check(options: &TierOptions) -> Result<(), FileTierError> {
     Ok(())
 }
 
-/// Opens the tier, for reading alone if there is no other way. `queue` has one idle slot and is used for the header. A lock that is held
-/// is waited for until `lock_deadline`: the kernel gives up a dead process's a moment after its end.
+/// Opens the tier, for reading alone if there is no other way. `queue` has one idle slot and is used for the header.
 pub(crate) fn open(
     options: &TierOptions,
     queue: &mut Queue,
-    lock_deadline: Instant,
+    attempt: &Attempt,
 ) -> Result<Arc<Disk>, NotOpen> {
-    let is_device = find(options)?;
-    let (file, is_writable) = open_file(options, is_device, lock_deadline)?;
+    let patience = attempt.patience;
+    let is_device = find(options, attempt.may_make)?;
+    let (file, is_writable) = open_file(options, is_device, attempt.lock_deadline)?;
     let path = || options.path.clone();
-    let failed = |operation, error: io::Error| {
-        NotOpen::For(trouble::state_after(operation, &error), trouble::describe(operation, &error))
-    };
+    let failed = |operation, error: io::Error| NotOpen::For(trouble::of(operation, &error));
     let held_bytes =
         rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|e| failed(Operation::Read, e.into()))?;
     let size_bytes = match (is_device, options.size_bytes) {
@@ -118,7 +126,7 @@ pub(crate) fn open(
     };
     if size_bytes < MIN_TIER_BYTES {
         return Err(match size_bytes {
-            0 => NotOpen::For(TierState::Missing, "the device is empty".into()),
+            0 => NotOpen::For((TierState::Missing, "the device is empty".into())),
             _ => FileTierError::TooSmall { path: path(), size_bytes }.into(),
         });
     }
@@ -126,7 +134,6 @@ pub(crate) fn open(
     // The header is read through a disk of its own, which a read that never ends may keep.
     let nameless =
         Arc::new(Disk { file: disk.file.try_clone().map_err(|e| failed(Operation::Read, e))?, ..disk });
-    let patience = options.write_patience;
     let first = read_header(queue, &nameless, patience).map_err(|e| failed(Operation::Read, e))?;
     disk.id = match first {
         Header::Ours(id) => id,
@@ -145,12 +152,15 @@ pub(crate) fn open(
                 return Err(FileTierError::Foreign { path: path() }.into());
             }
             if !is_writable {
-                return Err(NotOpen::For(TierState::ReadOnly, "it is empty and can't be written to".into()));
+                return Err(NotOpen::For((
+                    TierState::ReadOnly,
+                    "it is empty and can't be written to".into(),
+                )));
             }
             let mut id = [0; 16];
-            SystemRandom::new()
-                .fill(&mut id)
-                .map_err(|_| NotOpen::For(TierState::Failing, "the kernel gives no random numbers".into()))?;
+            SystemRandom::new().fill(&mut id).map_err(|_| {
+                NotOpen::For((TierState::Failing, "the kernel gives no random numbers".into()))
+            })?;
             write_header(queue, &nameless, id, patience).map_err(|e| failed(Operation::Write, e))?;
             id
         }
@@ -162,8 +172,8 @@ pub(crate) fn open(
     Ok(Arc::new(disk))
 }
 
-/// Whether it is a device; a file is made if there is none.
-fn find(options: &TierOptions) -> Result<bool, NotOpen> {
+/// Whether it is a device. A file is made if there is none and it may be.
+fn find(options: &TierOptions, may_make: bool) -> Result<bool, NotOpen> {
     let path = &options.path;
     match fs::metadata(path) {
         Ok(metadata) => {
@@ -184,8 +194,9 @@ fn find(options: &TierOptions) -> Result<bool, NotOpen> {
         }
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             let directory = path.parent().unwrap_or(Path::new("/"));
-            if options.is_device() || !directory.is_dir() || fs::symlink_metadata(path).is_ok() {
-                return Err(NotOpen::For(TierState::Missing, format!("there is no {}", path.display())));
+            let is_dangling = fs::symlink_metadata(path).is_ok();
+            if !may_make || options.is_device() || !directory.is_dir() || is_dangling {
+                return Err(NotOpen::For((TierState::Missing, format!("there is no {}", path.display()))));
             }
             check_size(options)?;
             make(path).map(|()| false)
@@ -272,7 +283,7 @@ fn not_open(path: &Path, error: io::Error) -> NotOpen {
         Some(libc::EINVAL) => FileTierError::NoDirectIo { path }.into(),
         _ => {
             let text = format!("opening {}: {error}", path.display());
-            NotOpen::For(trouble::state_after(Operation::Write, &error), text)
+            NotOpen::For((trouble::state_after(Operation::Write, &error), text))
         }
     }
 }

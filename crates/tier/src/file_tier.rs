@@ -14,19 +14,22 @@ use tmem_store::{Tier, TierCopy, TierError, TierKey, TierState};
 
 use crate::{
     discarded::Discarded,
-    disk::{self, Disk, NotOpen, TierOptions},
+    disk::{self, Attempt, Disk, NotOpen, TierOptions},
     error::FileTierError,
     health::Health,
     layout::{COPY_BYTES, HEADER_BYTES, copy_offset, places_in},
     queue::Operation,
     reader::{ReadFailure, Reader},
     sectors::SectorKey,
-    trouble,
+    trouble::{self, Trouble},
     writer::{Copy, WriteFailure, Writer},
 };
 
 /// A process that was killed holds its lock until the kernel is done with its last requests.
 const START_LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A test that takes longer tells enough.
+const TEST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Fewer discarded places side by side, 1 MiB, are left for the next copies: to give them back and take them again costs more than it gains.
 const MIN_HOLE_PLACES: u32 = 8;
@@ -71,6 +74,32 @@ struct Writing {
     hole_at: Option<u32>,
 }
 
+/// A disk does not take copies.
+struct Fault {
+    /// It gives them.
+    is_readable: bool,
+    trouble: Trouble,
+}
+
+impl Writing {
+    /// Whether the disk takes copies.
+    fn test(&mut self, disk: &Arc<Disk>, patience: Duration) -> Result<(), Fault> {
+        let failed = |(operation, error): (Operation, io::Error)| Fault {
+            is_readable: operation == Operation::Write,
+            trouble: trouble::of(operation, &error),
+        };
+        self.writer.test(disk, patience).map_err(failed)?;
+        if !disk.is_writable {
+            return Err(Fault { is_readable: true, trouble: not_writable() });
+        }
+        if self.full_at.iter().any(|&place| !disk.has_room(copy_offset(place), COPY_BYTES)) {
+            return Err(failed((Operation::Write, io::Error::from_raw_os_error(libc::ENOSPC))));
+        }
+        self.full_at.clear();
+        Ok(())
+    }
+}
+
 impl FileTier {
     /// Opens a tier, or makes it. What it holds stays. Errors: the options are wrong, or what is there is not for tmem to use.
     pub fn new(options: TierOptions) -> Result<Self, FileTierError> {
@@ -80,11 +109,16 @@ impl FileTier {
         let reader = Reader::new(options.read_patience).map_err(setup)?;
         let health = Health::new(options.path.display().to_string());
         let queue = writer.idle_queue().ok_or_else(|| setup(io::ErrorKind::ResourceBusy.into()))?;
-        let opened = match disk::open(&options, queue, Instant::now() + START_LOCK_PATIENCE) {
+        let attempt = Attempt {
+            patience: options.write_patience,
+            lock_deadline: Instant::now() + START_LOCK_PATIENCE,
+            may_make: true,
+        };
+        let opened = match disk::open(&options, queue, &attempt) {
             Ok(disk) => Some(disk),
             Err(NotOpen::Refused(error)) => return Err(error),
-            Err(NotOpen::For(state, trouble)) => {
-                health.fail(state, trouble);
+            Err(NotOpen::For(trouble)) => {
+                health.fail(trouble);
                 None
             }
         };
@@ -155,50 +189,47 @@ impl FileTier {
 
     fn use_disk(&self, disk: Arc<Disk>) {
         self.places.fetch_max(disk.places, Relaxed);
-        match disk.is_writable {
-            true => self.health.recover(),
-            false => self.health.fail(TierState::ReadOnly, "opening: it can't be written to".into()),
-        }
+        let is_writable = disk.is_writable;
         *self.disk.write().unwrap_or_else(PoisonError::into_inner) = Some(disk);
+        match is_writable {
+            true => self.health.recover(),
+            false => self.health.fail(not_writable()),
+        }
     }
 
     /// Finds out how the tier is now.
     fn try_again(&self, writing: &mut Writing) {
-        let fail = |operation, error: &io::Error| {
-            self.health.fail(trouble::state_after(operation, error), trouble::describe(operation, error));
+        let patience = self.options.write_patience.min(TEST_PATIENCE);
+        let old = self.disk();
+        let fault = match old.as_ref().map(|disk| writing.test(disk, patience)) {
+            Some(Ok(())) => return self.health.recover(),
+            Some(Err(fault)) => Some(fault),
+            None => None,
         };
-        if writing.writer.idle_queue().is_none() {
-            return fail(Operation::Write, &io::ErrorKind::TimedOut.into());
-        }
-        let disk = self.disk();
-        let works = disk.as_ref().map(|disk| writing.writer.test(disk));
-        if let (Some(disk), Some(Ok(()))) = (&disk, &works)
-            && disk.is_writable
-        {
-            let full = writing.full_at.iter().any(|&at| !disk.has_room(copy_offset(at), COPY_BYTES));
-            return if full {
-                fail(Operation::Write, &io::Error::from_raw_os_error(libc::ENOSPC));
-            } else {
-                writing.full_at.clear();
-                self.health.recover();
-            };
-        }
-        // Another disk may be there now, or the same one in another way.
-        let Some(queue) = writing.writer.idle_queue() else { return };
-        match (disk::open(&self.options, queue, Instant::now()), works) {
-            (Ok(new), Some(Ok(()))) if !new.is_writable => {
-                self.health.fail(TierState::ReadOnly, "opening: it can't be written to".into());
+        // Another disk may be there now, or the same one in another way. What has been used once is not made again: where its file system
+        // should be there may be an empty directory.
+        let attempt = Attempt { patience, lock_deadline: Instant::now(), may_make: old.is_none() };
+        let opened = match writing.writer.idle_queue() {
+            Some(queue) => disk::open(&self.options, queue, &attempt),
+            None => Err(NotOpen::For(trouble::of(Operation::Write, &io::ErrorKind::TimedOut.into()))),
+        };
+        // What can be read is not given up for anything else.
+        let is_kept = fault.as_ref().is_some_and(|fault| fault.is_readable);
+        match (opened, fault) {
+            (Ok(new), _) if !is_kept || (new.is_writable && old.is_some_and(|old| old.id == new.id)) => {
+                self.use_disk(new);
             }
-            (Ok(new), _) => self.use_disk(new),
+            (Err(NotOpen::For(trouble)), fault)
+                if !is_kept && (fault.is_none() || trouble.0 == TierState::Missing) =>
+            {
+                self.health.fail(trouble);
+            }
             // What is open says more about it than that it can't be opened twice.
-            (Err(_), Some(Err((operation, error)))) => fail(operation, &error),
-            (Err(_), Some(Ok(()))) => {
-                self.health.fail(TierState::ReadOnly, "opening: it can't be written to".into());
-            }
-            (Err(NotOpen::For(state, trouble)), None) => self.health.fail(state, trouble),
+            (_, Some(fault)) => self.health.fail(fault.trouble),
             (Err(NotOpen::Refused(error)), None) => {
-                self.health.fail(TierState::Failing, error.to_string());
+                self.health.fail((TierState::Failing, error.to_string()));
             }
+            (_, None) => (),
         }
     }
 
@@ -208,7 +239,9 @@ impl FileTier {
             return;
         }
         // The kernel may still have writes to places that count as discarded. They would only fill them again.
-        let Some(run) = self.discarded.run_from(from, MIN_HOLE_PLACES, MAX_HOLE_PLACES) else {
+        // A full disk needs every one.
+        let min = if self.health.state() == TierState::Full { 1 } else { MIN_HOLE_PLACES };
+        let Some(run) = self.discarded.run_from(from, min, MAX_HOLE_PLACES) else {
             writing.hole_at = Some(0);
             return;
         };
@@ -225,12 +258,14 @@ impl FileTier {
     }
 
     fn write_failed(&self, writing: &mut Writing, copies: &[Copy<'_>], error: io::Error) -> TierError {
-        let state = trouble::state_after(Operation::Write, &error);
-        if state == TierState::Full {
+        // There may be something now, which nobody needs.
+        copies.iter().for_each(|(copy, _)| self.discarded.insert(copy.place));
+        let trouble = trouble::of(Operation::Write, &error);
+        if trouble.0 == TierState::Full {
             writing.full_at.clear();
             writing.full_at.extend(copies.iter().map(|(copy, _)| copy.place));
         }
-        self.health.fail(state, trouble::describe(Operation::Write, &error));
+        self.health.fail(trouble);
         self.health.refusal()
     }
 }
@@ -251,7 +286,7 @@ impl Tier for FileTier {
     fn use_key(&self, key: &TierKey) {
         match SectorKey::new(key) {
             Ok(key) => drop(self.key.set(key)),
-            Err(error) => self.health.fail(TierState::Failing, error.to_string()),
+            Err(error) => self.health.fail((TierState::Failing, error.to_string())),
         }
     }
 
@@ -273,14 +308,8 @@ impl Tier for FileTier {
                 self.written_copies.fetch_add(copies.len() as u64, Relaxed);
                 Ok(())
             }
-            Err(failure) => {
-                // There may be something now, which nobody needs.
-                copies.iter().for_each(|(copy, _)| self.discarded.insert(copy.place));
-                match failure {
-                    WriteFailure::Never(error) => Err(error),
-                    WriteFailure::Disk(error) => Err(self.write_failed(&mut writing, copies, error)),
-                }
-            }
+            Err(WriteFailure::Never(error)) => Err(error),
+            Err(WriteFailure::Disk(error)) => Err(self.write_failed(&mut writing, copies, error)),
         }
     }
 
@@ -297,8 +326,7 @@ impl Tier for FileTier {
                 Err(TierError::Damaged)
             }
             Err(ReadFailure::Disk(error)) => {
-                let state = trouble::state_after(Operation::Read, &error);
-                self.health.fail(state, trouble::describe(Operation::Read, &error));
+                self.health.fail(trouble::of(Operation::Read, &error));
                 Err(self.health.refusal())
             }
         }
@@ -322,6 +350,10 @@ impl fmt::Debug for FileTier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileTier").field("name", &self.name()).field("state", &self.state()).finish()
     }
+}
+
+fn not_writable() -> Trouble {
+    (TierState::ReadOnly, "it can't be written to".into())
 }
 
 fn no_key() -> TierError {

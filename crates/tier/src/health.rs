@@ -7,6 +7,8 @@ use std::{
 
 use tmem_store::{TierError, TierState};
 
+use crate::trouble::Trouble;
+
 /// Between two tries of a tier that does not work: a disk that comes back is found soon, and one that stays away costs next to nothing.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -42,7 +44,7 @@ impl Health {
     }
 
     /// Something went wrong.
-    pub(crate) fn fail(&self, state: TierState, trouble: String) {
+    pub(crate) fn fail(&self, (state, trouble): Trouble) {
         let mut inner = self.lock();
         if inner.state != state {
             log::warn!("tier {} is {}: {trouble}", self.name, state.as_str());

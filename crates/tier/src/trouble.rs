@@ -6,6 +6,9 @@ use tmem_store::TierState;
 
 use crate::queue::Operation;
 
+/// The state that something leads to, and what it was, for people.
+pub(crate) type Trouble = (TierState, String);
+
 /// The state that a failed operation puts the tier in.
 pub(crate) fn state_after(operation: Operation, error: &io::Error) -> TierState {
     let writes = operation == Operation::Write;
@@ -18,8 +21,12 @@ pub(crate) fn state_after(operation: Operation, error: &io::Error) -> TierState 
     }
 }
 
-/// For people: what failed and why.
-pub(crate) fn describe(operation: Operation, error: &io::Error) -> String {
+/// What a failed operation says: the state, and for people what failed and why.
+pub(crate) fn of(operation: Operation, error: &io::Error) -> Trouble {
+    (state_after(operation, error), describe(operation, error))
+}
+
+fn describe(operation: Operation, error: &io::Error) -> String {
     let what = match operation {
         Operation::Read => "reading",
         Operation::Write => "writing",

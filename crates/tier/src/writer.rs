@@ -16,10 +16,10 @@ use crate::{
     sectors::{Sector, SectorKey},
 };
 
-/// Copies of one request: 264 KiB, which disks take at full speed.
-const REQUEST_COPIES: usize = 2;
-/// Requests that are encrypted or under way at once.
-const REQUESTS: usize = 4;
+/// Copies of one request, 528 KiB: takes a fifth less CPU than requests of half the size.
+const REQUEST_COPIES: usize = 4;
+/// Requests that are encrypted or under way at once: while the disk has one, another waits for it.
+const REQUESTS: usize = 3;
 
 /// What is to be written where.
 pub(crate) type Copy<'a> = (TierCopy, &'a [u8]);
@@ -38,7 +38,7 @@ impl From<io::Error> for WriteFailure {
     }
 }
 
-/// Writes copies, one batch after the other: encrypts what comes next while the disk has what came before. Its memory, 1 MiB, is there
+/// Writes copies, one batch after the other: encrypts what comes next while the disk has what came before. Its memory, 1.5 MiB, is there
 /// from the start.
 pub(crate) struct Writer {
     queue: Queue,
@@ -104,8 +104,11 @@ impl Writer {
     }
 
     /// Whether the disk works: its header can be read, is what it was, and can be written. Nothing that is there changes.
-    pub(crate) fn test(&mut self, disk: &Arc<Disk>) -> Result<(), (Operation, io::Error)> {
-        let patience = self.patience;
+    pub(crate) fn test(
+        &mut self,
+        disk: &Arc<Disk>,
+        patience: Duration,
+    ) -> Result<(), (Operation, io::Error)> {
         let unread = |error| (Operation::Read, error);
         let queue = self.idle_queue().ok_or_else(|| unread(io::ErrorKind::TimedOut.into()))?;
         let header = disk::read_header(queue, disk, patience).map_err(unread)?;

@@ -6,8 +6,10 @@ mod support;
 
 use std::{
     fs::{self, File},
+    io::{BufRead, BufReader, Write},
     os::unix::fs::symlink,
     path::Path,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -227,14 +229,14 @@ fn a_full_file_system_keeps_what_it_has() {
     for place in 0..written {
         assert_kept(&tier, copy(place, u64::from(place) + 1));
     }
-    let wait = || {
-        for _ in 0..30 {
-            tier.probe();
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    };
-    wait();
+    // Without its name it keeps what it has, and no other takes its place.
+    fs::remove_file(mounted.join("tier")).unwrap();
+    for _ in 0..30 {
+        tier.probe();
+        std::thread::sleep(Duration::from_millis(50));
+    }
     assert_eq!(tier.state(), TierState::Full, "it has been looked at again");
+    assert!(!mounted.join("tier").exists());
     fs::remove_file(filler).unwrap();
     wait_until_ready(&tier);
     write_batch(written).unwrap();
@@ -393,6 +395,64 @@ fn a_tier_ends_while_its_disk_hangs() {
     let refused = FileTier::new(options);
     assert!(matches!(refused, Err(FileTierError::InUse { .. })), "{refused:?}");
     disk.tell("release");
+}
+
+#[test]
+fn a_killed_process_has_the_lock_until_its_last_write_is_down() {
+    const WHERE: &str = "TMEM_TEST_TIER";
+    if let Some(path) = std::env::var_os(WHERE) {
+        // The process that is killed.
+        let tier = open(&options(Path::new(&path), 8 << 20));
+        write_one(&tier, copy(1, 1), 1);
+        println!("written");
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+        write_one(&tier, copy(2, 2), 2);
+        return;
+    }
+    let (_directory, mut disk, options) = failing();
+    let name = "a_killed_process_has_the_lock_until_its_last_write_is_down";
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(WHERE, &options.path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("written")));
+    disk.tell("writes hold");
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    disk.tell("await");
+    child.kill().unwrap();
+    let refused = FileTier::new(options.clone());
+    assert!(matches!(refused, Err(FileTierError::InUse { .. })), "{refused:?}");
+    disk.tell("writes ok");
+    disk.tell("release");
+    let tier = open(&options);
+    child.wait().unwrap();
+    assert_kept(&tier, copy(1, 1));
+    write_one(&tier, copy(2, 3), 3);
+    assert_kept(&tier, copy(2, 3));
+}
+
+#[test]
+fn a_disk_that_vanished_is_not_made_again() {
+    let (_directory, mut disk, options) = failing();
+    let tier = open(&options);
+    write_one(&tier, copy(1, 1), 1);
+    disk.tell("exists no");
+    disk.tell("reads EIO");
+    disk.tell("writes EIO");
+    assert!(write(&tier, copy(2, 2)).is_err());
+    eventually("it is missing", || {
+        tier.probe();
+        tier.state() == TierState::Missing
+    });
+    disk.tell("exists yes");
+    disk.tell("reads ok");
+    disk.tell("writes ok");
+    wait_until_ready(&tier);
+    assert_kept(&tier, copy(1, 1));
 }
 
 #[test]

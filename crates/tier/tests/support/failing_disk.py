@@ -4,6 +4,7 @@ Usage: failing_disk.py DIRECTORY. Commands come on standard input, each is answe
     reads ANSWER, writes ANSWER   where ANSWER is `ok`, the name of an error (EIO), or `hold`: no answer until `release`
     exists yes|no                 whether the file can be found
     release                       carries out what is held
+    await                         is answered when something is held
 Ends, and takes the file system with it, at the end of its input.
 """
 
@@ -24,6 +25,7 @@ MAX_BYTES = 1 << 20
 contents = bytearray()
 answers = {READ: "ok", WRITE: "ok"}
 held = []
+is_awaited = False
 exists = True
 
 device = os.open("/dev/fuse", os.O_RDWR)
@@ -79,6 +81,7 @@ def serve(request):
             carry_out(opcode, unique, body)
         elif answer == "hold":
             held.append((opcode, unique, body))
+            tell_awaiting()
         else:
             reply(unique, error=getattr(errno, answer))
     elif opcode == FALLOCATE and answers[WRITE] not in ("ok", "hold"):
@@ -89,9 +92,20 @@ def serve(request):
         reply(unique, error=errno.ENOSYS)
 
 
+def tell_awaiting():
+    global is_awaited
+    if is_awaited and held:
+        is_awaited = False
+        print("ok", flush=True)
+
+
 def obey(line):
-    global exists
+    global exists, is_awaited
     command, *rest = line.split()
+    if command == "await":
+        is_awaited = True
+        tell_awaiting()
+        return
     if command == "release":
         for request in held:
             carry_out(*request)
@@ -100,6 +114,7 @@ def obey(line):
         exists = rest[0] == "yes"
     else:
         answers[{"reads": READ, "writes": WRITE}[command]] = rest[0]
+    print("ok", flush=True)
 
 
 print("ok", flush=True)
@@ -110,7 +125,6 @@ while True:
         if not line:
             break
         obey(line)
-        print("ok", flush=True)
     if device in ready:
         try:
             serve(os.read(device, MAX_BYTES + 65536))
