@@ -20,6 +20,7 @@ mod block;
 mod budget;
 mod catalog;
 mod client;
+mod client_settings;
 mod codec;
 mod compaction;
 mod counters;
@@ -56,6 +57,7 @@ mod survey;
 mod sync;
 mod usage;
 mod walk;
+mod weight;
 mod zeroed;
 mod zstd;
 
@@ -63,6 +65,7 @@ mod zstd;
 mod tests;
 
 pub use client::{Client, ClientKind, ClientOptions, Dedup};
+pub use client_settings::ClientSettings;
 pub use compaction::Compaction;
 pub use error::{GetError, PutError, StoreError};
 pub use files::FileKeeper;
@@ -74,3 +77,4 @@ pub use recovery::Recovery;
 pub use reuse::ReuseDistances;
 pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
 pub use usage::{ClientUsage, StoreUsage};
+pub use weight::Weight;

@@ -7,9 +7,6 @@ use tmem_store::{ClientKind, ClientUsage, Dedup, ReuseDistances};
 
 use crate::DiskInfo;
 
-/// Weight of a client. Weights are not implemented, all clients count the same, and 100 is what that is called.
-const EQUAL_WEIGHT: u32 = 100;
-
 /// One client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClientStatus {
@@ -17,8 +14,11 @@ pub struct ClientStatus {
     pub name: String,
     /// `disk` or `native`.
     pub kind: String,
-    /// Its share under pressure, relative to others'. Always 100: clients are not weighted yet.
+    /// Its share under pressure, relative to others'.
     pub weight: u32,
+    /// Whether its puts are refused, because somebody said so.
+    #[serde(default)]
+    pub frozen: bool,
     /// The most of the pool its pages may take; null where only the pool's limit counts.
     pub cap_bytes: Option<u64>,
     /// With whose pages its own may share memory: `alone`, `off`, or a domain's name.
@@ -47,7 +47,7 @@ pub struct ClientStatus {
     pub gets: u64,
     /// Pages flushed.
     pub flushes: u64,
-    /// Puts refused because pool or client was full.
+    /// Puts refused: pool or client was full, or the client frozen.
     pub refused_puts: u64,
     /// Ephemeral pages dropped to make room.
     pub evicted_pages: u64,
@@ -130,7 +130,8 @@ impl ClientStatus {
         Self {
             name: usage.name,
             kind: kind.to_owned(),
-            weight: EQUAL_WEIGHT,
+            weight: usage.weight.get(),
+            frozen: usage.frozen,
             cap_bytes: usage.cap_bytes,
             dedup: match usage.dedup {
                 Dedup::Alone => "alone".to_owned(),

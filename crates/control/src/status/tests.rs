@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use tmem_store::{Dedup, ReuseDistances};
+use tmem_store::{Dedup, ReuseDistances, Weight};
 
 use super::*;
 use crate::{DiskFormat, TRANSPORT_VHOST_USER_BLK};
@@ -14,6 +14,8 @@ pub(crate) fn sample() -> Status {
         dedup: if first == 100 { Dedup::Domain("web".to_owned()) } else { Dedup::Alone },
         dedup_pages: first + 15,
         cap_bytes: (first == 100).then_some(1 << 30),
+        weight: Weight::new(first as u32 + 18).expect("weight"),
+        frozen: first == 100,
         used_bytes: first + 1,
         stored_pages: first + 2,
         same_filled_pages: first + 3,
@@ -103,6 +105,7 @@ fn the_names_are_fixed() {
             "metadata_bytes",
             "disk",
             "flushes",
+            "frozen",
             "gets",
             "kind",
             "logical_bytes",
@@ -154,7 +157,7 @@ fn each_number_stands_under_its_own_name() {
         ("recompressed_pages", 115),
         ("recompression_saved_bytes", 116),
         ("recompression_kept_pages", 117),
-        ("weight", 100),
+        ("weight", 118),
         ("dedup_pages", 115),
         ("cap_bytes", 1 << 30),
     ] {
@@ -198,6 +201,7 @@ fn reuse_distances_show_where_gets_are() {
         name: "a".to_owned(),
         kind: ClientKind::Native,
         cap_bytes: None,
+        weight: Weight::default(),
         dedup: Dedup::Alone,
     };
     let client = store.create_client(options).expect("client");

@@ -1,8 +1,6 @@
 //! Putting a page: find room, write the block, publish it; or refuse, and let nothing older be found.
 
-use std::sync::atomic::Ordering;
-
-use super::{NO_INDEX_PAGE, Persistence, Pool, Refusal, share::Payload};
+use super::{NO_INDEX_PAGE, Persistence, Pool, PoolState, Refusal, share::Payload};
 use crate::{
     arena::Need,
     block::{self, BlockHeader, PayloadCrc},
@@ -30,6 +28,9 @@ enum Content<'a> {
 impl Pool {
     /// Stores a page, replacing what its key held. Errors: it is not stored, and neither is what was there before.
     pub fn put(&self, object: ObjectId, index: PageIndex, page: PageSource<'_>) -> Result<(), PutError> {
+        if self.state.get() == PoolState::Frozen {
+            return Err(self.refuse_early(object, index, PutError::Frozen));
+        }
         // An ephemeral page always gets a block, because what makes room finds ephemeral pages by their blocks.
         if self.persistence == Persistence::Persistent
             && let Some(word) = page.same_filled()
@@ -58,7 +59,7 @@ impl Pool {
     fn put_content(&self, object: ObjectId, index: PageIndex, content: Content<'_>) -> Result<(), PutError> {
         let is_free = |leaf| self.is_leaf_free(leaf);
         let found = self.directory.find_or_add(object, index, is_free).map_err(|_| PutError::NoSuchPage)?;
-        if self.destroyed.load(Ordering::SeqCst) {
+        if self.state.get() == PoolState::Destroyed {
             return Err(PutError::Destroyed);
         }
         let mut index_page = PaidPage::none();
@@ -137,9 +138,11 @@ impl Pool {
         index_page: &mut PaidPage<'_>,
     ) -> Result<(), Refusal> {
         let mut counters = self.lock(slot);
-        // Destroying sets the flag first and takes every stripe's lock afterwards, so no page slips in behind it.
-        if self.destroyed.load(Ordering::SeqCst) {
-            return Err(Refusal::Destroyed);
+        // Whoever changes the state takes every stripe's lock afterwards, so no page slips in behind it.
+        match self.state.get() {
+            PoolState::Open => {}
+            PoolState::Frozen => return Err(Refusal::Frozen),
+            PoolState::Destroyed => return Err(Refusal::Destroyed),
         }
         let emptied = self.exchange(&mut counters, slot, new, self.stamp_of_put(), index_page)?;
         self.note_put(&mut counters);
@@ -166,6 +169,16 @@ impl Pool {
         };
         drop(counters);
         self.engine.arena.settle(emptied);
+    }
+
+    /// Refuses a put before it is given a place; what has none needs none for that.
+    fn refuse_early(&self, object: ObjectId, index: PageIndex, error: PutError) -> PutError {
+        match self.directory.find(object, index) {
+            Ok(Some(found)) => self.refuse(found.slot),
+            Ok(None) => self.note(|counters| counters.refused_puts += 1),
+            Err(_) => return PutError::NoSuchPage,
+        }
+        error
     }
 
     /// Forgets the block of a page that is about to be overwritten. False: it has none.

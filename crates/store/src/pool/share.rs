@@ -1,8 +1,8 @@
 //! Sharing: a page whose payload is stored already refers to that block, too.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
-use super::{Pool, Refusal};
+use super::{Pool, PoolState, Refusal};
 use crate::{
     arena::Emptied,
     block::{self, BlockHeader, PayloadCrc},
@@ -159,7 +159,7 @@ impl Pool {
 
     /// Makes a page refer to a shared block with its contents, instead of one of its own. False: it is not in that block any more.
     fn use_shared(&self, slot: IndexSlot, block: BlockRef, shared: SharedRef) -> bool {
-        !self.destroyed.load(Ordering::SeqCst) && self.move_page(slot, block, Entry::Shared(shared), |_| {})
+        self.state.get() != PoolState::Destroyed && self.move_page(slot, block, Entry::Shared(shared), |_| {})
     }
 
     /// Pins a shared block that an entry refers to, whose lock the caller holds.
