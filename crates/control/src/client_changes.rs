@@ -1,7 +1,9 @@
 //! What can be changed of a client while the daemon runs.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize};
-use tmem_store::{ClientSettings, Store, StoreError, Weight};
+use tmem_store::{Client, ClientSettings, Store, StoreError, Weight};
 
 use crate::AdminError;
 
@@ -26,12 +28,12 @@ fn null_is_a_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 }
 
 impl ClientChanges {
-    /// Changes a client of the store.
+    /// Sees whether they can be made to a client of the store, and makes none.
     ///
     /// # Errors
-    /// [`AdminError::NotFound`]: there is none of that name. [`AdminError::Invalid`]: a value is out of its range; nothing has
+    /// [`AdminError::NotFound`]: there is none of that name. [`AdminError::Invalid`]: a value is out of its range. Nothing has
     /// changed then.
-    pub fn apply(&self, store: &Store, name: &str) -> Result<(), AdminError> {
+    pub(crate) fn check(&self, store: &Store, name: &str) -> Result<CheckedChanges, AdminError> {
         let client = store.client(name).ok_or_else(|| no_such_client(name))?;
         let invalid = |error: StoreError| AdminError::Invalid(format!("client {name}: {error}"));
         let weight = self.weight.map(Weight::new).transpose().map_err(invalid)?;
@@ -40,19 +42,34 @@ impl ClientChanges {
                 "client {name}: cap 0 leaves no room for a page; give a size, or none to lift it"
             )));
         }
-        let change = |settings: &mut ClientSettings| {
-            settings.frozen = self.frozen.unwrap_or(settings.frozen);
-            settings.cap_bytes = self.cap_bytes.unwrap_or(settings.cap_bytes);
-            settings.weight = weight.unwrap_or(settings.weight);
-        };
-        client.change(change).map_err(|error| match error {
-            StoreError::NoSuchClient { .. } => no_such_client(name),
-            error => invalid(error),
-        })?;
-        if let Some(frozen) = self.frozen {
-            log::info!("client {name}: {}", if frozen { "frozen" } else { "thawed" });
+        let Self { frozen, cap_bytes, .. } = *self;
+        if let Some(Some(cap_bytes)) = cap_bytes {
+            ClientSettings::check_cap(cap_bytes).map_err(invalid)?;
         }
-        Ok(())
+        Ok(CheckedChanges { client, frozen, cap_bytes, weight })
+    }
+}
+
+/// Changes that can be made.
+pub(crate) struct CheckedChanges {
+    client: Arc<Client>,
+    frozen: Option<bool>,
+    cap_bytes: Option<Option<u64>>,
+    weight: Option<Weight>,
+}
+
+impl CheckedChanges {
+    /// Makes them. A client that was removed meanwhile takes them along.
+    pub(crate) fn apply(self) {
+        let Self { client, frozen, cap_bytes, weight } = self;
+        let _removed = client.change(|settings| {
+            settings.frozen = frozen.unwrap_or(settings.frozen);
+            settings.cap_bytes = cap_bytes.unwrap_or(settings.cap_bytes);
+            settings.weight = weight.unwrap_or(settings.weight);
+        });
+        if let Some(frozen) = frozen {
+            log::info!("client {}: {}", client.name(), if frozen { "frozen" } else { "thawed" });
+        }
     }
 }
 
@@ -84,7 +101,7 @@ mod tests {
         let mut expected = client.settings();
         let mut change = |body: &str, expect: &dyn Fn(&mut ClientSettings)| {
             let change = read(body).expect("a body");
-            change.apply(&store, "vm1").expect("change");
+            change.check(&store, "vm1").expect("change").apply();
             expect(&mut expected);
             assert_eq!(client.settings(), expected, "{body}");
             assert_eq!(read(&serde_json::to_string(&change).expect("json")), Ok(change));
@@ -101,14 +118,14 @@ mod tests {
             (r#"{"frozen": true, "cap_bytes": 0}"#, "none to lift it"),
             (r#"{"frozen": true, "cap_bytes": 1099511627777}"#, "1024 GiB"),
         ] {
-            let error = read(body).expect("a body").apply(&store, "vm1").expect_err(body);
-            let AdminError::Invalid(text) = error else { panic!("{error}") };
+            let checked = read(body).expect("a body").check(&store, "vm1");
+            let Err(AdminError::Invalid(text)) = checked else { panic!("{body} passes") };
             assert!(text.starts_with("client vm1: ") && text.contains(mentions), "{text}");
             assert_eq!(client.settings(), expected, "{body}");
         }
-        let error = ClientChanges::default().apply(&store, "vm9").expect_err("no such client");
+        let checked = ClientChanges::default().check(&store, "vm9");
         assert!(
-            matches!(&error, AdminError::NotFound(text) if text.contains("vm9") && text.contains("tmem status"))
+            matches!(&checked, Err(AdminError::NotFound(text)) if text.contains("vm9") && text.contains("tmem status"))
         );
     }
 

@@ -13,6 +13,7 @@
 //! | [`Config`] | the TOML file |
 //! | [`Recompress`] and the like | what it says of background work |
 //! | [`Knobs`] | settings that can be changed while the daemon runs |
+//! | `client_knobs` | those of single clients among them |
 //! | [`ClientChanges`] | what can be changed of a client |
 //! | [`DiskService`] | disks, as the admin API sees them |
 //! | [`Status`] | the status document |
@@ -26,6 +27,7 @@ mod background;
 mod byte_size;
 mod client;
 mod client_changes;
+mod client_knobs;
 mod config;
 mod dedup_choice;
 mod disk_name;

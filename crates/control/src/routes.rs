@@ -154,7 +154,7 @@ async fn change_client(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let changes: ClientChanges = read_body(body)?;
-    changes.apply(&control.store, &name)?;
+    changes.check(&control.store, &name)?.apply();
     Ok(json(StatusCode::OK, &control.client_status(&name)?))
 }
 

@@ -113,6 +113,11 @@ impl SwapDisk {
         &self.options.name
     }
 
+    /// Its client in the store.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Its size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.options.size_bytes

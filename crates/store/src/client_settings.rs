@@ -30,12 +30,14 @@ const CAP_SHIFT: u32 = 23;
 const NO_CAP: u64 = u64::MAX >> CAP_SHIFT;
 
 impl ClientSettings {
+    /// Errors: no client can have such a cap.
+    pub fn check_cap(cap_bytes: u64) -> Result<(), StoreError> {
+        if cap_bytes > MAX_CAP_BYTES { Err(StoreError::Cap { cap_bytes }) } else { Ok(()) }
+    }
+
     /// Errors: a cap out of bounds.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        match self.cap_bytes {
-            Some(cap_bytes) if cap_bytes > MAX_CAP_BYTES => Err(StoreError::Cap { cap_bytes }),
-            _ => Ok(()),
-        }
+        self.cap_bytes.map_or(Ok(()), Self::check_cap)
     }
 
     pub(crate) fn word(&self) -> u64 {
