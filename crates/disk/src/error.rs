@@ -59,7 +59,7 @@ pub enum IoError {
 impl From<PutError> for IoError {
     fn from(error: PutError) -> Self {
         match error {
-            PutError::Full | PutError::OverCap | PutError::Frozen => IoError::Refused,
+            PutError::Full | PutError::OverCap | PutError::OverShare | PutError::Frozen => IoError::Refused,
             PutError::NoSuchPage => IoError::OutOfRange,
             PutError::Destroyed => IoError::Removed,
         }

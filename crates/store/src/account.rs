@@ -51,7 +51,7 @@ impl Account {
         let cap_bytes = self.cap_bytes.load(Ordering::Relaxed);
         ClientSettings {
             cap_bytes: (cap_bytes != NO_CAP).then_some(cap_bytes),
-            weight: Weight::new(self.weight.load(Ordering::Relaxed)).unwrap_or_default(),
+            weight: self.weight(),
             frozen: self.frozen.load(Ordering::Relaxed),
         }
     }
@@ -93,6 +93,15 @@ impl Account {
         } else if old_pages > new_pages {
             self.stored_pages.fetch_sub(old_pages - new_pages, Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn weight(&self) -> Weight {
+        Weight::new(self.weight.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    /// What its pages count for against cap and share, in bytes.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn stored_pages(&self) -> u64 {

@@ -93,6 +93,7 @@ impl Client {
             Dedup::Alone => Some(engine.domain(DomainScope::Client(slot))?),
             Dedup::Domain(name) => Some(engine.domain(DomainScope::Named(name))?),
         };
+        engine.shares.join(options.weight);
         Ok(Self {
             account: Arc::new(Account::new(options, frozen, engine.catalog.age_table(slot))),
             domain,
@@ -141,9 +142,22 @@ impl Client {
         change(&mut settings);
         settings.check()?;
         self.engine.catalog.set_client(self.slot, &settings);
+        self.engine.shares.change(self.account.weight(), settings.weight);
         self.account.set(settings);
         pools.iter().for_each(|pool| pool.set_frozen(settings.frozen));
         Ok(())
+    }
+
+    /// Its part of the store's limit by its weight among all clients', in bytes. A client alone has all of it.
+    pub fn share_bytes(&self) -> u64 {
+        self.engine.shares.bytes(self.account.weight(), self.engine.budget.limit_bytes())
+    }
+
+    /// Whether its pages use more than its share. What it shares with others counts as if it were its own, as for a cap. A client alone
+    /// is never over its share.
+    pub fn is_over_share(&self) -> bool {
+        let limit_bytes = self.engine.budget.growth_limit_bytes();
+        !self.engine.shares.cover(self.account.used_bytes(), self.account.weight(), limit_bytes)
     }
 
     /// Freezes or thaws it: while it is frozen, puts are refused; gets and flushes work as ever. Errors: the client was removed.
@@ -192,7 +206,13 @@ impl Client {
 
     /// Destroys all pools and makes no more.
     pub(crate) fn remove(&self) {
-        let pools = self.lock().take();
+        let pools = {
+            let mut pools = self.lock();
+            if pools.is_some() {
+                self.engine.shares.leave(self.account.weight());
+            }
+            pools.take()
+        };
         // From here on it is gone, whenever the process dies.
         self.engine.catalog.remove_client(self.slot);
         pools.iter().flatten().for_each(|pool| pool.destroy());
@@ -275,6 +295,6 @@ impl Client {
             in_domain += if pool.has_domain() { counters } else { Counters::default() };
         }
         let domain = self.domain.as_ref().map(|domain| domain.usage()).unwrap_or_default();
-        ClientUsage::new(&self.account, &sum, SharedPart::of(&in_domain, &domain))
+        ClientUsage::new(&self.account, self.share_bytes(), &sum, SharedPart::of(&in_domain, &domain))
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     memory_file::MemoryFile,
     pool::Pool,
     recompression::{RecompressionSettings, Recompressor},
+    shares::Shares,
 };
 
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(crate) struct Engine {
     pub(crate) recompressor: Mutex<Recompressor>,
     pools: RwLock<Vec<PoolSeat>>,
     pub(crate) shared_blocks: SharedBlocks,
+    pub(crate) shares: Shares,
     domains: Mutex<Domains>,
 }
 
@@ -93,6 +95,7 @@ impl Engine {
             budget,
             arena,
             shared_blocks,
+            shares: Shares::default(),
             domains: Mutex::default(),
             catalog,
             files,

@@ -115,6 +115,9 @@ pub enum PutError {
     /// The client's cap is reached.
     #[error("refused: the client's cap is reached")]
     OverCap,
+    /// The pool is nearly full, and what is left is for clients that have not had their share of it.
+    #[error("refused: the pool is nearly full and the client is over its share")]
+    OverShare,
     /// The client is frozen.
     #[error("refused: the client is frozen")]
     Frozen,

@@ -9,7 +9,7 @@
 //!
 //! From the top: [`store`](Store), client, pool; below them the index (directory, entry, stamp) and the arena (heads, extents,
 //! blocks, and the walks over them that compaction, eviction and recompression make), the codecs, a client's ages, the blocks that
-//! equal pages share, and the budget that keeps all of it under one limit. Beside them: the files, the catalog of clients and pools
+//! equal pages share, the budget that keeps all of it under one limit, and the shares that clients have of it. Beside them: the files, the catalog of clients and pools
 //! in one of them, and the opening (recovery, survey, repair).
 
 mod account;
@@ -51,6 +51,7 @@ mod records;
 mod recovery;
 mod repair;
 mod reuse;
+mod shares;
 mod stamp;
 mod store;
 mod survey;

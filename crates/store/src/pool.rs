@@ -129,6 +129,7 @@ const NO_INDEX_PAGE: Refusal = Refusal::NoRoom(Need::Bytes(INDEX_PAGE_BYTES));
 impl From<Refusal> for PutError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
+            Refusal::NoRoom(Need::Headroom) => PutError::OverShare,
             Refusal::NoRoom(_) => PutError::Full,
             Refusal::OverCap => PutError::OverCap,
             Refusal::Frozen => PutError::Frozen,

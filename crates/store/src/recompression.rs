@@ -16,7 +16,7 @@ use std::{
 use crate::{
     age_table::Milliseconds,
     block::{self, ALIGN_BYTES, BlockHeader, HEADER_BYTES, MIN_BLOCK_BYTES, PayloadCrc},
-    budget::Claim,
+    budget::{Claim, HEADROOM_PART},
     codec::{self, Codec, FRESH_CRC_BYTES},
     compaction::Compaction,
     counters::Counters,
@@ -66,7 +66,7 @@ fn worthwhile_payload_bytes(block_bytes: u16) -> Option<usize> {
     (most_bytes >= MIN_BLOCK_BYTES).then(|| usize::from(most_bytes) - HEADER_BYTES)
 }
 
-/// With less than 1/32 of the limit left, nothing is too young: the next thing to happen would be a refused put.
+/// With less than 1/32 of the limit left to grow into, nothing is too young: the next thing to happen would be a refused put.
 const NEARLY_FULL_PART: u64 = 32;
 
 /// What a round of recompression did.
@@ -214,6 +214,9 @@ impl Engine {
     fn is_nearly_full(&self) -> bool {
         let limit_bytes = self.budget.limit_bytes();
         let kept_bytes = (limit_bytes / NEARLY_FULL_PART).max(4 * EXTENT_BYTES as u64);
+        // Clients that have had their share are refused a headroom earlier.
+        let kept_bytes =
+            if self.shares.are_needed() { kept_bytes + limit_bytes / HEADROOM_PART } else { kept_bytes };
         self.budget.held_bytes() + kept_bytes > limit_bytes
     }
 

@@ -47,6 +47,8 @@ pub struct ClientUsage {
     pub cap_bytes: Option<u64>,
     /// Its share of the limit, relative to others'.
     pub weight: Weight,
+    /// Its part of the limit by its weight, in bytes.
+    pub share_bytes: u64,
     /// Whether its puts are refused.
     pub frozen: bool,
     /// With whose pages its own may share blocks.
@@ -92,7 +94,7 @@ pub struct ClientUsage {
 }
 
 impl ClientUsage {
-    pub(crate) fn new(account: &Account, sum: &Counters, shared: SharedPart) -> Self {
+    pub(crate) fn new(account: &Account, share_bytes: u64, sum: &Counters, shared: SharedPart) -> Self {
         let header_bytes = sum.block_pages * HEADER_BYTES as u64;
         let settings = account.settings();
         Self {
@@ -100,6 +102,7 @@ impl ClientUsage {
             kind: account.kind,
             cap_bytes: settings.cap_bytes,
             weight: settings.weight,
+            share_bytes,
             frozen: settings.frozen,
             dedup: account.dedup.clone(),
             used_bytes: sum.used_bytes() + shared.compressed_bytes + shared.metadata_bytes,

@@ -15,6 +15,7 @@ pub(crate) fn sample() -> Status {
         dedup_pages: first + 15,
         cap_bytes: (first == 100).then_some(1 << 30),
         weight: Weight::new(first as u32 + 18).expect("weight"),
+        share_bytes: first + 19,
         frozen: first == 100,
         used_bytes: first + 1,
         stored_pages: first + 2,

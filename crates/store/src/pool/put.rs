@@ -1,17 +1,23 @@
 //! Putting a page: find room, write the block, publish it; or refuse, and let nothing older be found.
 
-use super::{NO_INDEX_PAGE, Persistence, Pool, PoolState, Refusal, share::Payload};
+use super::{
+    NO_INDEX_PAGE, Persistence, Pool, PoolState, Refusal,
+    entries::{block_charge, charge},
+    share::Payload,
+};
 use crate::{
     arena::Need,
     block::{self, BlockHeader, PayloadCrc},
+    budget::Claim,
     codec,
     dedup::IfFull,
     directory::Directory,
+    engine::Engine,
     entry::{BlockRef, Entry},
     error::PutError,
     extents::ExtentUse,
     ids::{IndexSlot, ObjectId, PageIndex},
-    index::PaidPage,
+    index::{INDEX_PAGE_BYTES, PaidPage},
     page::PageSource,
 };
 
@@ -87,6 +93,9 @@ impl Pool {
     ) -> Result<(), Refusal> {
         // The index page first, and it stays paid while room is made for the block: otherwise each could take the other's.
         if !index_page.is_paid() {
+            if self.index.is_page_empty(slot) {
+                self.check_share(slot, INDEX_PAGE_BYTES)?;
+            }
             *index_page = self.index.pay_for_page(slot).map_err(|_| NO_INDEX_PAGE)?;
         }
         let payload = match content {
@@ -98,7 +107,9 @@ impl Pool {
         }
         let arena = &self.engine.arena;
         let payload_bytes = payload.bytes.len() as u16;
-        let place = self.reserve(block::block_bytes(payload_bytes))?;
+        let block_bytes = block::block_bytes(payload_bytes);
+        self.check_share(slot, block_charge(block_bytes))?;
+        let place = self.reserve(block_bytes)?;
         // SAFETY: the block was just reserved here and is committed below.
         if let Some(block) = unsafe { arena.block_mut(place) } {
             let header = BlockHeader { pool: self.id, slot, codec: payload.codec, payload_bytes };
@@ -113,6 +124,22 @@ impl Pool {
             self.remember_contents(payload.crc, slot, IfFull::Displace);
         }
         published
+    }
+
+    /// Errors: the pool is nearly full, and with so many bytes more, less what the page has now, its client would be over its share.
+    fn check_share(&self, slot: IndexSlot, bytes: u64) -> Result<(), Refusal> {
+        let Engine { budget, shares, .. } = &*self.engine;
+        if budget.has_room(0, Claim::BeyondShare) {
+            return Ok(()); // which is nearly always so
+        }
+        let old_bytes = charge(self.index.load(slot));
+        let used_bytes = (self.account.used_bytes() + bytes).saturating_sub(old_bytes);
+        if bytes <= old_bytes || shares.cover(used_bytes, self.account.weight(), budget.growth_limit_bytes())
+        {
+            Ok(())
+        } else {
+            Err(Refusal::NoRoom(Need::Headroom))
+        }
     }
 
     fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {

@@ -14,4 +14,5 @@ mod reopen;
 mod room;
 mod rules;
 mod settings;
+mod shares;
 mod threads;

@@ -113,7 +113,7 @@ impl World {
                     Err(PutError::NoSuchPage) => assert!(pool == 0 && object != 0),
                     Err(error) => {
                         match error {
-                            PutError::Full => assert!(!frozen),
+                            PutError::Full | PutError::OverShare => assert!(!frozen),
                             PutError::OverCap => assert!(!frozen && cap_bytes.is_some()),
                             PutError::Frozen => assert!(frozen),
                             error => panic!("{error}"),
