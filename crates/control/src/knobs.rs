@@ -14,6 +14,8 @@ use tmem_store::Store;
 
 use crate::{
     AdminError, BackgroundCpu, Config, ControlError, HostMemory, PoolSize, PoolSizing, Recompress,
+    client_changes::CheckedChanges,
+    client_knobs::{self, ClientKnobChanges},
     host_memory_bytes, poll_us,
 };
 
@@ -168,21 +170,29 @@ impl Knobs {
             default: (knob.get)(&default),
             effect: knob.effect.to_owned(),
         };
-        KnobList { knobs: KNOBS.iter().map(info).collect() }
+        let mut knobs: Vec<_> = KNOBS.iter().map(info).collect();
+        knobs.extend(client_knobs::list(&self.store));
+        KnobList { knobs }
     }
 
     /// Changes all that are named, or none.
     ///
     /// # Errors
-    /// [`AdminError::Invalid`]: there is no such knob, or a value is out of its range.
+    /// [`AdminError::Invalid`]: there is no such knob, or a value is out of its range. [`AdminError::NotFound`]: there is no such client.
     pub fn set(&self, changes: &KnobChanges) -> Result<(), AdminError> {
         let mut now = self.lock();
         let mut new = now.clone();
+        let mut of_clients = ClientKnobChanges::default();
         for (name, text) in &changes.knobs {
+            if of_clients.add(name, text)? {
+                continue;
+            }
             let knob = KNOBS.iter().find(|knob| knob.name == name).ok_or_else(|| unknown(name))?;
             (knob.set)(&mut new, text).map_err(|error| wrong(knob, text, &error))?;
         }
-        // The pool's size first: only the host and the store know whether it can be, the parsers have checked the others.
+        // The parsers have checked most; what only the store and the host know is asked before anything changes, the pool's size last
+        // of it.
+        let of_clients = of_clients.check(&self.store)?;
         let [pool_size, reserve, ..] = &KNOBS;
         if new.reserve != now.reserve {
             let possible = host_memory_bytes().and_then(|host_bytes| new.reserve.bytes(host_bytes));
@@ -195,6 +205,7 @@ impl Knobs {
                 self.store.set_limit_bytes(limit_bytes).map_err(|error| wrong(&error))?;
             }
         }
+        of_clients.into_iter().for_each(CheckedChanges::apply);
         self.store.set_recompression(new.recompression()).map_err(|e| AdminError::Failed(e.to_string()))?;
         self.poll_us.store(new.poll_us, Ordering::Relaxed);
         log::set_max_level(new.log_level.filter());
@@ -208,11 +219,15 @@ impl Knobs {
 }
 
 fn wrong(knob: &Knob, text: &str, error: &dyn std::fmt::Display) -> AdminError {
-    let Knob { name, range, .. } = knob;
+    wrong_value(knob.name, text, knob.range, error)
+}
+
+/// What is said to a value that cannot be.
+pub(crate) fn wrong_value(name: &str, text: &str, range: &str, error: &dyn std::fmt::Display) -> AdminError {
     AdminError::Invalid(format!("{name}={text}: {error}; its range is {range}; nothing was changed"))
 }
 
 fn unknown(name: &str) -> AdminError {
-    let names: Vec<_> = KNOBS.iter().map(|knob| knob.name).collect();
+    let names: Vec<_> = KNOBS.iter().map(|knob| knob.name.to_owned()).chain(client_knobs::names()).collect();
     AdminError::Invalid(format!("there is no knob `{name}`; there are {}", names.join(", ")))
 }

@@ -13,6 +13,8 @@
 //! | [`Config`] | the TOML file |
 //! | [`Recompress`] and the like | what it says of background work |
 //! | [`Knobs`] | settings that can be changed while the daemon runs |
+//! | `client_knobs` | those of single clients among them |
+//! | [`ClientChanges`] | what can be changed of a client |
 //! | [`DiskService`] | disks, as the admin API sees them |
 //! | [`Status`] | the status document |
 //! | `metrics` | the same numbers for Prometheus |
@@ -24,6 +26,8 @@
 mod background;
 mod byte_size;
 mod client;
+mod client_changes;
+mod client_knobs;
 mod config;
 mod dedup_choice;
 mod disk_name;
@@ -47,6 +51,7 @@ mod status;
 pub use background::{BackgroundCpu, Recompress, RecompressAge, RecompressLevel};
 pub use byte_size::ByteSize;
 pub use client::AdminClient;
+pub use client_changes::ClientChanges;
 pub use config::{Config, MAX_POLL_US, poll_us};
 pub use dedup_choice::DedupChoice;
 pub use disk_name::DiskName;

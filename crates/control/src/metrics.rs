@@ -20,8 +20,9 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// found. The encoder ends what it says with a full stop.
 type ClientFamily = (&'static str, &'static str, fn(&ClientStatus) -> Option<u64>);
 
-const CLIENT_GAUGES: [ClientFamily; 11] = [
+const CLIENT_GAUGES: [ClientFamily; 12] = [
     ("weight", "Share of the client under pressure, relative to others", |c| Some(u64::from(c.weight))),
+    ("frozen", "1 while the client's puts are refused because it is frozen", |c| Some(u64::from(c.frozen))),
     ("cap_bytes", "The most of the pool that the client's pages may take; absent without a cap", |c| {
         c.cap_bytes
     }),
@@ -42,7 +43,9 @@ const CLIENT_COUNTERS: [ClientFamily; 9] = [
     ("puts", "Pages accepted", |c| Some(c.puts)),
     ("gets", "Pages asked for, whether or not they were there", |c| Some(c.gets)),
     ("flushes", "Pages flushed", |c| Some(c.flushes)),
-    ("refused_puts", "Puts refused because pool or client was full", |c| Some(c.refused_puts)),
+    ("refused_puts", "Puts refused because pool or client was full or the client frozen", |c| {
+        Some(c.refused_puts)
+    }),
     ("evicted_pages", "Ephemeral pages dropped to make room", |c| Some(c.evicted_pages)),
     ("checksum_errors", "Blocks that did not match their checksum", |c| Some(c.checksum_errors)),
     ("recompressed_pages", "Pages compressed harder since they were cold", |c| Some(c.recompressed_pages)),

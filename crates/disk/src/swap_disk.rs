@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tmem_store::{
     Client, ClientKind, ClientOptions, Dedup, Got, Keys, ObjectId, PAGE_BYTES, PageIndex, PageTarget,
-    Persistence, Pool, Store,
+    Persistence, Pool, Store, Weight,
 };
 
 use crate::{
@@ -79,6 +79,7 @@ impl SwapDisk {
             name: name.clone(),
             kind: ClientKind::Disk,
             cap_bytes: options.cap_bytes,
+            weight: Weight::default(),
             dedup: options.dedup.clone(),
         };
         let client =
@@ -110,6 +111,11 @@ impl SwapDisk {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.options.name
+    }
+
+    /// Its client in the store.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Its size in bytes.

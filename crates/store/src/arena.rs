@@ -95,6 +95,8 @@ const LONG_ORDER: usize = 1024;
 pub(crate) enum Need {
     /// So many bytes outside the arena: a page of an index.
     Bytes(u64),
+    /// Nothing in particular, but that the pool is not nearly full: [`Claim::BeyondShare`].
+    Headroom,
     /// A block of such a size.
     Block {
         block_bytes: u16,
@@ -438,6 +440,7 @@ impl Arena {
     pub(crate) fn has_room(&self, need: Need) -> bool {
         match need {
             Need::Bytes(bytes) => self.extents.has_room_for_bytes(bytes),
+            Need::Headroom => self.extents.has_headroom(),
             Need::Block { block_bytes, usage } => {
                 let has_room =
                     |usage| self.head(usage).lock().as_ref().is_some_and(|open| open.has_room(block_bytes));

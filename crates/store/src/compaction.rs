@@ -92,7 +92,9 @@ impl Engine {
         let one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
         self.compaction_wanted.fetch_sub(1, Ordering::Relaxed);
         let mut done = Compaction::default();
-        for _ in 0..MOST_EXTENTS_AT_ONCE {
+        // Headroom can be far away, and it is others that wait for memory.
+        let most_extents = if need == Need::Headroom { 1 } else { MOST_EXTENTS_AT_ONCE };
+        for _ in 0..most_extents {
             self.arena.seal_full(need);
             while !self.arena.has_room(need) && self.arena.release_spare() {}
             if self.arena.has_room(need) {

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     arena::Arena,
-    budget::Budget,
+    budget::{Budget, HEADROOM_PART},
     catalog::Catalog,
     dedup::{Domain, DomainId, DomainScope, Homes, SHARED_POOL, SharedBlocks},
     entry::Place,
@@ -18,6 +18,7 @@ use crate::{
     memory_file::MemoryFile,
     pool::Pool,
     recompression::{RecompressionSettings, Recompressor},
+    shares::Shares,
     tier_table::TierTable,
     tiering::Tiering,
 };
@@ -38,6 +39,7 @@ pub(crate) struct Engine {
     pools: RwLock<Vec<PoolSeat>>,
     pub(crate) shared_blocks: SharedBlocks,
     pub(crate) tiering: Tiering,
+    pub(crate) shares: Shares,
     domains: Mutex<Domains>,
 }
 
@@ -66,6 +68,15 @@ enum PoolSeat {
     /// Taken by a pool that is being made, or by one that is being taken apart.
     Reserved,
     Taken(Weak<Pool>),
+}
+
+impl PoolSeat {
+    fn pool(&self) -> Option<Arc<Pool>> {
+        match self {
+            PoolSeat::Taken(pool) => pool.upgrade(),
+            PoolSeat::Free | PoolSeat::Reserved => None,
+        }
+    }
 }
 
 /// Who a pool number stands for.
@@ -110,6 +121,7 @@ impl Engine {
             arena,
             shared_blocks,
             tiering: Tiering::over(tier),
+            shares: Shares::default(),
             domains: Mutex::default(),
             catalog,
             files,
@@ -139,10 +151,26 @@ impl Engine {
         true
     }
 
+    /// So much earlier than the limit are clients refused that have had their share.
+    pub(crate) fn headroom_bytes(&self) -> u64 {
+        if self.shares.are_needed() { self.budget.limit_bytes() / HEADROOM_PART } else { 0 }
+    }
+
+    /// Whether there is a client that has more than its share.
+    pub(crate) fn is_anyone_over_share(&self) -> bool {
+        let taken: Vec<_> = {
+            let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+            pools.iter().filter_map(PoolSeat::pool).collect()
+        };
+        // Not under the lock: a pool that is dropped here gives its number back.
+        taken.iter().any(|pool| pool.is_over_share())
+    }
+
     /// Whether so much of the limit is free that pages may come back from a tier.
     pub(crate) fn has_plenty_of_room(&self) -> bool {
         let limit_bytes = self.budget.limit_bytes();
-        self.budget.held_bytes() + (limit_bytes / PLENTY_PART).max(16 * EXTENT_BYTES as u64) <= limit_bytes
+        let kept_bytes = (limit_bytes / PLENTY_PART).max(16 * EXTENT_BYTES as u64);
+        self.budget.held_bytes() + kept_bytes + self.headroom_bytes() <= limit_bytes
     }
 
     pub(crate) fn homes(&self) -> Homes<'_> {

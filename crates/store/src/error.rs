@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::{entry::MAX_ARENA_BYTES, recompression::RECOMPRESSION_LEVELS, records::MAX_NAME_BYTES};
+use crate::{
+    entry::MAX_ARENA_BYTES, recompression::RECOMPRESSION_LEVELS, records::MAX_NAME_BYTES, weight::Weight,
+};
 
 /// A store, client or pool could not be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,18 @@ pub enum StoreError {
     NoSuchClient {
         /// The name.
         name: String,
+    },
+    /// The client's cap is out of bounds.
+    #[error("a cap of {cap_bytes} bytes is more than a pool can hold: give up to {} GiB, or none", MAX_ARENA_BYTES >> 30)]
+    Cap {
+        /// The cap asked for, in bytes.
+        cap_bytes: u64,
+    },
+    /// The client's weight is out of bounds.
+    #[error("`{text}` is not a weight: give {} to {}", Weight::RANGE.start(), Weight::RANGE.end())]
+    Weight {
+        /// What was asked for.
+        text: String,
     },
     /// The pool's size is out of bounds.
     #[error("{pages} pages are more than a pool can have or none at all: give 1 to {}", u32::MAX)]
@@ -119,6 +133,12 @@ pub enum PutError {
     /// The client's cap is reached.
     #[error("refused: the client's cap is reached")]
     OverCap,
+    /// The pool is nearly full, and what is left is for clients that have not had their share of it.
+    #[error("refused: the pool is nearly full and the client is over its share")]
+    OverShare,
+    /// The client is frozen.
+    #[error("refused: the client is frozen")]
+    Frozen,
     /// The pool has no such page, or no place for more.
     #[error("refused: the pool has no such page")]
     NoSuchPage,

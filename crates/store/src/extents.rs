@@ -177,6 +177,11 @@ impl Extents {
         self.budget.has_room(bytes, Claim::Growth)
     }
 
+    /// Whether a client that has had its share of the limit may have more.
+    pub(crate) fn has_headroom(&self) -> bool {
+        self.budget.has_room(0, Claim::BeyondShare)
+    }
+
     /// What an extent is used for. `None`: it is free, or there is none of that number.
     pub(crate) fn usage(&self, extent: ExtentId) -> Option<ExtentUse> {
         let cell = self.table.as_u16s().get(extent.0 as usize)?;

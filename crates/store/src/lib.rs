@@ -9,7 +9,7 @@
 //!
 //! From the top: [`store`](Store), client, pool; below them the index (directory, entry, stamp) and the arena (heads, extents,
 //! blocks, and the walks over them that compaction, eviction and recompression make), the codecs, a client's ages, the blocks that
-//! equal pages share, and the budget that keeps all of it under one limit. Beside them: the files, the catalog of clients and pools
+//! equal pages share, the budget that keeps all of it under one limit, and the shares that clients have of it. Beside them: the files, the catalog of clients and pools
 //! in one of them, and the opening (recovery, survey, repair).
 
 mod account;
@@ -20,6 +20,7 @@ mod block;
 mod budget;
 mod catalog;
 mod client;
+mod client_settings;
 mod codec;
 mod compaction;
 mod counters;
@@ -51,6 +52,7 @@ mod recovery;
 mod repair;
 mod reuse;
 mod room_signal;
+mod shares;
 mod stamp;
 mod store;
 mod survey;
@@ -61,6 +63,7 @@ mod tier_table;
 mod tiering;
 mod usage;
 mod walk;
+mod weight;
 mod write_back;
 mod zeroed;
 mod zstd;
@@ -69,6 +72,7 @@ mod zstd;
 mod tests;
 
 pub use client::{Client, ClientKind, ClientOptions, Dedup};
+pub use client_settings::ClientSettings;
 pub use compaction::Compaction;
 pub use error::{GetError, PutError, StoreError};
 pub use files::FileKeeper;
@@ -83,4 +87,5 @@ pub use tier::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, Tie
 pub use tier_cleaning::Cleaning;
 pub use tiering::{TierUsage, WriteBackOptions};
 pub use usage::{ClientUsage, StoreUsage};
+pub use weight::Weight;
 pub use write_back::WriteBack;

@@ -6,7 +6,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
@@ -31,11 +31,13 @@ mod look;
 mod put;
 mod recover;
 mod share;
+mod state;
 mod tiered;
 
 pub use get::Got;
 pub use look::Stored;
 pub(crate) use recover::PoolFiles;
+use state::{AtomicPoolState, PoolState};
 
 /// What a pool promises about the pages put into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ pub struct Pool {
     engine: Arc<Engine>,
     /// Whose pages may share blocks with this pool's, and what those are called there, if they are found by their contents.
     domain: Option<(Arc<Domain>, NumberRange)>,
-    destroyed: AtomicBool,
+    state: AtomicPoolState,
     /// Dropped after the files of index and directory: the next pool of that number has files of the same names.
     _seat: Seat,
 }
@@ -119,6 +121,7 @@ const MAX_STRIPES: u64 = 64;
 enum Refusal {
     NoRoom(Need),
     OverCap,
+    Frozen,
     Destroyed,
 }
 
@@ -127,8 +130,10 @@ const NO_INDEX_PAGE: Refusal = Refusal::NoRoom(Need::Bytes(INDEX_PAGE_BYTES));
 impl From<Refusal> for PutError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
+            Refusal::NoRoom(Need::Headroom) => PutError::OverShare,
             Refusal::NoRoom(_) => PutError::Full,
             Refusal::OverCap => PutError::OverCap,
+            Refusal::Frozen => PutError::Frozen,
             Refusal::Destroyed => PutError::Destroyed,
         }
     }
@@ -171,13 +176,13 @@ impl Pool {
     ) -> Self {
         let stripes = (0..index.index_pages().min(MAX_STRIPES)).map(|_| Stripe::default()).collect();
         let _seat = Seat { id, engine: engine.clone() };
-        let destroyed = AtomicBool::new(false);
+        let state = AtomicPoolState::new(account.settings().frozen);
         // Without numbers in its domain a pool goes on with what its pages share already, if any.
         let domain = domain.map(|domain| {
             let numbers = domain.reserve_numbers(index.slots()).unwrap_or(NumberRange::NONE);
             (domain, numbers)
         });
-        Self { id, persistence, keys, directory, index, stripes, account, engine, domain, destroyed, _seat }
+        Self { id, persistence, keys, directory, index, stripes, account, engine, domain, state, _seat }
     }
 
     /// What it promises about its pages.
@@ -188,6 +193,23 @@ impl Pool {
     /// Which keys it has.
     pub fn keys(&self) -> Keys {
         self.keys
+    }
+
+    /// Freezes or thaws it: puts are refused while it is frozen.
+    pub(crate) fn set_frozen(&self, frozen: bool) {
+        self.state.set_frozen(frozen);
+        self.wait_for_puts();
+    }
+
+    /// Waits until the puts that saw the state as it was are through.
+    fn wait_for_puts(&self) {
+        self.stripes.iter().for_each(|stripe| drop(stripe.lock()));
+    }
+
+    /// Whether its client has more than its share of the limit.
+    pub(crate) fn is_over_share(&self) -> bool {
+        let Engine { budget, shares, .. } = &*self.engine;
+        !shares.cover(self.account.used_bytes(), self.account.weight(), budget.growth_limit_bytes())
     }
 
     /// Whether the pool keeps nothing in a leaf of its index.

@@ -66,8 +66,8 @@ fn worthwhile_payload_bytes(block_bytes: u16) -> Option<usize> {
     (most_bytes >= MIN_BLOCK_BYTES).then(|| usize::from(most_bytes) - HEADER_BYTES)
 }
 
-/// With less than 1/16 of the limit left, nothing is too young: the next thing to happen would be a refused put, or a write to the
-/// tier.
+/// With less than 1/16 of the limit left to grow into, nothing is too young: the next thing to happen would be a refused put, or a write to
+/// the tier.
 const NEARLY_FULL_PART: u64 = 16;
 
 /// What a round of recompression did.
@@ -215,7 +215,7 @@ impl Engine {
     fn is_nearly_full(&self) -> bool {
         let limit_bytes = self.budget.limit_bytes();
         let kept_bytes = (limit_bytes / NEARLY_FULL_PART).max(4 * EXTENT_BYTES as u64);
-        self.budget.held_bytes() + kept_bytes > limit_bytes
+        self.budget.held_bytes() + kept_bytes + self.headroom_bytes() > limit_bytes
     }
 
     /// Compresses the cold blocks of an extent. A damaged block ends it: those behind it cannot be found.

@@ -137,7 +137,7 @@ fn adopt(
     let mut clients = Vec::new();
     let mut by_slot = HashMap::new();
     for (slot, record) in &contents.clients {
-        let client = Arc::new(Client::new(record.options.clone(), engine.clone(), *slot)?);
+        let client = Arc::new(Client::new(record.options.clone(), record.frozen, engine.clone(), *slot)?);
         by_slot.insert(*slot, client.clone());
         clients.push(client);
     }

@@ -105,14 +105,15 @@ impl Store {
         self.engine.budget.is_exceeded()
     }
 
-    /// Makes a client. Errors: its name is taken or too long, or there are too many clients.
+    /// Makes a client. Errors: its name is taken or too long, its cap out of bounds, or there are too many
+    /// clients.
     pub fn create_client(&self, options: ClientOptions) -> Result<Arc<Client>, StoreError> {
         let mut clients = self.lock();
         if clients.iter().any(|client| client.name() == options.name) {
             return Err(StoreError::NameTaken { name: options.name });
         }
         let slot = self.engine.catalog.add_client(&options)?;
-        let made = Client::new(options, self.engine.clone(), slot).inspect_err(|_| {
+        let made = Client::new(options, false, self.engine.clone(), slot).inspect_err(|_| {
             self.engine.catalog.remove_client(slot);
             self.engine.catalog.free_client(slot);
         });

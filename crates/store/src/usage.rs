@@ -8,6 +8,7 @@ use crate::{
     dedup::DomainUsage,
     page::PAGE_BYTES,
     reuse::ReuseDistances,
+    weight::Weight,
 };
 
 /// What the whole store holds, at one moment. While pages come and go its parts are of slightly different moments.
@@ -44,6 +45,12 @@ pub struct ClientUsage {
     pub kind: ClientKind,
     /// The most memory its pages may take, in bytes.
     pub cap_bytes: Option<u64>,
+    /// Its share of the limit, relative to others'.
+    pub weight: Weight,
+    /// Its part of the limit by its weight, in bytes.
+    pub share_bytes: u64,
+    /// Whether its puts are refused.
+    pub frozen: bool,
     /// With whose pages its own may share blocks.
     pub dedup: Dedup,
     /// Memory that its pages take, in bytes, index included. Of what it shares with others, its part by the number of its pages.
@@ -97,13 +104,17 @@ pub struct ClientUsage {
 }
 
 impl ClientUsage {
-    pub(crate) fn new(account: &Account, sum: &Counters, shared: SharedPart) -> Self {
+    pub(crate) fn new(account: &Account, share_bytes: u64, sum: &Counters, shared: SharedPart) -> Self {
         let header_bytes = sum.block_pages * HEADER_BYTES as u64;
+        let settings = account.settings();
         Self {
-            name: account.options.name.clone(),
-            kind: account.options.kind,
-            cap_bytes: account.options.cap_bytes,
-            dedup: account.options.dedup.clone(),
+            name: account.name.clone(),
+            kind: account.kind,
+            cap_bytes: settings.cap_bytes,
+            weight: settings.weight,
+            share_bytes,
+            frozen: settings.frozen,
+            dedup: account.dedup.clone(),
             used_bytes: sum.used_bytes() + shared.compressed_bytes + shared.metadata_bytes,
             stored_pages: sum.stored_pages(),
             peak_stored_pages: account.peak_stored_pages(),

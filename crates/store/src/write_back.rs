@@ -46,10 +46,24 @@ const GOAL_PART: u64 = 16;
 /// The least of either, in bytes: a batch of a few extents.
 const LEAST_KEPT_BYTES: u64 = 4 * EXTENT_BYTES as u64;
 
-/// An extent that is to be written, and how old pages have to be to go.
+/// An extent that is to be written, and which of its pages are to go.
 struct Candidate<'a> {
     walk: Walk<'a>,
+    choice: Choice,
+}
+
+/// Which pages go: those that were not used for so long.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
     age_ms: Milliseconds,
+    /// The same for pages of clients that have no more than their share.
+    age_within_share_ms: Milliseconds,
+}
+
+impl Choice {
+    fn age_ms(self, is_over_share: bool) -> Milliseconds {
+        if is_over_share { self.age_ms } else { self.age_within_share_ms }
+    }
 }
 
 impl Engine {
@@ -115,7 +129,7 @@ impl Engine {
     }
 
     fn kept_bytes(&self, part: u64) -> u64 {
-        (self.budget.limit_bytes() / part).max(LEAST_KEPT_BYTES)
+        (self.budget.limit_bytes() / part).max(LEAST_KEPT_BYTES) + self.headroom_bytes()
     }
 
     fn has_less_than(&self, free_bytes: u64) -> bool {
@@ -136,12 +150,16 @@ impl Engine {
     fn choose_oldest(&self, goal_bytes: u64, whatever_their_age: bool) -> Vec<Candidate<'_>> {
         let missing_bytes = (self.budget.held_bytes() + goal_bytes).saturating_sub(self.budget.limit_bytes());
         let wanted = missing_bytes.div_ceil(EXTENT_BYTES as u64).clamp(1, MAX_TIER_BATCH as u64) as usize;
-        let candidates = std::iter::from_fn(|| self.arena.pin_oldest());
-        let candidate = |(walk, still_ms): (_, Milliseconds)| Candidate {
-            walk,
-            age_ms: if whatever_their_age { 0 } else { still_ms / 2 },
+        // As long as somebody has more than its share, nobody else has to give what it uses.
+        let cold_ms = self.recompression.get().age.as_millis() as Milliseconds;
+        let is_anyone_over_share = self.is_anyone_over_share();
+        let choice = |still_ms: Milliseconds| {
+            let age_ms = if whatever_their_age { 0 } else { still_ms / 2 };
+            let age_within_share_ms = if is_anyone_over_share { cold_ms.max(age_ms) } else { age_ms };
+            Choice { age_ms, age_within_share_ms }
         };
-        candidates.map(candidate).take(wanted).collect()
+        let candidates = std::iter::from_fn(|| self.arena.pin_oldest());
+        candidates.map(|(walk, still_ms)| Candidate { walk, choice: choice(still_ms) }).take(wanted).collect()
     }
 
     /// Extents with pages that were not used for as long as is asked for.
@@ -149,7 +167,8 @@ impl Engine {
         let Some(age) = self.tiering.options().age else { return Vec::new() };
         let age_ms = age.as_millis() as Milliseconds;
         let candidates = std::iter::from_fn(|| self.arena.pin_still_for(age_ms));
-        candidates.map(|(walk, _)| Candidate { walk, age_ms }).take(MAX_TIER_BATCH).collect()
+        let choice = Choice { age_ms, age_within_share_ms: age_ms };
+        candidates.map(|(walk, _)| Candidate { walk, choice }).take(MAX_TIER_BATCH).collect()
     }
 
     /// Writes extents, those that have no copy yet, and moves their pages. False: not one page was moved.
@@ -218,10 +237,10 @@ impl Engine {
 
     /// Moves the blocks of an extent that are to go to its copy. If room is needed, moves the rest to other extents.
     fn move_blocks(&self, candidate: Candidate<'_>, copy: TierCopy, pressed: bool, done: &mut WriteBack) {
-        let Candidate { mut walk, age_ms } = candidate;
+        let Candidate { mut walk, choice } = candidate;
         let extent = walk.extent();
         while let Ok(Some(met)) = walk.next() {
-            if self.move_block(&met, extent.offset() as u64, copy, age_ms) {
+            if self.move_block(&met, extent.offset() as u64, copy, choice) {
                 done.written_back_pages += 1;
             }
         }
@@ -237,7 +256,7 @@ impl Engine {
         self.arena.wait_to_be_copied(extent);
     }
 
-    fn move_block(&self, met: &Met<'_>, extent_start: u64, copy: TierCopy, age_ms: Milliseconds) -> bool {
+    fn move_block(&self, met: &Met<'_>, extent_start: u64, copy: TierCopy, choice: Choice) -> bool {
         let tiered = TieredRef {
             place: TierPlace(copy.place),
             start: (met.place.offset.0 - extent_start) as u32,
@@ -249,11 +268,17 @@ impl Engine {
         let moved = match self.owner(met.header.pool) {
             Owner::Pool(pool) => {
                 let contents = block::fresh_crc_of(met.header, met.payload);
+                let age_ms = choice.age_ms(pool.is_over_share());
                 (age_ms == 0 || pool.is_cold(slot, met.place, age_ms))
                     && contents.is_some_and(|contents| pool.move_to_tier(slot, met.place, tiered, contents))
             }
             Owner::Shared => {
-                self.shared_blocks.cold_in(slot, met.place, age_ms == 0).is_some()
+                let domain = self.shared_blocks.domain_at(slot, Place::Arena(met.place));
+                let is_over_share = domain
+                    .and_then(|domain| self.domain_of(domain))
+                    .is_some_and(|domain| domain.is_over_share());
+                let whatever_its_use = choice.age_ms(is_over_share) == 0;
+                self.shared_blocks.cold_in(slot, met.place, whatever_its_use).is_some()
                     && self.relocate_shared(slot, Place::Arena(met.place), Place::Tier(tiered))
             }
             Owner::Changing | Owner::Nobody => false,

@@ -59,7 +59,8 @@ struct Running {
 
 impl Running {
     fn info(&self) -> DiskInfo {
-        DiskInfo { connected: self.serving.is_connected(), ..self.info.clone() }
+        let cap_bytes = self.disk.client().settings().cap_bytes;
+        DiskInfo { connected: self.serving.is_connected(), cap_bytes, ..self.info.clone() }
     }
 
     /// Ends the frontend's threads first, so that dropping the disk gives its pages back at once.

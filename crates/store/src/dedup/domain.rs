@@ -260,6 +260,15 @@ impl Domain {
         }
     }
 
+    /// Whether the client of its first pool has more than its share.
+    pub(crate) fn is_over_share(&self) -> bool {
+        let first = {
+            let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);
+            seats.iter().find_map(|seat| seat.pool.upgrade())
+        };
+        first.is_some_and(|pool| pool.is_over_share())
+    }
+
     /// Counts a page that came, went or was replaced, of a pool with such numbers.
     pub(crate) fn count(&self, numbers: NumberRange, before: &Counters, after: &Counters) {
         let findable = |counters: &Counters| counters.block_pages + counters.shared_pages;

@@ -152,12 +152,17 @@ impl Pool {
 /// what the first 4 KiB of the table are more than that for some hundred pages.
 const TABLE_CHARGE_BYTES: u64 = 24;
 
-/// What an entry counts for against its client's cap, in bytes. A shared block counts for each of its pages as if it were the page's
+/// What a page in a block of that size counts for against its client's cap and share, in bytes.
+pub(super) fn block_charge(block_bytes: u16) -> u64 {
+    u64::from(block_bytes) + TABLE_CHARGE_BYTES
+}
+
+/// What an entry counts for against its client's cap and share, in bytes. A shared block counts for each of its pages as if it were the page's
 /// own: any of them may be the last that is left with it, and the cap is to hold then, too.
 pub(super) fn charge(entry: Result<Entry, DamagedEntry>) -> u64 {
     match entry {
-        Ok(Entry::Block(block)) => u64::from(block.block_bytes) + TABLE_CHARGE_BYTES,
-        Ok(Entry::Shared(shared)) => u64::from(shared.block_bytes) + TABLE_CHARGE_BYTES,
+        Ok(Entry::Block(block)) => block_charge(block.block_bytes),
+        Ok(Entry::Shared(shared)) => block_charge(shared.block_bytes),
         _ => 0,
     }
 }

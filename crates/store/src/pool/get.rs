@@ -1,8 +1,6 @@
 //! Fetching a page.
 
-use std::sync::atomic::Ordering;
-
-use super::Pool;
+use super::{Pool, PoolState};
 use crate::{
     block::{self, BlockHeader},
     codec,
@@ -55,7 +53,7 @@ impl Pool {
             (entry, pinned, is_wanted)
         };
         let got = match (entry, pinned) {
-            (Ok(Entry::Absent), _) if self.destroyed.load(Ordering::SeqCst) => Err(GetError::Destroyed),
+            (Ok(Entry::Absent), _) if self.state.get() == PoolState::Destroyed => Err(GetError::Destroyed),
             (Ok(Entry::Absent), _) => Ok(Got::Nothing),
             (Ok(Entry::Refused), _) => Err(GetError::Refused),
             (Ok(Entry::SameFilled(word)), _) => {

@@ -1,22 +1,25 @@
 //! Putting a page: find room, write the block, publish it; or refuse, and let nothing older be found.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::{NO_INDEX_PAGE, Persistence, Pool, Refusal, share::Payload};
+use super::{
+    NO_INDEX_PAGE, Persistence, Pool, PoolState, Refusal,
+    entries::{block_charge, charge},
+    share::Payload,
+};
 use crate::{
     arena::Need,
     block::{self, BlockHeader, PayloadCrc},
+    budget::Claim,
     codec,
     dedup::IfFull,
     directory::Directory,
+    engine::Engine,
     entry::{BlockRef, Entry},
     error::PutError,
     extents::ExtentUse,
     ids::{IndexSlot, ObjectId, PageIndex},
-    index::PaidPage,
+    index::{INDEX_PAGE_BYTES, PaidPage},
     page::PageSource,
 };
 
@@ -36,6 +39,9 @@ enum Content<'a> {
 impl Pool {
     /// Stores a page, replacing what its key held. Errors: it is not stored, and neither is what was there before.
     pub fn put(&self, object: ObjectId, index: PageIndex, page: PageSource<'_>) -> Result<(), PutError> {
+        if self.state.get() == PoolState::Frozen {
+            return Err(self.refuse_early(object, index, PutError::Frozen));
+        }
         // An ephemeral page always gets a block, because what makes room finds ephemeral pages by their blocks.
         if self.persistence == Persistence::Persistent
             && let Some(word) = page.same_filled()
@@ -64,7 +70,7 @@ impl Pool {
     fn put_content(&self, object: ObjectId, index: PageIndex, content: Content<'_>) -> Result<(), PutError> {
         let is_free = |leaf| self.is_leaf_free(leaf);
         let found = self.directory.find_or_add(object, index, is_free).map_err(|_| PutError::NoSuchPage)?;
-        if self.destroyed.load(Ordering::SeqCst) {
+        if self.state.get() == PoolState::Destroyed {
             return Err(PutError::Destroyed);
         }
         let mut index_page = PaidPage::none();
@@ -104,6 +110,9 @@ impl Pool {
     ) -> Result<(), Refusal> {
         // The index page first, and it stays paid while room is made for the block: otherwise each could take the other's.
         if !index_page.is_paid() {
+            if self.index.is_page_empty(slot) {
+                self.check_share(slot, INDEX_PAGE_BYTES)?;
+            }
             *index_page = self.index.pay_for_page(slot).map_err(|_| NO_INDEX_PAGE)?;
         }
         let payload = match content {
@@ -115,7 +124,9 @@ impl Pool {
         }
         let arena = &self.engine.arena;
         let payload_bytes = payload.bytes.len() as u16;
-        let place = self.reserve(block::block_bytes(payload_bytes))?;
+        let block_bytes = block::block_bytes(payload_bytes);
+        self.check_share(slot, block_charge(block_bytes))?;
+        let place = self.reserve(block_bytes)?;
         // SAFETY: the block was just reserved here and is committed below.
         if let Some(block) = unsafe { arena.block_mut(place) } {
             let header = BlockHeader { pool: self.id, slot, codec: payload.codec, payload_bytes };
@@ -130,6 +141,22 @@ impl Pool {
             self.remember_contents(payload.crc, slot, IfFull::Displace);
         }
         published
+    }
+
+    /// Errors: the pool is nearly full, and with so many bytes more, less what the page has now, its client would be over its share.
+    fn check_share(&self, slot: IndexSlot, bytes: u64) -> Result<(), Refusal> {
+        let Engine { budget, shares, .. } = &*self.engine;
+        if budget.has_room(0, Claim::BeyondShare) {
+            return Ok(()); // which is nearly always so
+        }
+        let old_bytes = charge(self.index.load(slot));
+        let used_bytes = (self.account.used_bytes() + bytes).saturating_sub(old_bytes);
+        if bytes <= old_bytes || shares.cover(used_bytes, self.account.weight(), budget.growth_limit_bytes())
+        {
+            Ok(())
+        } else {
+            Err(Refusal::NoRoom(Need::Headroom))
+        }
     }
 
     pub(super) fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {
@@ -155,9 +182,11 @@ impl Pool {
         index_page: &mut PaidPage<'_>,
     ) -> Result<(), Refusal> {
         let mut counters = self.lock(slot);
-        // Destroying sets the flag first and takes every stripe's lock afterwards, so no page slips in behind it.
-        if self.destroyed.load(Ordering::SeqCst) {
-            return Err(Refusal::Destroyed);
+        // Whoever changes the state takes every stripe's lock afterwards, so no page slips in behind it.
+        match self.state.get() {
+            PoolState::Open => {}
+            PoolState::Frozen => return Err(Refusal::Frozen),
+            PoolState::Destroyed => return Err(Refusal::Destroyed),
         }
         let emptied = self.exchange(&mut counters, slot, new, self.stamp_of_put(), index_page)?;
         self.note_put(&mut counters);
@@ -184,6 +213,16 @@ impl Pool {
         };
         drop(counters);
         self.engine.arena.settle(emptied);
+    }
+
+    /// Refuses a put before it is given a place; what has none needs none for that.
+    fn refuse_early(&self, object: ObjectId, index: PageIndex, error: PutError) -> PutError {
+        match self.directory.find(object, index) {
+            Ok(Some(found)) => self.refuse(found.slot),
+            Ok(None) => self.note(|counters| counters.refused_puts += 1),
+            Err(_) => return PutError::NoSuchPage,
+        }
+        error
     }
 
     /// Forgets the block of a page that is about to be overwritten. False: it has none.

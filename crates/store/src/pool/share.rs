@@ -1,8 +1,8 @@
 //! Sharing: a page whose payload is stored already refers to that block, too.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
-use super::{Pool, Refusal};
+use super::{Pool, PoolState, Refusal};
 use crate::{
     arena::Emptied,
     block::{self, BlockHeader, PayloadCrc},
@@ -166,7 +166,7 @@ impl Pool {
 
     /// Makes a page refer to a shared block with its contents, instead of one of its own. False: it is not in that block any more.
     fn use_shared(&self, slot: IndexSlot, block: BlockRef, shared: SharedRef) -> bool {
-        !self.destroyed.load(Ordering::SeqCst)
+        self.state.get() != PoolState::Destroyed
             && self.move_page(slot, Entry::Block(block), Entry::Shared(shared), |_| {})
     }
 

@@ -13,6 +13,8 @@ mod recompression;
 mod reopen;
 mod room;
 mod rules;
+mod settings;
+mod shares;
 pub(crate) mod test_tier;
 mod threads;
 mod tiers;

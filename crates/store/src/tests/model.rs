@@ -13,8 +13,8 @@ use super::{
     test_tier::TestTier,
 };
 use crate::{
-    Client, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, RecompressionOptions, Store,
-    WriteBackOptions,
+    Client, ClientSettings, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError,
+    RecompressionOptions, Store, Weight, WriteBackOptions,
 };
 
 #[derive(Clone, Debug)]
@@ -32,6 +32,7 @@ enum Step {
     CleanTier,
     TierFails { fails: bool },
     Recreate { pool: usize },
+    Settings { pool: usize, settings: ClientSettings },
     Reopen,
 }
 
@@ -53,8 +54,19 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::CleanTier),
         1 => prop::bool::weighted(0.2).prop_map(|fails| Step::TierFails { fails }),
         1 => (0..3usize).prop_map(|pool| Step::Recreate { pool }),
+        2 => (0..3usize, settings()).prop_map(|(pool, settings)| Step::Settings { pool, settings }),
         1 => Just(Step::Reopen),
     ]
+}
+
+fn settings() -> impl Strategy<Value = ClientSettings> {
+    (proptest::option::of(0..2u64 << 20), Weight::RANGE, prop::bool::weighted(0.3)).prop_map(
+        |(cap_bytes, weight, frozen)| ClientSettings {
+            cap_bytes,
+            weight: Weight::new(weight).unwrap(),
+            frozen,
+        },
+    )
 }
 
 /// What the model knows of a key.
@@ -71,11 +83,19 @@ struct World {
     pools: Vec<(Arc<Client>, Arc<Pool>)>,
     known: HashMap<(usize, u64, u64), Known>,
     lives: usize,
+    settings: [ClientSettings; 3],
+    /// What each may use: its cap, or what it may have used when that was lowered.
+    most_bytes: [u64; 3],
 }
 
-/// Pool 0: a disk. Pool 1: persistent, many objects, with a cap. Pool 2: ephemeral.
+/// How clients are at first: one with a cap.
+fn first_settings(number: usize) -> ClientSettings {
+    ClientSettings { cap_bytes: (number == 1).then_some(700 << 10), ..ClientSettings::default() }
+}
+
+/// Pool 0: a disk. Pool 1: persistent, many objects. Pool 2: ephemeral.
 fn make_pool(store: &Store, number: usize, life: usize) -> (Arc<Client>, Arc<Pool>) {
-    let cap_bytes = (number == 1).then_some(700 << 10);
+    let cap_bytes = first_settings(number).cap_bytes;
     let client = store.create_client(client_options(&format!("c{number}-{life}"), cap_bytes)).unwrap();
     let persistence = if number == 2 { Persistence::Ephemeral } else { Persistence::Persistent };
     let keys =
@@ -90,20 +110,29 @@ impl World {
         let (store, tier) = (keeper.store(2 << 20), TestTier::new(24));
         store.attach_tier(tier.clone()).unwrap();
         let pools = (0..3).map(|number| make_pool(&store, number, 0)).collect();
-        Self { keeper, tier, store, pools, known: HashMap::new(), lives: 0 }
+        let settings = [0, 1, 2].map(first_settings);
+        let most_bytes = settings.map(|settings| settings.cap_bytes.unwrap_or(u64::MAX));
+        Self { keeper, tier, store, pools, known: HashMap::new(), lives: 0, settings, most_bytes }
     }
 
     fn run(&mut self, step: Step) {
         match step {
             Step::Put { pool, object, index, seed } => {
                 let key = (pool, object, index);
+                let ClientSettings { cap_bytes, frozen, .. } = self.settings[pool];
                 match put(&self.pools[pool].1, object, index, seed) {
                     Ok(()) => {
+                        assert!(!frozen);
                         self.known.insert(key, Known::Page(seed));
                     }
                     Err(PutError::NoSuchPage) => assert!(pool == 0 && object != 0),
                     Err(error) => {
-                        assert!(error == PutError::Full || (pool == 1 && error == PutError::OverCap));
+                        match error {
+                            PutError::Full | PutError::OverShare => assert!(!frozen),
+                            PutError::OverCap => assert!(!frozen && cap_bytes.is_some()),
+                            PutError::Frozen => assert!(frozen),
+                            error => panic!("{error}"),
+                        }
                         if let Some(known) = self.known.get_mut(&key) {
                             *known = Known::Refused; // whatever was there is gone
                         }
@@ -166,6 +195,13 @@ impl World {
                 self.lives += 1;
                 self.pools[pool] = make_pool(&self.store, pool, self.lives);
                 self.forget(|key| key.0 == pool);
+                self.settings[pool] = first_settings(pool);
+                self.most_bytes[pool] = self.settings[pool].cap_bytes.unwrap_or(u64::MAX);
+            }
+            Step::Settings { pool, settings } => {
+                self.pools[pool].0.change(|now| *now = settings).unwrap();
+                self.settings[pool] = settings;
+                self.most_bytes[pool] = self.most_bytes[pool].max(settings.cap_bytes.unwrap_or(u64::MAX));
             }
             Step::Reopen => self.reopen(),
         }
@@ -188,6 +224,8 @@ impl World {
                 (client, pool)
             })
             .collect();
+        let found = self.pools.iter().map(|(client, _)| client.settings());
+        assert!(found.eq(self.settings));
         let after = self.store.usage();
         // The tables that equal pages are found by may have been larger than they had to be.
         let tables = 2 * self.pools.len() as u64 * 4096 * 4;
@@ -251,7 +289,7 @@ impl World {
             } else {
                 assert_eq!(client.stored_pages, known, "{client:?}");
             }
-            assert!(client.used_bytes <= client.cap_bytes.unwrap_or(u64::MAX));
+            assert!(client.used_bytes <= self.most_bytes[number]);
         }
     }
 }

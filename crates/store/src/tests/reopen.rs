@@ -92,7 +92,7 @@ fn r1_all_pages_are_found_again_and_the_books_agree() {
     assert_eq!(recovery, expected);
     assert_eq!((recovery.damaged_pages, recovery.damaged_records, recovery.leftover_files), (0, 0, 0));
     let disk = store.client("disk").unwrap();
-    assert_eq!(disk.options().cap_bytes, Some(8 << 20));
+    assert_eq!(disk.settings().cap_bytes, Some(8 << 20));
     assert_eq!(disk.pools()[0].keys(), Keys::Flat { pages: 1 << 28 });
     assert_eq!(disk.pools()[0].persistence(), Persistence::Persistent);
 }

@@ -38,7 +38,7 @@ fn work(pool: &Pool, half: u64, rounds: u32) {
         match random(&mut state) % 10 {
             0..4 => match put(pool, 0, index, seed(index, round % 1000)) {
                 Ok(()) => versions[index as usize] = Some(round % 1000),
-                Err(PutError::Full) => versions[index as usize] = None,
+                Err(PutError::Full | PutError::OverShare) => versions[index as usize] = None,
                 Err(error) => panic!("{error}"),
             },
             4 => {

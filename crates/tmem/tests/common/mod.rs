@@ -2,6 +2,8 @@
 // Every test file uses another part of it, and a failed step is a failed test.
 #![allow(dead_code, clippy::expect_used)]
 
+pub mod nbd;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
