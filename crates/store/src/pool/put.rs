@@ -15,6 +15,7 @@ use crate::{
     ids::{IndexSlot, ObjectId, PageIndex},
     index::PaidPage,
     page::PageSource,
+    stock::Patience,
 };
 
 /// How often a put makes room and tries again before it gives up: other threads may take what was made.
@@ -61,13 +62,13 @@ impl Pool {
         if self.destroyed.load(Ordering::SeqCst) {
             return Err(PutError::Destroyed);
         }
-        let mut index_page = PaidPage::none();
+        let (mut index_page, mut patience) = (PaidPage::none(), Patience::default());
         for _ in 0..MOST_TRIES {
             match self.try_put(found.slot, content, &mut index_page) {
                 Ok(()) => return Ok(()),
                 // The last resort is to forget what this put replaces.
                 Err(Refusal::NoRoom(need))
-                    if self.engine.make_room(need) || self.forget_block(found.slot) => {}
+                    if self.engine.make_room(need, &mut patience) || self.forget_block(found.slot) => {}
                 Err(refusal) => {
                     self.refuse(found.slot);
                     return Err(refusal.into());
