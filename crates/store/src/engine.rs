@@ -93,7 +93,7 @@ impl Engine {
         let budget = Arc::new(Budget::new(limit_bytes, EXTENT_BYTES as u64));
         let stock = Arc::new(Stock::new());
         let arena = Arena::over(arena, extents, budget.clone(), stock.clone());
-        let shared_blocks = SharedBlocks::over(shared, budget.clone());
+        let shared_blocks = SharedBlocks::over(shared, budget.clone(), stock.clone());
         Self {
             budget,
             arena,
@@ -129,6 +129,16 @@ impl Engine {
         pools.iter().any(|seat| !matches!(seat, PoolSeat::Free))
     }
 
+    /// All pools.
+    pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let taken = pools.iter().filter_map(|seat| match seat {
+            PoolSeat::Taken(pool) => pool.upgrade(),
+            PoolSeat::Free | PoolSeat::Reserved => None,
+        });
+        taken.collect()
+    }
+
     /// Makes a pool with a number of its own and enters it in the list.
     pub(crate) fn add_pool(
         &self,
@@ -140,6 +150,7 @@ impl Engine {
                 let pool = Arc::new(pool);
                 pool.enter_domain();
                 self.set_seat(id, PoolSeat::Taken(Arc::downgrade(&pool)));
+                pool.request_first_index_page();
                 Ok(pool)
             }
             Err(error) => {
@@ -166,7 +177,7 @@ impl Engine {
         }
         domains.last_id += 1;
         let id = DomainId(domains.last_id);
-        let domain = Domain::new(id, scope, self.budget.clone())
+        let domain = Domain::new(id, scope, self.budget.clone(), self.stock.clone())
             .map_err(|source| StoreError::Memory { what: "a dedup domain", source })?;
         let domain = Arc::new(domain);
         domains.by_id.insert(id, Arc::downgrade(&domain));

@@ -42,7 +42,7 @@ impl StockKeeper {
     ) -> io::Result<Self> {
         let is_ended = Arc::new(AtomicBool::new(false));
         let (of_thread, ended) = (Arc::clone(&store), Arc::clone(&is_ended));
-        store.engine().stock.set_kept(true);
+        store.engine().begin_stock();
         let thread = thread::Builder::new().name("stock".to_owned()).spawn(move || {
             let engine = Keeping(of_thread.engine());
             let mut wait = Duration::ZERO;

@@ -24,6 +24,12 @@ impl Arena {
         self.extents.trim_stock(&self.memory);
     }
 
+    /// Extents in the stock.
+    #[cfg(test)]
+    pub(crate) fn stocked(&self) -> usize {
+        self.extents.stocked()
+    }
+
     /// How many extents were taken from the stock since this was last asked.
     pub(crate) fn take_taken(&self) -> u32 {
         self.extents.take_taken()

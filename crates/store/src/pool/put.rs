@@ -69,6 +69,7 @@ impl Pool {
                 // The last resort is to forget what this put replaces.
                 Err(Refusal::NoRoom(need))
                     if self.engine.make_room(need, &mut patience) || self.forget_block(found.slot) => {}
+                Err(Refusal::NoIndexMemory) if self.wait_for_index_page(found.slot, &mut patience) => {}
                 Err(refusal) => {
                     self.refuse(found.slot);
                     return Err(refusal.into());
@@ -88,6 +89,9 @@ impl Pool {
         // The index page first, and it stays paid while room is made for the block: otherwise each could take the other's.
         if !index_page.is_paid() {
             *index_page = self.index.pay_for_page(slot).map_err(|_| NO_INDEX_PAGE)?;
+        }
+        if index_page.is_paid() && !self.index.is_page_there(slot) {
+            return Err(Refusal::NoIndexMemory);
         }
         let payload = match content {
             Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word), index_page),
@@ -113,6 +117,11 @@ impl Pool {
             self.remember_contents(payload.crc, slot, IfFull::Displace);
         }
         published
+    }
+
+    fn wait_for_index_page(&self, slot: IndexSlot, patience: &mut Patience) -> bool {
+        self.index.request_page_of(slot);
+        self.engine.stock.wait(patience, || self.index.is_page_there(slot))
     }
 
     fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {
