@@ -138,6 +138,14 @@ impl FreeExtents {
         Some(ready)
     }
 
+    /// Takes out what is more than so many of those that are free and held, first those whose memory is not all there.
+    fn cut_to(&mut self, kept: usize) -> Vec<ExtentId> {
+        let excess = (self.ready.len() + self.spare.len()).saturating_sub(kept);
+        let mut surplus = self.spare.split_off(self.spare.len().saturating_sub(excess));
+        surplus.extend(self.ready.split_off(self.ready.len() - (excess - surplus.len())));
+        surplus
+    }
+
     /// The last one is compaction's, which must be able to move blocks just when there is nothing else.
     fn has_ready(&self, claim: Claim) -> bool {
         self.ready.len() > usize::from(claim == Claim::Growth)
@@ -232,12 +240,7 @@ impl Extents {
             } else {
                 usize::from(is_kept && self.budget.has_room(0, Claim::Compaction))
             };
-            let excess = (free.ready.len() + free.spare.len()).saturating_sub(kept);
-            // Those whose memory is not all there go first.
-            let spare = free.spare.len().saturating_sub(excess);
-            let mut surplus = free.spare.split_off(spare);
-            surplus.extend(free.ready.split_off(free.ready.len() - (excess - surplus.len())));
-            surplus
+            free.cut_to(kept)
         };
         surplus.into_iter().for_each(|extent| self.give_to_os(memory, extent));
         if is_kept {
@@ -300,11 +303,7 @@ impl Extents {
 
     /// Gives what is more than the stock is to have to the OS.
     pub(crate) fn trim_stock(&self, memory: &MemoryFile) {
-        let surplus = {
-            let mut free = self.lock();
-            let target = self.stock.target() as usize;
-            if free.ready.len() > target { free.ready.split_off(target) } else { Vec::new() }
-        };
+        let surplus = self.lock().cut_to(self.stock.target() as usize);
         surplus.into_iter().for_each(|extent| self.give_to_os(memory, extent));
     }
 

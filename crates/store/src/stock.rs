@@ -12,12 +12,15 @@ use std::{
 
 use crate::{
     ids::PoolId,
-    sync::{AtomicBool, AtomicU32, Condvar, Mutex, MutexGuard, Ordering},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, fence},
 };
 
-/// How long a put waits for memory, in all. A busy disk takes as long for a write, and the thread that finds memory needs a
-/// thousandth of it as long as there is some.
-const PATIENCE: Duration = Duration::from_millis(30);
+/// How long a put waits while the thread gets nothing of the OS. A busy disk takes as long for a write, and where there is memory an
+/// extent is found in a thousandth of it.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long it waits in all: where everybody waits for a CPU, the thread has to get one, too.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// With so many extents found ahead a put takes one while the next are found: waking the thread takes as long as zeroing an extent,
 /// some 60 us each, and the quickest writer fills one in 100.
@@ -48,8 +51,11 @@ pub(crate) struct Stock {
     waiting: AtomicU32,
     /// Extents that are to be there.
     target: AtomicU32,
-    /// How long puts wait, in microseconds.
-    patience_us: AtomicU32,
+    /// Since when the thread has been asking the OS without getting anything, in microseconds since `born`; 0: it is not.
+    asking_since_us: AtomicU64,
+    born: Instant,
+    /// How long puts wait in all, in microseconds.
+    longest_wait_us: AtomicU32,
     state: Mutex<State>,
     wanted: Condvar,
     arrived: Condvar,
@@ -87,7 +93,9 @@ impl Stock {
             ran_out: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             target: AtomicU32::new(0),
-            patience_us: AtomicU32::new(PATIENCE.as_micros() as u32),
+            asking_since_us: AtomicU64::new(0),
+            born: Instant::now(),
+            longest_wait_us: AtomicU32::new(LONGEST_WAIT.as_micros() as u32),
             state: Mutex::new(State {
                 requests: VecDeque::with_capacity(MOST_REQUESTS),
                 arrivals: 0,
@@ -198,9 +206,35 @@ impl Stock {
         self.is_wanted.store(false, Ordering::Relaxed);
     }
 
+    /// Says that the thread begins to ask the OS for memory, or goes on with that.
+    pub(crate) fn note_asking(&self) {
+        self.asking_since_us.store(self.now_us().max(1), Ordering::Relaxed);
+    }
+
+    /// Says that the thread is not asking any more.
+    pub(crate) fn note_asked(&self) {
+        self.asking_since_us.store(0, Ordering::Relaxed);
+    }
+
+    fn now_us(&self) -> u64 {
+        self.born.elapsed().as_micros() as u64
+    }
+
+    /// How long it makes sense to wait for the thread yet, as far as is known. Zero: it is stuck.
+    fn patience(&self) -> Duration {
+        match self.asking_since_us.load(Ordering::Relaxed) {
+            0 => PATIENCE, // it has yet to get a CPU
+            since_us => {
+                PATIENCE.saturating_sub(Duration::from_micros(self.now_us().saturating_sub(since_us)))
+            }
+        }
+    }
+
     /// Says that something was found or has become free.
     pub(crate) fn note_arrival(&self) {
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        // Either whoever waits sees what arrived, or this sees that somebody waits.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
             self.lock().arrivals += 1;
             self.arrived.notify_all();
         }
@@ -220,13 +254,14 @@ impl Stock {
 
     /// Waits until something is there, for as long as the put has patience. False: it is not, and a put does without.
     pub(crate) fn wait(&self, patience: &mut Patience, is_there: impl Fn() -> bool) -> bool {
-        let time = Duration::from_micros(self.patience_us.load(Ordering::Relaxed).into());
+        let longest_wait = Duration::from_micros(self.longest_wait_us.load(Ordering::Relaxed).into());
         let now = Instant::now();
-        let until = *patience.until.get_or_insert(now + time);
+        let until = *patience.until.get_or_insert(now + longest_wait);
         if now > until {
             return false;
         }
-        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
         self.want();
         let mut state = self.lock();
         let arrivals = state.arrivals;
@@ -237,7 +272,7 @@ impl Stock {
             if self.is_starved() || !self.is_kept() {
                 break false;
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(Instant::now()).min(self.patience());
             if left.is_zero() {
                 // If nothing came at all, others need not wait in vain as well, until the thread has found something.
                 if state.arrivals == arrivals {
@@ -249,7 +284,7 @@ impl Stock {
             state = self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         };
         drop(state);
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         came
     }
 
@@ -257,8 +292,66 @@ impl Stock {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(test)]
-    pub(crate) fn set_patience(&self, patience: Duration) {
-        self.patience_us.store(patience.as_micros() as u32, Ordering::Relaxed);
+    /// Has puts not wait at all.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn forgo_waiting(&self) {
+        self.longest_wait_us.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::{sync::Arc, thread};
+
+    /// A stock whose thread has nothing to do just now. Nobody's time runs out.
+    fn stock() -> Arc<Stock> {
+        let stock = Stock::new();
+        stock.longest_wait_us.store(u32::MAX, Ordering::Relaxed);
+        stock.set_kept(true);
+        stock.wait_for_want(Duration::ZERO);
+        Arc::new(stock)
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// The thread finds what a put waits for: nobody sleeps through it, or for ever.
+    #[test]
+    fn r5_puts_and_the_thread_wake_each_other() {
+        loom::model(|| {
+            let stock = stock();
+            let found = Arc::new(AtomicU32::new(0));
+            let put = {
+                let (stock, found) = (stock.clone(), found.clone());
+                thread::spawn(move || {
+                    assert!(stock.wait(&mut Patience::default(), || found.load(Ordering::Acquire) == 1));
+                })
+            };
+            let finder = {
+                let (stock, found) = (stock.clone(), found.clone());
+                thread::spawn(move || {
+                    stock.wait_for_want(LONG);
+                    found.store(1, Ordering::Release);
+                    stock.note_arrival();
+                })
+            };
+            put.join().unwrap();
+            finder.join().unwrap();
+        });
+    }
+
+    /// The keeper ends while a put waits: the put and the thread both go on.
+    #[test]
+    fn r5_nobody_waits_for_a_thread_that_has_ended() {
+        loom::model(|| {
+            let stock = stock();
+            let put = {
+                let stock = stock.clone();
+                thread::spawn(move || assert!(!stock.wait(&mut Patience::default(), || false)))
+            };
+            stock.set_kept(false);
+            stock.wait_for_want(LONG);
+            put.join().unwrap();
+        });
     }
 }

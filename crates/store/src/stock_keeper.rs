@@ -20,8 +20,8 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// A running thread that finds the memory which the next puts will need, and gives back what they did not.
 ///
-/// As long as it runs, puts leave finding memory to it and never ask the OS themselves: a put that finds nothing prepared waits for
-/// 30 ms at most, and then does with what the store holds, or is refused. Without it a put has the OS find memory as it needs it.
+/// As long as it runs, puts leave finding memory to it and never ask the OS themselves: a put that finds nothing prepared waits while
+/// the thread gets memory, and when it got none for 50 ms does with what the store holds, or is refused. Without it a put has the OS find memory as it needs it.
 /// Dropping it ends the thread and gives back what was found ahead.
 #[derive(Debug)]
 pub struct StockKeeper {
@@ -48,7 +48,10 @@ impl StockKeeper {
             let mut wait = Duration::ZERO;
             while !ended.load(Ordering::Acquire) {
                 engine.0.stock.wait_for_want(wait);
-                wait = if engine.0.stock_up(available_bytes()) { LOOK_EVERY } else { ASK_AGAIN_AFTER };
+                engine.0.stock.note_asking();
+                let is_stocked = engine.0.stock_up(available_bytes());
+                engine.0.stock.note_asked();
+                wait = if is_stocked { LOOK_EVERY } else { ASK_AGAIN_AFTER };
             }
         });
         match thread {

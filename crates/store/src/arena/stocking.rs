@@ -12,7 +12,10 @@ impl Arena {
     pub(crate) fn stock_up(&self, left_bytes: &mut u64) -> bool {
         loop {
             match self.extents.stock_one(&self.memory, *left_bytes) {
-                Stocking::Stocked => *left_bytes = left_bytes.saturating_sub(EXTENT_BYTES as u64),
+                Stocking::Stocked => {
+                    *left_bytes = left_bytes.saturating_sub(EXTENT_BYTES as u64);
+                    self.stock.note_asking();
+                }
                 Stocking::Enough | Stocking::AtLimit => return true,
                 Stocking::NoMemory => return false,
             }

@@ -129,6 +129,13 @@ mod loom_tests {
         thread,
     };
 
+    /// Runs a model with all ways to take turns in which threads are interrupted at most three times.
+    fn model(run: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(run);
+    }
+
     /// A page, the charges for it, and under the stripe's lock whether it has memory and how many entries.
     struct Page {
         state: PageState,
@@ -217,7 +224,7 @@ mod loom_tests {
     /// Two puts and the thread that finds the page: no entry without memory, and in the end nothing is charged.
     #[test]
     fn r7_puts_that_race_for_an_index_page_leave_no_charge() {
-        loom::model(|| {
+        model(|| {
             let page = Page::new();
             page.find();
             let other = page.clone();
@@ -234,7 +241,7 @@ mod loom_tests {
     /// A put that is refused, one that is not, and the thread that gives the page up.
     #[test]
     fn r7_a_refused_put_leaves_no_charge() {
-        loom::model(|| {
+        model(|| {
             let page = Page::new();
             page.find();
             let other = page.clone();
