@@ -28,12 +28,14 @@ use crate::{
     ids::ArenaOffset,
     memory_file::{HUGE_PAGE_BYTES, MemoryFile},
     prefetch::prefetch,
+    stock::Stock,
     tier_table::TierTable,
     walk::Walk,
 };
 
 mod copies;
 mod recover;
+mod stocking;
 mod turns;
 
 use copies::Copies;
@@ -58,6 +60,7 @@ pub(crate) struct Arena {
     search_from: AtomicU32,
     /// Where the next search for a stretch without a huge page starts.
     collapse_from: AtomicU32,
+    stock: Arc<Stock>,
 }
 
 /// An extent that a block's end left without users. Hand it to [`Arena::settle`] once no lock is held.
@@ -126,10 +129,11 @@ impl Arena {
         extents: MemoryFile,
         tier: Arc<TierTable>,
         budget: Arc<Budget>,
+        stock: Arc<Stock>,
     ) -> Self {
         Self {
             memory,
-            extents: Extents::over(extents, EXTENT_COUNT, budget),
+            extents: Extents::over(extents, EXTENT_COUNT, budget, stock.clone()),
             persistent: Head::default(),
             ephemeral: Head::default(),
             survivors: Head::default(),
@@ -141,6 +145,7 @@ impl Arena {
             born: Instant::now(),
             search_from: AtomicU32::new(0),
             collapse_from: AtomicU32::new(0),
+            stock,
         }
     }
 
@@ -168,7 +173,8 @@ impl Arena {
                 self.extents.give_back(&self.memory, fresh); // another thread was quicker
                 continue;
             }
-            let full = open.replace(OpenExtent::empty(fresh));
+            let populated = self.extents.state(fresh).see().populated;
+            let full = open.replace(OpenExtent::empty(fresh, populated));
             drop(open);
             self.seal(usage, full);
         }

@@ -120,6 +120,8 @@ const MAX_STRIPES: u64 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     NoRoom(Need),
+    /// The memory of the index page was not found yet.
+    NoIndexMemory,
     OverCap,
     Frozen,
     Destroyed,
@@ -131,7 +133,7 @@ impl From<Refusal> for PutError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NoRoom(Need::Headroom) => PutError::OverShare,
-            Refusal::NoRoom(_) => PutError::Full,
+            Refusal::NoRoom(_) | Refusal::NoIndexMemory => PutError::Full,
             Refusal::OverCap => PutError::OverCap,
             Refusal::Frozen => PutError::Frozen,
             Refusal::Destroyed => PutError::Destroyed,
@@ -161,7 +163,8 @@ impl Pool {
             }
         };
         let index = files.create(&files::index_name(id), Index::file_bytes(keys.pages()));
-        let index = Index::over(index.map_err(refused("an index"))?, keys.pages(), engine.budget.clone());
+        let (budget, stock) = (engine.budget.clone(), engine.stock.clone());
+        let index = Index::over(index.map_err(refused("an index"))?, keys.pages(), id, budget, stock);
         Ok(Self::over(id, persistence, keys, (account, domain), engine, directory, index))
     }
 
@@ -237,6 +240,22 @@ impl Pool {
         let mut sum = Counters::default();
         self.stripes.iter().for_each(|stripe| sum += *stripe.lock());
         sum
+    }
+
+    /// Asks for the memory of the index pages that are used first.
+    pub(crate) fn request_first_index_page(&self) {
+        self.index.request_page_of(IndexSlot(0));
+    }
+
+    /// Has the OS find the memory of an index page and of those behind it. False: it had less than `left_bytes` and what is wanted.
+    pub(crate) fn find_index_pages(&self, first: u32, left_bytes: &mut u64) -> bool {
+        self.state.get() == PoolState::Destroyed
+            || self.index.find_pages(first, left_bytes, |slot| self.lock(slot))
+    }
+
+    /// Gives index pages back that were found and not used.
+    pub(crate) fn release_found_index_pages(&self) {
+        self.index.release_found_pages(|slot| self.lock(slot));
     }
 
     #[cfg(test)]

@@ -124,7 +124,7 @@ impl TierTable {
     /// Enters a copy that can be read from now on. It stays until [`TierTable::close`].
     pub(crate) fn enter(&self, copy: TierCopy) {
         let state = self.state(TierPlace(copy.place));
-        state.open();
+        state.open(false);
         state.pin();
         fault_injection::point();
         self.cell(TierPlace(copy.place)).store(copy.writing, Ordering::Release);

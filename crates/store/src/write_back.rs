@@ -73,7 +73,7 @@ impl Engine {
         let start = Instant::now();
         // Somebody else is at it.
         let Ok(_one_at_a_time) = self.tiering.cleaner.try_lock() else { return done };
-        let goal_bytes = self.kept_bytes(GOAL_PART);
+        let goal_bytes = self.goal_bytes();
         let mut whatever_their_age = false;
         let mut pressed = self.is_pressed();
         while !self.files.is_detached() && self.tiering.tier().is_some() && !done.blocked {
@@ -125,7 +125,15 @@ impl Engine {
 
     /// Whether so little is free that pages have to go.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.has_less_than(self.kept_bytes(KEPT_PART))
+        self.has_less_than(self.kept_bytes(KEPT_PART)) || self.stock.is_starved()
+    }
+
+    /// How much is to be free in the end, in bytes.
+    fn goal_bytes(&self) -> u64 {
+        let free_bytes = self.budget.limit_bytes().saturating_sub(self.budget.held_bytes());
+        // While the OS has nothing to give, a batch at a time becomes free of what is held, whatever the limit.
+        let starved_bytes = if self.stock.is_starved() { free_bytes + LEAST_KEPT_BYTES } else { 0 };
+        self.kept_bytes(GOAL_PART).max(starved_bytes)
     }
 
     fn kept_bytes(&self, part: u64) -> u64 {
@@ -139,7 +147,9 @@ impl Engine {
     /// Drops what may be dropped before anything is written. True: that was enough.
     fn make_room_without_tier(&self, goal_bytes: u64) -> bool {
         while self.has_less_than(goal_bytes) {
-            if !self.arena.release_spare() && !self.evict_oldest_ephemeral() {
+            // What the OS can't give again is kept for the next puts.
+            let released = !self.stock.is_starved() && self.arena.release_spare();
+            if !released && !self.evict_oldest_ephemeral() {
                 return false;
             }
         }

@@ -21,13 +21,15 @@ use crate::{
     ids::{IndexSlot, ObjectId, PageIndex},
     index::{INDEX_PAGE_BYTES, PaidPage},
     page::PageSource,
+    stock::Patience,
 };
 
 /// How often a put makes room and tries again before it gives up: other threads may take what was made.
 const MOST_TRIES: usize = 8;
 
-/// A put waits for the tier about as long as a disk may take for a write, all told, before it is refused.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// A put waits for the tier no longer than this, all told, while others take what room is made. The slowest disks take as long for a
+/// write.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A page's contents, ready to be stored.
 #[derive(Clone, Copy)]
@@ -73,7 +75,7 @@ impl Pool {
         if self.state.get() == PoolState::Destroyed {
             return Err(PutError::Destroyed);
         }
-        let mut index_page = PaidPage::none();
+        let (mut index_page, mut patience) = (PaidPage::none(), Patience::default());
         let (mut tries, mut waits_until) = (0, None);
         loop {
             let refusal = match self.try_put(found.slot, content, &mut index_page) {
@@ -81,12 +83,17 @@ impl Pool {
                 Err(refusal) => refusal,
             };
             tries += 1;
-            if let Refusal::NoRoom(need) = refusal
-                && (tries < MOST_TRIES && self.engine.make_room(need)
-                    || self.await_room(need, &mut waits_until)
-                    // The last resort is to forget what this put replaces.
-                    || tries < MOST_TRIES && self.forget_block(found.slot))
-            {
+            let goes_on = match refusal {
+                Refusal::NoRoom(need) => {
+                    tries < MOST_TRIES && self.engine.make_room(need, &mut patience)
+                        || self.await_room(need, &mut waits_until)
+                        // The last resort is to forget what this put replaces.
+                        || tries < MOST_TRIES && self.forget_block(found.slot)
+                }
+                Refusal::NoIndexMemory => self.wait_for_index_page(found.slot, &mut patience),
+                Refusal::OverCap | Refusal::Frozen | Refusal::Destroyed => false,
+            };
+            if goes_on {
                 continue;
             }
             self.refuse(found.slot);
@@ -114,6 +121,9 @@ impl Pool {
                 self.check_share(slot, INDEX_PAGE_BYTES)?;
             }
             *index_page = self.index.pay_for_page(slot).map_err(|_| NO_INDEX_PAGE)?;
+        }
+        if index_page.is_paid() && !self.index.is_page_there(slot) {
+            return Err(Refusal::NoIndexMemory);
         }
         let payload = match content {
             Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word), index_page),
@@ -157,6 +167,11 @@ impl Pool {
         } else {
             Err(Refusal::NoRoom(Need::Headroom))
         }
+    }
+
+    fn wait_for_index_page(&self, slot: IndexSlot, patience: &mut Patience) -> bool {
+        self.index.request_page_of(slot);
+        self.engine.stock.wait(patience, || self.index.is_page_there(slot))
     }
 
     pub(super) fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {

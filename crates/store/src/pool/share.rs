@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{Pool, PoolState, Refusal};
 use crate::{
-    arena::Emptied,
+    arena::{Emptied, Need},
     block::{self, BlockHeader, PayloadCrc},
     codec::{self, Codec},
     dedup::{Domain, IfFull, SHARED_POOL},
     entry::{BlockRef, ContentsTag, Entry, Place, SharedRef},
+    extents::ExtentUse,
     ids::{IndexSlot, PoolId},
     index::PaidPage,
     page::PAGE_BYTES,
@@ -138,14 +139,11 @@ impl Pool {
     ) -> Option<SharedRef> {
         let arena = &self.engine.arena;
         let cell = self.engine.shared_blocks.new_cell()?;
-        // Without a place for the copy, the page that is put would need one just as large for itself.
-        let copy = self.reserve(block.block_bytes).or_else(|refusal| match refusal {
-            Refusal::NoRoom(need) if self.engine.make_room(need) || self.await_room(need, &mut None) => {
-                self.reserve(block.block_bytes)
-            }
-            refusal => Err(refusal),
-        });
-        let copy = copy.ok()?;
+        let need = Need::Block { block_bytes: block.block_bytes, usage: ExtentUse::Persistent };
+        let copy = arena.reserve(block.block_bytes, ExtentUse::Persistent).or_else(|| {
+            // Where pages go to a tier all the time there is never room to spare; the page that is put would wait for as much for itself.
+            if self.await_room(need, &mut None) { self.reserve(block.block_bytes).ok() } else { None }
+        })?;
         let header = BlockHeader { pool: SHARED_POOL, slot: cell.number()?, ..header };
         // SAFETY: the block was just reserved here and is committed below.
         if let Some(bytes) = unsafe { arena.block_mut(copy) } {

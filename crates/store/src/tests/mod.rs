@@ -15,6 +15,7 @@ mod room;
 mod rules;
 mod settings;
 mod shares;
+mod stock;
 pub(crate) mod test_tier;
 mod threads;
 mod tiers;

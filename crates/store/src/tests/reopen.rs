@@ -130,7 +130,8 @@ fn an_orderly_end_releases_every_file_and_a_handover_none() {
             "tmem-index-0",
             "tmem-index-1",
             "tmem-index-2",
-            "tmem-shared"
+            "tmem-shared",
+            "tmem-tier"
         ]
     );
     let pool = store.client("disk").unwrap().pools().remove(0);
@@ -140,7 +141,10 @@ fn an_orderly_end_releases_every_file_and_a_handover_none() {
     assert_eq!(keeper.names(), names);
     let (store, _) = keeper.open(LIMIT);
     store.remove_client(&store.client("other").unwrap()).unwrap();
-    assert_eq!(keeper.names(), ["tmem-arena", "tmem-catalog", "tmem-extents", "tmem-index-0", "tmem-shared"]);
+    assert_eq!(
+        keeper.names(),
+        ["tmem-arena", "tmem-catalog", "tmem-extents", "tmem-index-0", "tmem-shared", "tmem-tier"]
+    );
     drop(store);
     assert_eq!(keeper.names(), [""; 0]);
 }
