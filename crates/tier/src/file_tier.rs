@@ -154,15 +154,20 @@ impl FileTier {
         self.punch_holes(&mut writing);
     }
 
-    /// Gives a file's space back, but for the header: the store that had the key is gone for good, so nothing in it can be read any more.
-    /// Without it everything stays as it is, and can be read by whoever has the key. Nothing may be written or read afterwards.
+    /// Nobody needs any of its copies: gives a file's space back. For a store that is new, whose key opens nothing that may be there, and at
+    /// an orderly end, when the key goes. Nothing does so by itself: after any other end the next process may have the key.
     pub fn clear(&self) {
         let mut writing = self.lock_writing();
         let Some(disk) = self.disk().filter(|disk| !disk.is_device && disk.is_writable) else { return };
-        if writing.writer.idle_queue().is_some()
-            && let Err(error) = rustix::fs::ftruncate(&disk.file, HEADER_BYTES as u64)
-        {
-            log::warn!("tier {} keeps its size: {error}", self.name());
+        if writing.writer.idle_queue().is_none() {
+            return;
+        }
+        let cleared = rustix::fs::fstat(&disk.file).and_then(|found| {
+            rustix::fs::ftruncate(&disk.file, HEADER_BYTES as u64)?;
+            rustix::fs::ftruncate(&disk.file, found.st_size as u64)
+        });
+        if let Err(error) = cleared {
+            log::warn!("tier {} keeps its space: {error}", self.name());
         }
     }
 

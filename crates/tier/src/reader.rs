@@ -18,7 +18,7 @@ use crate::{
     layout::{COPY_SECTORS, SECTOR_BYTES, SECTOR_DATA_BYTES, copy_offset},
     queue::{Operation, Queue},
     sectors::{Sector, SectorKey},
-    windows::{WINDOW_SECTORS, Windows},
+    windows::{WINDOW_BYTES, WINDOW_SECTORS, Windows},
 };
 
 /// Why a read failed.
@@ -124,7 +124,9 @@ impl Reader {
         let Some(mut lane) = self.lanes.take(deadline) else {
             return Err(ReadFailure::Disk(io::ErrorKind::TimedOut.into()));
         };
-        let is_window = self.windows.is_wanted_again(wanted.copy);
+        // Whoever reads more than a page goes through the whole copy, and won't come back for it.
+        let is_page = wanted.end - wanted.start <= WINDOW_BYTES / 2;
+        let is_window = is_page && self.windows.is_wanted_again(wanted.copy);
         let read = self.read_sectors(&mut lane, wanted, at, is_window, into, deadline);
         self.lanes.give_back(lane);
         read

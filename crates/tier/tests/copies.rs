@@ -327,10 +327,26 @@ fn discarded_space_goes_back_to_the_file_system_and_is_used_again() {
         let copy = TierCopy { place, writing: 1000 + u64::from(place) };
         assert_eq!(read(&tier, copy, 0, 9000).unwrap(), extent(7)[..9000]);
     }
-    tier.clear();
+}
+
+#[test]
+fn a_cleared_tier_takes_no_space_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tier");
+    let options = options(&path, MIN_TIER_BYTES);
+    let held_bytes = || fs::metadata(&path).unwrap().blocks() * 512;
+    let tier = open(&options);
+    (0..16).for_each(|place| write_one(&tier, TierCopy { place, writing: place.into() }, 1));
+    assert!(held_bytes() >= 16 * COPY_BYTES);
     drop(tier);
-    assert_eq!(fs::metadata(&path).unwrap().len(), SECTOR_BYTES);
-    open(&options(&path, 8 << 20));
+    assert!(held_bytes() >= 16 * COPY_BYTES, "not by itself");
+    let tier = open(&options);
+    tier.clear();
+    assert!(held_bytes() <= 16 * SECTOR_BYTES);
+    let copy = TierCopy { place: 7, writing: 100 };
+    write_one(&tier, copy, 2);
+    drop(tier);
+    assert_eq!(read(&open(&options), copy, 0, 5000).unwrap(), extent(2)[..5000]);
 }
 
 #[test]

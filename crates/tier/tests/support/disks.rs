@@ -23,6 +23,27 @@ pub fn mount_for_myself() {
     run("mount", &["--make-rprivate", "/"]);
 }
 
+/// What is mounted on a directory, while this is there. Only in a thread that mounts for itself.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// Runs `mount` with these arguments and the directory.
+    pub fn new(arguments: &[&str], directory: &Path) -> Self {
+        run("mount", &[arguments, &[directory.to_str().unwrap()]].concat());
+        Self(directory.to_owned())
+    }
+
+    pub fn remount(&self, options: &str) {
+        run("mount", &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()]);
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
 /// A block device in a file. The kernel ends it with its last user, however that ends.
 pub struct LoopDevice {
     pub path: PathBuf,
@@ -54,6 +75,7 @@ pub struct FailingDisk {
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     pub path: PathBuf,
+    mount: Option<Mount>,
 }
 
 impl FailingDisk {
@@ -69,8 +91,9 @@ impl FailingDisk {
             .unwrap();
         let commands = server.stdin.take();
         let answers = BufReader::new(server.stdout.take().unwrap());
-        let mut disk = Self { server, commands, answers, path: directory.join("disk") };
+        let mut disk = Self { server, commands, answers, path: directory.join("disk"), mount: None };
         disk.wait();
+        disk.mount = Some(Mount(directory.to_owned()));
         disk
     }
 
@@ -91,6 +114,7 @@ impl Drop for FailingDisk {
     fn drop(&mut self) {
         drop(self.commands.take());
         let _ = self.server.wait();
+        drop(self.mount.take());
     }
 }
 
