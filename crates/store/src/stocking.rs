@@ -55,9 +55,7 @@ impl Engine {
                     Owner::Pool(pool) => pool.find_index_pages(first, left_bytes),
                     Owner::Shared | Owner::Changing | Owner::Nobody => true,
                 },
-                Request::Tables => {
-                    self.domains().iter().fold(true, |all, domain| domain.find_table_page(left_bytes) && all)
-                }
+                Request::Tables => self.domains().iter().all(|domain| domain.find_table_page(left_bytes)),
             };
         }
         all
