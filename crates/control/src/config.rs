@@ -13,6 +13,7 @@ use tmem_store::RecompressionOptions;
 use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
     LogLevel, NbdAddress, PoolSize, Recompress, RecompressAge, RecompressLevel, Reserve,
+    disk_service::disk_weight,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -163,6 +164,7 @@ struct DiskSection {
     vhost_user: Option<PathBuf>,
     nbd: Option<NbdAddress>,
     cap: Option<ByteSize>,
+    weight: Option<u32>,
     #[serde(default)]
     dedup: DedupChoice,
     #[serde(default)]
@@ -175,11 +177,13 @@ fn deserialize_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<D
     let spec = |section: DiskSection| {
         let frontend = Frontend::new(section.vhost_user, section.nbd, section.queues)
             .map_err(|wrong| de::Error::custom(format!("disk {}: {wrong}", section.name)))?;
+        let weight = disk_weight(&section.name, section.weight).map_err(de::Error::custom)?;
         Ok(DiskSpec {
             name: section.name,
             size_bytes: section.size.bytes(),
             frontend,
             cap_bytes: section.cap.map(ByteSize::bytes),
+            weight,
             dedup: section.dedup,
             format: section.format,
         })
@@ -226,7 +230,7 @@ mod tests {
             "pool-size = \"4G\"\nreserve = \"2G\"\nhttp = \"off\"\npoll-us = 0\nrecompress = \"off\"\n\
              recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
              nbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
-             [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nformat = \"none\"\nqueues = 3\n\
+             [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nweight = 7\nformat = \"none\"\nqueues = 3\n\
              [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n\
              [[disk]]\nname = \"c\"\nsize = \"1M\"\nnbd = \"[::1]:10809\"\n",
         )
@@ -242,6 +246,7 @@ mod tests {
         let [a, b, c] = config.disks.as_slice() else { panic!("three disks") };
         let vhost_user = |socket: &str, queues| Frontend::VhostUser { socket: socket.into(), queues };
         assert_eq!((a.size_bytes, a.cap_bytes, a.format), (2 << 30, Some(512 << 20), DiskFormat::None));
+        assert_eq!((a.weight.get(), b.weight.get()), (7, 100));
         assert_eq!((b.size_bytes, b.cap_bytes, b.format), (1 << 20, None, DiskFormat::Swap));
         assert_eq!((&a.frontend, &b.frontend), (&vhost_user("/s/a", 3), &vhost_user("/s/b", 4)));
         assert_eq!(c.frontend, Frontend::Nbd("[::1]:10809".parse().expect("address")));
@@ -255,8 +260,8 @@ mod tests {
             "{error}"
         );
         let error =
-            parse("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nweight = 3\n").unwrap_err();
-        assert!(error.contains("line 5") && error.contains("weight"), "{error}");
+            parse("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\npriority = 3\n").unwrap_err();
+        assert!(error.contains("line 5") && error.contains("priority"), "{error}");
     }
 
     #[test]
@@ -287,6 +292,7 @@ mod tests {
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"a.sock\"", "a.sock"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nformat = \"ext4\"", "ext4"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nqueues = 0", "queues"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nweight = 0", "1 to 10000"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"", "disk a: neither"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nnbd = \"/b\"", "exclude"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nnbd = \"localhost:10809\"", "localhost"),
@@ -359,13 +365,13 @@ mod tests {
         );
         let disk = table["disk"][0].as_table().expect("a disk section");
         let disk_keys: Vec<_> = disk.keys().map(String::as_str).collect();
-        assert_eq!(disk_keys, ["cap", "dedup", "format", "name", "queues", "size", "vhost-user"]);
+        assert_eq!(disk_keys, ["cap", "dedup", "format", "name", "queues", "size", "vhost-user", "weight"]);
 
         let config = parse(&shown).expect("the values parse");
         let [disk] = config.disks.as_slice() else { panic!("one disk") };
         assert_eq!(disk.format, DiskFormat::default());
         assert!(matches!(disk.frontend, Frontend::VhostUser { queues: 4, .. }));
-        assert_eq!(disk.dedup, DedupChoice::default());
+        assert_eq!((&disk.dedup, disk.weight), (&DedupChoice::default(), tmem_store::Weight::default()));
         assert_eq!(Config { disks: Vec::new(), ..config }, Config::default());
     }
 }

@@ -91,6 +91,9 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// A weight that makes no sense.
+    #[error(transparent)]
+    Weight(tmem_store::StoreError),
     /// A reserve that leaves the pool nothing.
     #[error(
         "reserve {asked}: this host has {host} in all, so the pool would never get any; give less, or `auto`"

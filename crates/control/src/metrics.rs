@@ -20,8 +20,9 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// found. The encoder ends what it says with a full stop.
 type ClientFamily = (&'static str, &'static str, fn(&ClientStatus) -> Option<u64>);
 
-const CLIENT_GAUGES: [ClientFamily; 12] = [
+const CLIENT_GAUGES: [ClientFamily; 13] = [
     ("weight", "Share of the client under pressure, relative to others", |c| Some(u64::from(c.weight))),
+    ("share_bytes", "Part of the pool's limit by the client's weight", |c| Some(c.share_bytes)),
     ("frozen", "1 while the client's puts are refused because it is frozen", |c| Some(u64::from(c.frozen))),
     ("cap_bytes", "The most of the pool that the client's pages may take; absent without a cap", |c| {
         c.cap_bytes
@@ -43,7 +44,7 @@ const CLIENT_COUNTERS: [ClientFamily; 9] = [
     ("puts", "Pages accepted", |c| Some(c.puts)),
     ("gets", "Pages asked for, whether or not they were there", |c| Some(c.gets)),
     ("flushes", "Pages flushed", |c| Some(c.flushes)),
-    ("refused_puts", "Puts refused because pool or client was full or the client frozen", |c| {
+    ("refused_puts", "Puts refused: pool full, cap or share reached, or client frozen", |c| {
         Some(c.refused_puts)
     }),
     ("evicted_pages", "Ephemeral pages dropped to make room", |c| Some(c.evicted_pages)),

@@ -16,6 +16,9 @@ pub struct ClientStatus {
     pub kind: String,
     /// Its share under pressure, relative to others'.
     pub weight: u32,
+    /// Its part of the pool's limit by its weight. Beyond it, it does not grow while less than a sixteenth of the limit is left.
+    #[serde(default)]
+    pub share_bytes: u64,
     /// Whether its puts are refused, because somebody said so.
     #[serde(default)]
     pub frozen: bool,
@@ -47,7 +50,7 @@ pub struct ClientStatus {
     pub gets: u64,
     /// Pages flushed.
     pub flushes: u64,
-    /// Puts refused: pool or client was full, or the client frozen.
+    /// Puts refused: the pool was full, or the client's cap or share reached, or it is frozen.
     pub refused_puts: u64,
     /// Ephemeral pages dropped to make room.
     pub evicted_pages: u64,
@@ -131,6 +134,7 @@ impl ClientStatus {
             name: usage.name,
             kind: kind.to_owned(),
             weight: usage.weight.get(),
+            share_bytes: usage.share_bytes,
             frozen: usage.frozen,
             cap_bytes: usage.cap_bytes,
             dedup: match usage.dedup {

@@ -52,6 +52,7 @@ pub(crate) fn sample() -> Status {
         name: "vm1".parse().expect("name"),
         size_bytes: 1 << 34,
         cap_bytes: Some(1 << 30),
+        weight: 118,
         dedup: crate::DedupChoice::Alone,
         format: DiskFormat::Swap,
         transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
@@ -120,6 +121,7 @@ fn the_names_are_fixed() {
             "refused_puts",
             "reuse_distances",
             "same_filled_pages",
+            "share_bytes",
             "stored_pages",
             "used_bytes",
             "weight",
@@ -159,6 +161,7 @@ fn each_number_stands_under_its_own_name() {
         ("recompression_saved_bytes", 116),
         ("recompression_kept_pages", 117),
         ("weight", 118),
+        ("share_bytes", 119),
         ("dedup_pages", 115),
         ("cap_bytes", 1 << 30),
     ] {
