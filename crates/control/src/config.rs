@@ -12,7 +12,7 @@ use tmem_store::RecompressionOptions;
 
 use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
-    LogLevel, NbdAddress, PoolSize, Recompress, RecompressAge, RecompressLevel, Reserve,
+    LogLevel, MaxCompressed, NbdAddress, PoolSize, Recompress, RecompressAge, RecompressLevel, Reserve,
     disk_service::disk_weight,
 };
 
@@ -38,6 +38,8 @@ pub struct Config {
     /// How long a queue's thread polls after a request, at most, in microseconds; 0 to [`MAX_POLL_US`].
     #[serde(deserialize_with = "deserialize_poll_us")]
     pub poll_us: u32,
+    /// The largest compressed page worth keeping.
+    pub max_compressed: MaxCompressed,
     /// Whether cold pages are compressed harder.
     pub recompress: Recompress,
     /// After how long a page is cold.
@@ -66,6 +68,7 @@ impl Default for Config {
             reserve: Reserve::default(),
             http: HttpListen::default(),
             poll_us: DEFAULT_POLL_US,
+            max_compressed: MaxCompressed::default(),
             recompress: Recompress::default(),
             recompress_age: RecompressAge::default(),
             recompress_level: RecompressLevel::default(),
@@ -227,7 +230,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = parse(
-            "pool-size = \"4G\"\nreserve = \"2G\"\nhttp = \"off\"\npoll-us = 0\nrecompress = \"off\"\n\
+            "pool-size = \"4G\"\nreserve = \"2G\"\nhttp = \"off\"\npoll-us = 0\nmax-compressed = 50\nrecompress = \"off\"\n\
              recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
              nbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nweight = 7\nformat = \"none\"\nqueues = 3\n\
@@ -239,6 +242,7 @@ mod tests {
         assert_eq!((config.http, config.poll_us, config.log_level), (HttpListen::Off, 0, LogLevel::Debug));
         assert_eq!(config.reserve, Reserve::Fixed(ByteSize::from_bytes(2 << 30)));
         assert_eq!(config.recompress, Recompress::Off);
+        assert_eq!(config.max_compressed.percent(), 50);
         assert_eq!((config.recompress_age.seconds(), config.recompress_level.level()), (5, 19));
         assert_eq!(config.background_cpu.percent(), 100);
         let tls = config.nbd_tls().expect("all three").expect("TLS");
@@ -281,6 +285,8 @@ mod tests {
             ("recompress-age = \"1m\"", "expected i64"),
             ("recompress-level = 20", "1 to 19"),
             ("background-cpu = 0", "1 to 100"),
+            ("max-compressed = 0", "1 to 100"),
+            ("max-compressed = 101", "101"),
             ("background-cpu = 101", "101"),
             ("log-level = \"loud\"", "loud"),
             ("disk = 3", "disk"),
@@ -354,6 +360,7 @@ mod tests {
                 "disk",
                 "http",
                 "log-level",
+                "max-compressed",
                 "poll-us",
                 "pool-size",
                 "recompress",

@@ -91,6 +91,12 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// A size of compressed pages that makes no sense.
+    #[error("`{text}` is not a size of compressed pages: write percent of a page, 1 to 100 (keep all)")]
+    MaxCompressed {
+        /// What was written.
+        text: String,
+    },
     /// A weight that makes no sense.
     #[error(transparent)]
     Weight(tmem_store::StoreError),

@@ -30,7 +30,7 @@ struct Knob {
 }
 
 /// All knobs, in the order in which they are shown.
-const KNOBS: [Knob; 8] = [
+const KNOBS: [Knob; 9] = [
     Knob {
         name: "pool-size",
         unit: "size",
@@ -54,6 +54,14 @@ const KNOBS: [Knob; 8] = [
         effect: "longest time a thread looks for the next request before it sleeps; 0 is never",
         get: |config| config.poll_us.to_string(),
         set: |config, text| poll_us(text).map(|value| config.poll_us = value),
+    },
+    Knob {
+        name: "max-compressed",
+        unit: "%",
+        range: "1 to 100",
+        effect: "largest compressed page worth keeping, of 4096 bytes; larger ones are refused, 100 keeps all",
+        get: |config| config.max_compressed.percent().to_string(),
+        set: |config, text| text.parse().map(|value| config.max_compressed = value),
     },
     Knob {
         name: "recompress",
@@ -207,6 +215,7 @@ impl Knobs {
         }
         of_clients.into_iter().for_each(CheckedChanges::apply);
         self.store.set_recompression(new.recompression()).map_err(|e| AdminError::Failed(e.to_string()))?;
+        self.store.set_max_payload_bytes(new.max_compressed.bytes());
         self.poll_us.store(new.poll_us, Ordering::Relaxed);
         log::set_max_level(new.log_level.filter());
         *now = new;

@@ -12,6 +12,7 @@
 //! | [`NbdAddress`], [`NbdTls`] | where disks are exported over NBD, and the files that TLS takes |
 //! | [`Config`] | the TOML file |
 //! | [`Recompress`] and the like | what it says of background work |
+//! | [`MaxCompressed`] | how well a page must compress to be kept |
 //! | [`Knobs`] | settings that can be changed while the daemon runs |
 //! | `client_knobs` | those of single clients among them |
 //! | [`ClientChanges`] | what can be changed of a client |
@@ -37,6 +38,7 @@ mod host_memory;
 mod knobs;
 mod listen;
 mod log_level;
+mod max_compressed;
 mod metrics;
 mod nbd_address;
 mod nbd_tls;
@@ -64,6 +66,7 @@ pub use host_memory::{HostMemory, host_memory_bytes};
 pub use knobs::{KnobChanges, KnobInfo, KnobList, Knobs};
 pub use listen::HttpListen;
 pub use log_level::LogLevel;
+pub use max_compressed::MaxCompressed;
 pub use metrics::encode as encode_metrics;
 pub use nbd_address::NbdAddress;
 pub use nbd_tls::NbdTls;

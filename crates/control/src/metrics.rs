@@ -40,12 +40,17 @@ const CLIENT_GAUGES: [ClientFamily; 13] = [
     ("metadata_bytes", "Index and block headers of the client's pages", |c| Some(c.metadata_bytes)),
 ];
 
-const CLIENT_COUNTERS: [ClientFamily; 9] = [
+const CLIENT_COUNTERS: [ClientFamily; 10] = [
     ("puts", "Pages accepted", |c| Some(c.puts)),
     ("gets", "Pages asked for, whether or not they were there", |c| Some(c.gets)),
     ("flushes", "Pages flushed", |c| Some(c.flushes)),
-    ("refused_puts", "Puts refused: pool full, cap or share reached, or client frozen", |c| {
-        Some(c.refused_puts)
+    (
+        "refused_puts",
+        "Puts refused: pool full, cap or share reached, client frozen, page incompressible",
+        |c| Some(c.refused_puts),
+    ),
+    ("incompressible_puts", "Puts refused because the page does not compress well enough", |c| {
+        Some(c.incompressible_puts)
     }),
     ("evicted_pages", "Ephemeral pages dropped to make room", |c| Some(c.evicted_pages)),
     ("checksum_errors", "Blocks that did not match their checksum", |c| Some(c.checksum_errors)),

@@ -15,6 +15,7 @@ use crate::{
     files::{self, Files},
     ids::PoolId,
     memory_file::MemoryFile,
+    page::PAGE_BYTES,
     pool::Pool,
     recompression::{RecompressionSettings, Recompressor},
     shares::Shares,
@@ -36,6 +37,8 @@ pub(crate) struct Engine {
     pools: RwLock<Vec<PoolSeat>>,
     pub(crate) shared_blocks: SharedBlocks,
     pub(crate) shares: Shares,
+    /// A page whose payload is longer is refused.
+    pub(crate) max_payload_bytes: AtomicU32,
     domains: Mutex<Domains>,
 }
 
@@ -96,6 +99,7 @@ impl Engine {
             arena,
             shared_blocks,
             shares: Shares::default(),
+            max_payload_bytes: AtomicU32::new(PAGE_BYTES as u32),
             domains: Mutex::default(),
             catalog,
             files,

@@ -50,8 +50,11 @@ pub struct ClientStatus {
     pub gets: u64,
     /// Pages flushed.
     pub flushes: u64,
-    /// Puts refused: the pool was full, or the client's cap or share reached, or it is frozen.
+    /// Puts refused: the pool was full, the client's cap or share reached, the client frozen, or the page does not compress.
     pub refused_puts: u64,
+    /// Those of them whose page does not compress as well as `max-compressed` asks for.
+    #[serde(default)]
+    pub incompressible_puts: u64,
     /// Ephemeral pages dropped to make room.
     pub evicted_pages: u64,
     /// Blocks that did not match their checksum.
@@ -155,6 +158,7 @@ impl ClientStatus {
             gets: usage.gets,
             flushes: usage.flushes,
             refused_puts: usage.refused_puts,
+            incompressible_puts: usage.incompressible_puts,
             evicted_pages: usage.evicted_pages,
             checksum_errors: usage.checksum_errors,
             recompressed_pages: usage.recompressed_pages,

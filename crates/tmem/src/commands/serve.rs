@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tmem_control::{
     BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HostMemory, HttpListen, Knobs,
-    LogLevel, PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve, Server, poll_us,
+    LogLevel, MaxCompressed, PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve,
+    Server, poll_us,
 };
 use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     /// Longest time a queue's thread polls after a request, in microseconds; 0 is never [default: 1000]
     #[arg(long, value_name = "N", value_parser = poll_us, allow_negative_numbers = true)]
     poll_us: Option<u32>,
+    /// Largest compressed page worth keeping, in percent of a page; larger ones are refused [default: 100, which keeps all]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_compressed: Option<MaxCompressed>,
     /// Whether cold pages are compressed harder: on or off [default: on]
     #[arg(long, value_name = "on|off")]
     recompress: Option<Recompress>,
@@ -73,6 +77,7 @@ impl Arguments {
         config.reserve = self.reserve.unwrap_or(config.reserve);
         config.http = self.http.unwrap_or(config.http);
         config.poll_us = self.poll_us.unwrap_or(config.poll_us);
+        config.max_compressed = self.max_compressed.unwrap_or(config.max_compressed);
         config.recompress = self.recompress.unwrap_or(config.recompress);
         config.recompress_age = self.recompress_age.unwrap_or(config.recompress_age);
         config.recompress_level = self.recompress_level.unwrap_or(config.recompress_level);
@@ -96,6 +101,7 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     let ownership = Ownership::take(runtime_dir)?;
     let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
+    store.set_max_payload_bytes(config.max_compressed.bytes());
     let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
     let budget = {
         let knobs = Arc::clone(&knobs);
