@@ -12,8 +12,8 @@ use tmem_store::RecompressionOptions;
 
 use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
-    LogLevel, MaxCompressed, NbdAddress, PoolSize, Recompress, RecompressAge, RecompressLevel, Reserve,
-    disk_service::disk_weight,
+    LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress, RecompressAge,
+    RecompressLevel, Reserve, disk_service::disk_weight,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -33,6 +33,11 @@ pub struct Config {
     pub pool_size: PoolSize,
     /// What a pool that sizes itself leaves to the host.
     pub reserve: Reserve,
+    /// The most that a pool that sizes itself may grow to.
+    pub pool_ceiling: PoolCeiling,
+    /// How often such a pool looks at the host.
+    #[serde(rename = "reaction-ms")]
+    pub reaction: Reaction,
     /// The read-only HTTP listener.
     pub http: HttpListen,
     /// How long a queue's thread polls after a request, at most, in microseconds; 0 to [`MAX_POLL_US`].
@@ -66,6 +71,8 @@ impl Default for Config {
         Self {
             pool_size: PoolSize::default(),
             reserve: Reserve::default(),
+            pool_ceiling: PoolCeiling::default(),
+            reaction: Reaction::default(),
             http: HttpListen::default(),
             poll_us: DEFAULT_POLL_US,
             max_compressed: MaxCompressed::default(),
@@ -230,7 +237,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = parse(
-            "pool-size = \"4G\"\nreserve = \"2G\"\nhttp = \"off\"\npoll-us = 0\nmax-compressed = 50\nrecompress = \"off\"\n\
+            "pool-size = \"4G\"\nreserve = \"2G\"\npool-ceiling = \"8G\"\nreaction-ms = 50\nhttp = \"off\"\npoll-us = 0\nmax-compressed = 50\nrecompress = \"off\"\n\
              recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
              nbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nweight = 7\nformat = \"none\"\nqueues = 3\n\
@@ -240,6 +247,7 @@ mod tests {
         .expect("config");
         assert_eq!(config.pool_size, PoolSize::Fixed(ByteSize::from_bytes(4 << 30)));
         assert_eq!((config.http, config.poll_us, config.log_level), (HttpListen::Off, 0, LogLevel::Debug));
+        assert_eq!((config.pool_ceiling.bytes(), config.reaction.milliseconds()), (8 << 30, 50));
         assert_eq!(config.reserve, Reserve::Fixed(ByteSize::from_bytes(2 << 30)));
         assert_eq!(config.recompress, Recompress::Off);
         assert_eq!(config.max_compressed.percent(), 50);
@@ -285,6 +293,11 @@ mod tests {
             ("recompress-age = \"1m\"", "expected i64"),
             ("recompress-level = 20", "1 to 19"),
             ("background-cpu = 0", "1 to 100"),
+            ("pool-ceiling = \"auto\"", "auto"),
+            ("pool-ceiling = 1000", "at least 1M"),
+            ("pool-ceiling = 1.5", "a size such as"),
+            ("reaction-ms = 9", "10 to 10000"),
+            ("reaction-ms = \"1s\"", "expected i64"),
             ("max-compressed = 0", "1 to 100"),
             ("max-compressed = 101", "101"),
             ("background-cpu = 101", "101"),
@@ -362,7 +375,9 @@ mod tests {
                 "log-level",
                 "max-compressed",
                 "poll-us",
+                "pool-ceiling",
                 "pool-size",
+                "reaction-ms",
                 "recompress",
                 "recompress-age",
                 "recompress-level",

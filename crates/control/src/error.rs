@@ -91,6 +91,12 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// A reaction time that makes no sense.
+    #[error("`{text}` is not a reaction time: write milliseconds, 10 to 10000")]
+    Reaction {
+        /// What was written.
+        text: String,
+    },
     /// A size of compressed pages that makes no sense.
     #[error("`{text}` is not a size of compressed pages: write percent of a page, 1 to 100 (keep all)")]
     MaxCompressed {

@@ -30,7 +30,7 @@ struct Knob {
 }
 
 /// All knobs, in the order in which they are shown.
-const KNOBS: [Knob; 9] = [
+const KNOBS: [Knob; 11] = [
     Knob {
         name: "pool-size",
         unit: "size",
@@ -46,6 +46,22 @@ const KNOBS: [Knob; 9] = [
         effect: "what a pool of size auto leaves to the host; auto is 1/16 of its memory, 64M to 4G",
         get: |config| config.reserve.to_string(),
         set: |config, text| text.parse().map(|value| config.reserve = value),
+    },
+    Knob {
+        name: "pool-ceiling",
+        unit: "size",
+        range: "1M or more, or none",
+        effect: "most that a pool of size auto may grow to, however much the host can spare",
+        get: |config| config.pool_ceiling.to_string(),
+        set: |config, text| text.parse().map(|value| config.pool_ceiling = value),
+    },
+    Knob {
+        name: "reaction-ms",
+        unit: "ms",
+        range: "10 to 10000",
+        effect: "how often a pool of size auto looks at the host, once it holds more than 16M",
+        get: |config| config.reaction.milliseconds().to_string(),
+        set: |config, text| text.parse().map(|value| config.reaction = value),
     },
     Knob {
         name: "poll-us",
@@ -155,6 +171,11 @@ impl Knobs {
         self.lock().background_cpu
     }
 
+    /// How often a pool of size auto is to look at the host now.
+    pub fn reaction(&self) -> Duration {
+        self.lock().reaction.time()
+    }
+
     /// Gives a pool of size auto the limit that the rule says, and says which. `None`: the pool's size is fixed.
     pub fn size_pool(&self, rule: &mut PoolSizing, host: &HostMemory, now: Duration) -> Option<u64> {
         let config = self.lock();
@@ -162,6 +183,7 @@ impl Knobs {
             return None;
         }
         rule.set_reserve_bytes(config.reserve.bytes(host.total_bytes).ok()?);
+        rule.set_ceiling_bytes(config.pool_ceiling.bytes());
         let limit_bytes = rule.limit_bytes(host, self.store.held_bytes(), now);
         self.store.set_limit_bytes(limit_bytes).ok()?;
         Some(limit_bytes)

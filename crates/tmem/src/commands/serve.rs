@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tmem_control::{
     BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HostMemory, HttpListen, Knobs,
-    LogLevel, MaxCompressed, PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve,
-    Server, poll_us,
+    LogLevel, MaxCompressed, PoolCeiling, PoolSize, PoolSizing, Reaction, Recompress, RecompressAge,
+    RecompressLevel, Reserve, Server, poll_us,
 };
 use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
@@ -35,6 +35,12 @@ pub(crate) struct Arguments {
     /// What a pool of size auto leaves to the host; auto is 1/16 of its memory, 64M to 4G [default: auto]
     #[arg(long, value_name = "SIZE|auto")]
     reserve: Option<Reserve>,
+    /// The most that a pool of size auto may grow to, however much the host can spare [default: none]
+    #[arg(long, value_name = "SIZE|none")]
+    pool_ceiling: Option<PoolCeiling>,
+    /// How often a pool of size auto looks at the host, in milliseconds, 10 to 10000 [default: 100]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    reaction_ms: Option<Reaction>,
     /// Where /, /metrics and /api/v1/status are served, reads only [default: 127.0.0.1:7780]
     #[arg(long, value_name = "ADDR|off")]
     http: Option<HttpListen>,
@@ -75,6 +81,8 @@ impl Arguments {
         let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         config.pool_size = self.pool_size.unwrap_or(config.pool_size);
         config.reserve = self.reserve.unwrap_or(config.reserve);
+        config.pool_ceiling = self.pool_ceiling.unwrap_or(config.pool_ceiling);
+        config.reaction = self.reaction_ms.unwrap_or(config.reaction);
         config.http = self.http.unwrap_or(config.http);
         config.poll_us = self.poll_us.unwrap_or(config.poll_us);
         config.max_compressed = self.max_compressed.unwrap_or(config.max_compressed);
@@ -130,6 +138,7 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
 fn pool_limit(config: &Config) -> Result<(u64, PoolSizing), ControlError> {
     let host = HostMemory::read()?;
     let mut rule = PoolSizing::new(config.reserve.bytes(host.total_bytes)?);
+    rule.set_ceiling_bytes(config.pool_ceiling.bytes());
     let limit_bytes = match config.pool_size.fixed_bytes()? {
         Some(limit_bytes) => limit_bytes,
         None => rule.limit_bytes(&host, 0, Duration::ZERO),
