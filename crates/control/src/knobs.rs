@@ -262,3 +262,6 @@ fn unknown(name: &str) -> AdminError {
     let names: Vec<_> = KNOBS.iter().map(|knob| knob.name.to_owned()).chain(client_knobs::names()).collect();
     AdminError::Invalid(format!("there is no knob `{name}`; there are {}", names.join(", ")))
 }
+
+#[cfg(test)]
+mod tests;
