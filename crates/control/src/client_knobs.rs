@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tmem_store::{ClientSettings, Store};
+use tmem_store::{ClientSettings, Store, Weight};
 
 use crate::{
     AdminError, ByteSize, ClientChanges, ControlError, KnobInfo, client_changes::CheckedChanges,
@@ -20,17 +20,31 @@ struct ClientKnob {
 }
 
 /// All of them, in the order in which they are shown. A client's knob is named after it: `vm1.cap`.
-const CLIENT_KNOBS: [ClientKnob; 1] = [ClientKnob {
-    name: "cap",
-    unit: "size",
-    range: "1 to 1T, or none",
-    effect: "most of the pool that the client's pages may take; a lower one keeps stored pages and refuses more",
-    get: |settings| {
-        let cap = settings.cap_bytes.map(ByteSize::from_bytes);
-        cap.map_or_else(|| NO_CAP.to_owned(), |cap| cap.to_string())
+const CLIENT_KNOBS: [ClientKnob; 2] = [
+    ClientKnob {
+        name: "cap",
+        unit: "size",
+        range: "1 to 1T, or none",
+        effect: "most of the pool that the client's pages may take; a lower one keeps stored pages and refuses more",
+        get: |settings| {
+            let cap = settings.cap_bytes.map(ByteSize::from_bytes);
+            cap.map_or_else(|| NO_CAP.to_owned(), |cap| cap.to_string())
+        },
+        set: |changes, text| cap_bytes(text).map(|cap_bytes| changes.cap_bytes = Some(cap_bytes)),
     },
-    set: |changes, text| cap_bytes(text).map(|cap_bytes| changes.cap_bytes = Some(cap_bytes)),
-}];
+    ClientKnob {
+        name: "weight",
+        unit: "-",
+        range: "1 to 10000",
+        effect: "the client's share, relative to others'; beyond it, it does not grow while 1/16 of the pool is left",
+        get: |settings| settings.weight.to_string(),
+        set: |changes, text| {
+            let weight: Weight = text.parse().map_err(ControlError::Weight)?;
+            changes.weight = Some(weight.get());
+            Ok(())
+        },
+    },
+];
 
 /// A client without a cap.
 const NO_CAP: &str = "none";

@@ -56,6 +56,7 @@ impl Control {
             self.store.usage(),
             self.store.clients(),
             self.disks.list(),
+            self.store.tier_usage(),
         )
     }
 }

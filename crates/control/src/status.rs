@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tmem_store::{ClientKind, ClientUsage, StoreUsage};
+use tmem_store::{ClientKind, ClientUsage, StoreUsage, TierUsage};
 
 use crate::DiskInfo;
 
@@ -28,7 +28,7 @@ pub struct Status {
     pub pool: PoolStatus,
     /// One for each client, by name.
     pub clients: Vec<ClientStatus>,
-    /// Where pages go when the arena is full. Empty: there are no tiers yet.
+    /// Where pages go when there is no room for them in memory. Empty: there is no tier.
     pub tiers: Vec<TierStatus>,
 }
 
@@ -60,16 +60,34 @@ pub struct PoolStatus {
 /// A tier.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TierStatus {
-    /// Its name.
+    /// Its path.
     pub name: String,
-    /// What it is.
+    /// What it is: `file`, `device`, …
     pub kind: String,
-    /// What its pages take there.
+    /// Space in use there: extents of which anything is still needed.
     pub used_bytes: u64,
-    /// Pages in it.
+    /// Pages that are there and not in memory; pages that share a block count once.
     pub stored_pages: u64,
-    /// Whether it works.
+    /// `ready`, `full`, `read-only`, `missing` or `failing`.
     pub state: String,
+    /// What it can hold.
+    #[serde(default)]
+    pub limit_bytes: u64,
+    /// What its pages take of `used_bytes`.
+    #[serde(default)]
+    pub live_bytes: u64,
+    /// The last thing that went wrong, if it still matters.
+    #[serde(default)]
+    pub trouble: Option<String>,
+    /// Extents of 128 KiB written.
+    #[serde(default)]
+    pub written_extents: u64,
+    /// Reads, whether or not they needed the disk.
+    #[serde(default)]
+    pub reads: u64,
+    /// Reads and writes that it could not do.
+    #[serde(default)]
+    pub errors: u64,
 }
 
 impl Status {
@@ -80,6 +98,7 @@ impl Status {
         pool: StoreUsage,
         clients: Vec<ClientUsage>,
         disks: Vec<DiskInfo>,
+        tier: Option<TierUsage>,
     ) -> Self {
         let mut disks: BTreeMap<String, DiskInfo> =
             disks.into_iter().map(|disk| (disk.name.to_string(), disk)).collect();
@@ -98,7 +117,25 @@ impl Status {
             http,
             pool: PoolStatus::from(pool),
             clients,
-            tiers: Vec::new(),
+            tiers: tier.into_iter().map(TierStatus::from).collect(),
+        }
+    }
+}
+
+impl From<TierUsage> for TierStatus {
+    fn from(usage: TierUsage) -> Self {
+        Self {
+            name: usage.name,
+            kind: usage.kind.to_owned(),
+            used_bytes: usage.used_bytes,
+            stored_pages: usage.stored_pages,
+            state: usage.state.as_str().to_owned(),
+            limit_bytes: usage.limit_bytes,
+            live_bytes: usage.live_bytes,
+            trouble: usage.trouble,
+            written_extents: usage.written_extents,
+            reads: usage.reads,
+            errors: usage.errors,
         }
     }
 }

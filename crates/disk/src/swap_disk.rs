@@ -45,6 +45,8 @@ pub struct DiskOptions {
     pub size_bytes: u64,
     /// The most memory its pages may take, in bytes.
     pub cap_bytes: Option<u64>,
+    /// Its share of the pool under pressure, relative to others'.
+    pub weight: Weight,
     /// With whose pages its own may share memory.
     pub dedup: Dedup,
     /// What it holds at first.
@@ -79,7 +81,7 @@ impl SwapDisk {
             name: name.clone(),
             kind: ClientKind::Disk,
             cap_bytes: options.cap_bytes,
-            weight: Weight::default(),
+            weight: options.weight,
             dedup: options.dedup.clone(),
         };
         let client =

@@ -9,6 +9,8 @@ pub(crate) struct Counters {
     pub(crate) gets: u64,
     pub(crate) flushes: u64,
     pub(crate) refused_puts: u64,
+    /// Those of them whose page does not compress well enough.
+    pub(crate) incompressible_puts: u64,
     pub(crate) evicted_pages: u64,
     pub(crate) checksum_errors: u64,
     pub(crate) recompressed_pages: u64,
@@ -64,6 +66,7 @@ impl AddAssign for Counters {
         self.gets += other.gets;
         self.flushes += other.flushes;
         self.refused_puts += other.refused_puts;
+        self.incompressible_puts += other.incompressible_puts;
         self.evicted_pages += other.evicted_pages;
         self.checksum_errors += other.checksum_errors;
         self.recompressed_pages += other.recompressed_pages;

@@ -16,6 +16,7 @@ use crate::{
     files::{self, Files},
     ids::{IndexSlot, PoolId},
     memory_file::MemoryFile,
+    page::PAGE_BYTES,
     pool::Pool,
     recompression::{RecompressionSettings, Recompressor},
     shares::Shares,
@@ -44,6 +45,8 @@ pub(crate) struct Engine {
     pub(crate) shared_blocks: SharedBlocks,
     pub(crate) tiering: Tiering,
     pub(crate) shares: Shares,
+    /// A page whose payload is longer is refused.
+    pub(crate) max_payload_bytes: AtomicU32,
     domains: Mutex<Domains>,
 }
 
@@ -128,6 +131,7 @@ impl Engine {
             shared_blocks,
             tiering: Tiering::over(tier),
             shares: Shares::default(),
+            max_payload_bytes: AtomicU32::new(PAGE_BYTES as u32),
             domains: Mutex::default(),
             catalog,
             files,

@@ -136,6 +136,9 @@ pub enum PutError {
     /// The pool is nearly full, and what is left is for clients that have not had their share of it.
     #[error("refused: the pool is nearly full and the client is over its share")]
     OverShare,
+    /// Its payload is longer than the store keeps.
+    #[error("refused: the page does not compress well enough")]
+    Incompressible,
     /// The client is frozen.
     #[error("refused: the client is frozen")]
     Frozen,

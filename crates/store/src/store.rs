@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -96,6 +96,11 @@ impl Store {
         Ok(())
     }
 
+    /// The most memory it may hold from the OS now, in bytes.
+    pub fn limit_bytes(&self) -> u64 {
+        self.engine.budget.limit_bytes()
+    }
+
     /// Memory held from the OS, in bytes: what the limit is for.
     pub fn held_bytes(&self) -> u64 {
         self.engine.budget.held_bytes()
@@ -177,6 +182,12 @@ impl Store {
     /// never does this by itself: call it now and then. A get waits for it no longer than for the exchange of one index entry.
     pub fn recompress(&self, time: Duration) -> Recompression {
         self.engine.recompress(time)
+    }
+
+    /// Has pages refused from now on whose payload is longer than that: 4096, a page, refuses none. Pages of one repeated word have
+    /// none. What is stored stays.
+    pub fn set_max_payload_bytes(&self, bytes: u32) {
+        self.engine.max_payload_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Changes when and how cold pages are compressed harder. Errors: there is no such level; nothing has changed then.

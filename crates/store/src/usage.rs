@@ -79,6 +79,8 @@ pub struct ClientUsage {
     pub flushes: u64,
     /// Pages that were not accepted.
     pub refused_puts: u64,
+    /// Those of them whose page does not compress well enough.
+    pub incompressible_puts: u64,
     /// Ephemeral pages dropped to make room.
     pub evicted_pages: u64,
     /// Gets that found a damaged page.
@@ -128,6 +130,7 @@ impl ClientUsage {
             gets: sum.gets,
             flushes: sum.flushes,
             refused_puts: sum.refused_puts,
+            incompressible_puts: sum.incompressible_puts,
             evicted_pages: sum.evicted_pages,
             checksum_errors: sum.checksum_errors,
             recompressed_pages: sum.recompressed_pages,

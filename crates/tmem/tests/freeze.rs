@@ -5,7 +5,7 @@ mod common;
 
 use common::{
     Daemon,
-    nbd::{Disk, text},
+    nbd::{Disk, prose},
 };
 use serde_json::Value;
 
@@ -17,16 +17,16 @@ fn a_frozen_disk_gives_and_forgets_pages_and_takes_none() {
     let mut disk = Disk::add(&daemon, "vm1", "16M", &[]);
     let mut other = Disk::add(&daemon, "vm2", "16M", &[]);
     for page in 1..4 {
-        disk.write(page, &text(page)).expect("write");
+        disk.write(page, &prose(page)).expect("write");
     }
     daemon.run(&["freeze", "vm1"]).ok();
     daemon.run(&["freeze", "vm1"]).ok();
-    assert_eq!(disk.write(1, &text(7)), Err(EIO));
+    assert_eq!(disk.write(1, &prose(7)), Err(EIO));
     assert_eq!(disk.read(1), Err(EIO), "not as it was before");
-    assert_eq!(disk.read(2).expect("read"), text(2));
+    assert_eq!(disk.read(2).expect("read"), prose(2));
     disk.trim(3, 1).expect("trim");
     assert_eq!(disk.read(3).expect("read"), [0; 4096]);
-    other.write(1, &text(1)).expect("others go on");
+    other.write(1, &prose(1)).expect("others go on");
     let status = daemon.status();
     let clients = &status["clients"];
     assert_eq!((&clients[0]["frozen"], &clients[1]["frozen"]), (&true.into(), &false.into()));
@@ -37,8 +37,8 @@ fn a_frozen_disk_gives_and_forgets_pages_and_takes_none() {
         assert!(metrics.lines().any(|found| found == line), "{metrics}");
     }
     daemon.run(&["thaw", "vm1"]).ok();
-    disk.write(1, &text(7)).expect("write");
-    assert_eq!(disk.read(1).expect("read"), text(7));
+    disk.write(1, &prose(7)).expect("write");
+    assert_eq!(disk.read(1).expect("read"), prose(7));
     assert!(!daemon.run(&["status"]).ok().contains(" frozen "));
 }
 

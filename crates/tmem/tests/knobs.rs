@@ -49,6 +49,8 @@ fn a_wrong_value_changes_nothing() {
         ("vm1.cap=2T", "1024 GiB"),
         ("vm1.cap=1.5G", "1536M"),
         ("vm1.cop=1M", "vm1.cop"),
+        ("vm1.weight=0", "1 to 10000"),
+        ("vm1.weight=much", "much"),
         ("poll-us", "KNOB=VALUE"),
         ("recompress-age=9", "twice"),
         ("vm1.cap=9M", "twice"),
@@ -115,4 +117,30 @@ fn a_cap_is_changed_while_its_client_has_pages() {
     daemon.run(&["set", "vm.1.cap=none"]).ok();
     disk.write(300, &noise(300)).expect("write");
     assert_eq!(daemon.run(&["get", "vm.1.cap"]).ok(), "none\n");
+}
+
+#[test]
+fn a_noisy_disk_leaves_the_last_of_the_pool_to_one_below_its_share() {
+    let daemon = Daemon::start_with(&["--pool-size", "32M"]);
+    let mut noisy = Disk::add(&daemon, "noisy", "64M", &["--weight", "300"]);
+    let mut quiet = Disk::add(&daemon, "quiet", "64M", &[]);
+    let shares = || {
+        let status = daemon.status();
+        [0, 1].map(|i| status["clients"][i]["share_bytes"].as_u64().expect("share") >> 20)
+    };
+    assert_eq!(shares(), [24, 8]);
+    daemon.run(&["set", "noisy.weight=100"]).ok();
+    assert_eq!(shares(), [16, 16]);
+    assert_eq!(daemon.run(&["get", "noisy.weight"]).ok(), "100\n");
+    let disks: Value = serde_json::from_str(&daemon.admin("GET /api/v1/disks", "").1).expect("JSON");
+    assert_eq!(disks["disks"][0]["weight"], 100);
+    let stored = (1..9000).filter(|page| noisy.write(*page, &noise(*page)).is_ok()).count();
+    assert!((6000..7700).contains(&stored), "{stored} pages of 32 MiB");
+    for page in 1..300 {
+        quiet.write(page, &noise(page)).expect("the headroom is the quiet one's");
+    }
+    assert!(noisy.write(9000, &noise(9000)).is_err());
+    // With enough weight it is not over its share any more.
+    daemon.run(&["set", "noisy.weight=10000", "quiet.weight=1"]).ok();
+    noisy.write(9000, &noise(9000)).expect("write");
 }

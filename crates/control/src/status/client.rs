@@ -16,6 +16,9 @@ pub struct ClientStatus {
     pub kind: String,
     /// Its share under pressure, relative to others'.
     pub weight: u32,
+    /// Its part of the pool's limit by its weight. Beyond it, it does not grow while less than a sixteenth of the limit is left.
+    #[serde(default)]
+    pub share_bytes: u64,
     /// Whether its puts are refused, because somebody said so.
     #[serde(default)]
     pub frozen: bool,
@@ -47,8 +50,11 @@ pub struct ClientStatus {
     pub gets: u64,
     /// Pages flushed.
     pub flushes: u64,
-    /// Puts refused: pool or client was full, or the client frozen.
+    /// Puts refused: the pool was full, the client's cap or share reached, the client frozen, or the page does not compress.
     pub refused_puts: u64,
+    /// Those of them whose page does not compress as well as `max-compressed` asks for.
+    #[serde(default)]
+    pub incompressible_puts: u64,
     /// Ephemeral pages dropped to make room.
     pub evicted_pages: u64,
     /// Blocks that did not match their checksum.
@@ -59,6 +65,21 @@ pub struct ClientStatus {
     pub recompression_saved_bytes: u64,
     /// Cold pages left as they were, because that would have gained too little.
     pub recompression_kept_pages: u64,
+    /// Of its pages, those in blocks of their own that are in a tier, not in memory.
+    #[serde(default)]
+    pub tiered_pages: u64,
+    /// What those take there.
+    #[serde(default)]
+    pub tiered_bytes: u64,
+    /// Pages moved to a tier.
+    #[serde(default)]
+    pub written_back_pages: u64,
+    /// Gets that found their page in a tier.
+    #[serde(default)]
+    pub tier_gets: u64,
+    /// Gets that a tier could not serve.
+    #[serde(default)]
+    pub tier_errors: u64,
     /// How far back its gets reached.
     pub reuse_distances: ReuseStatus,
     /// Its disk; null for clients that are none.
@@ -131,6 +152,7 @@ impl ClientStatus {
             name: usage.name,
             kind: kind.to_owned(),
             weight: usage.weight.get(),
+            share_bytes: usage.share_bytes,
             frozen: usage.frozen,
             cap_bytes: usage.cap_bytes,
             dedup: match usage.dedup {
@@ -151,11 +173,17 @@ impl ClientStatus {
             gets: usage.gets,
             flushes: usage.flushes,
             refused_puts: usage.refused_puts,
+            incompressible_puts: usage.incompressible_puts,
             evicted_pages: usage.evicted_pages,
             checksum_errors: usage.checksum_errors,
             recompressed_pages: usage.recompressed_pages,
             recompression_saved_bytes: usage.recompression_saved_bytes,
             recompression_kept_pages: usage.recompression_kept_pages,
+            tiered_pages: usage.tiered_pages,
+            tiered_bytes: usage.tiered_bytes,
+            written_back_pages: usage.written_back_pages,
+            tier_gets: usage.tier_gets,
+            tier_errors: usage.tier_errors,
             reuse_distances: ReuseStatus::from(&usage.reuse_distances),
             disk: disk.map(|disk| DiskStatus {
                 size_bytes: disk.size_bytes,

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use tmem_store::{Dedup, ReuseDistances, Weight};
+use tmem_store::{Dedup, ReuseDistances, TierState, Weight};
 
 use super::*;
 use crate::{DiskFormat, TRANSPORT_VHOST_USER_BLK};
@@ -28,12 +28,18 @@ pub(crate) fn sample() -> Status {
         gets: first + 9,
         flushes: first + 10,
         refused_puts: first + 11,
+        incompressible_puts: first + 20,
         checksum_errors: first + 12,
         metadata_bytes: first + 13,
         evicted_pages: first + 14,
         recompressed_pages: first + 15,
         recompression_saved_bytes: first + 16,
         recompression_kept_pages: first + 17,
+        tiered_pages: first + 21,
+        tiered_bytes: first + 22,
+        written_back_pages: first + 23,
+        tier_gets: first + 24,
+        tier_errors: first + 25,
         reuse_distances: ReuseDistances::default(),
     };
     let pool = StoreUsage {
@@ -52,6 +58,7 @@ pub(crate) fn sample() -> Status {
         name: "vm1".parse().expect("name"),
         size_bytes: 1 << 34,
         cap_bytes: Some(1 << 30),
+        weight: 118,
         dedup: crate::DedupChoice::Alone,
         format: DiskFormat::Swap,
         transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
@@ -60,6 +67,19 @@ pub(crate) fn sample() -> Status {
         queues: Some(1),
         connected: true,
     };
+    let tier = TierUsage {
+        name: "/var/lib/tmem/tier".to_owned(),
+        kind: "file",
+        state: TierState::ReadOnly,
+        trouble: Some("it is mounted read-only".to_owned()),
+        limit_bytes: 1 << 33,
+        used_bytes: 401,
+        live_bytes: 402,
+        stored_pages: 403,
+        written_extents: 404,
+        reads: 405,
+        errors: 406,
+    };
     let http = Some(SocketAddr::from(([127, 0, 0, 1], 7780)));
     Status::new(
         Duration::from_millis(61_999),
@@ -67,6 +87,7 @@ pub(crate) fn sample() -> Status {
         pool,
         vec![client("vm2", 200), client("vm1", 100)],
         vec![disk],
+        Some(tier),
     )
 }
 
@@ -108,6 +129,7 @@ fn the_names_are_fixed() {
             "flushes",
             "frozen",
             "gets",
+            "incompressible_puts",
             "kind",
             "logical_bytes",
             "name",
@@ -120,9 +142,15 @@ fn the_names_are_fixed() {
             "refused_puts",
             "reuse_distances",
             "same_filled_pages",
+            "share_bytes",
             "stored_pages",
+            "tier_errors",
+            "tier_gets",
+            "tiered_bytes",
+            "tiered_pages",
             "used_bytes",
             "weight",
+            "written_back_pages",
         ]
         .into()
     );
@@ -130,10 +158,24 @@ fn the_names_are_fixed() {
         names(&json["clients"][0]["disk"]),
         ["address", "connected", "size_bytes", "socket", "transport"].into()
     );
-    let tier =
-        TierStatus { name: "n".into(), kind: "k".into(), used_bytes: 0, stored_pages: 0, state: "s".into() };
-    let tier = serde_json::to_value(tier).expect("json");
-    assert_eq!(names(&tier), ["kind", "name", "state", "stored_pages", "used_bytes"].into());
+    let tier = &json["tiers"][0];
+    assert_eq!(
+        names(tier),
+        [
+            "errors",
+            "kind",
+            "limit_bytes",
+            "live_bytes",
+            "name",
+            "reads",
+            "state",
+            "stored_pages",
+            "trouble",
+            "used_bytes",
+            "written_extents"
+        ]
+        .into()
+    );
 }
 
 #[test]
@@ -152,6 +194,12 @@ fn each_number_stands_under_its_own_name() {
         ("gets", 109),
         ("flushes", 110),
         ("refused_puts", 111),
+        ("incompressible_puts", 120),
+        ("tiered_pages", 121),
+        ("tiered_bytes", 122),
+        ("written_back_pages", 123),
+        ("tier_gets", 124),
+        ("tier_errors", 125),
         ("checksum_errors", 112),
         ("metadata_bytes", 113),
         ("evicted_pages", 114),
@@ -159,6 +207,7 @@ fn each_number_stands_under_its_own_name() {
         ("recompression_saved_bytes", 116),
         ("recompression_kept_pages", 117),
         ("weight", 118),
+        ("share_bytes", 119),
         ("dedup_pages", 115),
         ("cap_bytes", 1 << 30),
     ] {
@@ -186,7 +235,12 @@ fn each_number_stands_under_its_own_name() {
         assert_eq!(json["pool"][name], value, "{name}");
     }
     assert_eq!(json["uptime_seconds"], 61);
-    assert_eq!(json["tiers"], Value::Array(Vec::new()));
+    let tier = &json["tiers"][0];
+    assert_eq!(
+        (&tier["state"], &tier["kind"], &tier["used_bytes"]),
+        (&"read-only".into(), &"file".into(), &401.into())
+    );
+    assert_eq!(tier["trouble"], "it is mounted read-only");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Putting a page: find room, write the block, publish it; or refuse, and let nothing older be found.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use super::{
     NO_INDEX_PAGE, Persistence, Pool, PoolState, Refusal,
@@ -52,6 +55,9 @@ impl Pool {
         }
         self.prefetch_old(object, index);
         codec::compress(page, |codec, payload| {
+            if payload.len() > self.engine.max_payload_bytes.load(Ordering::Relaxed) as usize {
+                return Err(self.refuse_early(object, index, PutError::Incompressible));
+            }
             let crc = PayloadCrc::of(payload);
             self.put_content(object, index, Content::Payload(Payload { codec, bytes: payload, crc }))
         })
@@ -236,6 +242,9 @@ impl Pool {
             Ok(Some(found)) => self.refuse(found.slot),
             Ok(None) => self.note(|counters| counters.refused_puts += 1),
             Err(_) => return PutError::NoSuchPage,
+        }
+        if error == PutError::Incompressible {
+            self.note(|counters| counters.incompressible_puts += 1);
         }
         error
     }

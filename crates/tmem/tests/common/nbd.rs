@@ -88,8 +88,20 @@ pub fn noise(number: u64) -> Vec<u8> {
     (0..PAGE / 8).flat_map(word).collect()
 }
 
-/// A page that compresses to about half, and harder to less, as text does; each number gives another.
-pub fn text(number: u64) -> Vec<u8> {
-    let words = (0..512u64).map(|word| (number << 9 | word).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40);
-    words.flat_map(|word| format!("{word:08x}").into_bytes()).collect()
+/// A page of words, as prose is: the harder it is compressed, the smaller it gets. Each number gives another.
+pub fn prose(number: u64) -> Vec<u8> {
+    const WORDS: &str = "the of memory and a page to in is that for it swap as was with host be by on not he guest his but at are this \
+        have from or had an they which one you were all her she there would their we him been has when who will no more if out so";
+    let words: Vec<_> = WORDS.split(' ').collect();
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut page = Vec::with_capacity(PAGE + 16);
+    while page.len() < PAGE {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        page.extend(words[(state >> 33) as usize % words.len()].bytes());
+        page.push(b' ');
+    }
+    page.truncate(PAGE);
+    page
 }
