@@ -36,7 +36,7 @@ const CLIENT_KNOBS: [ClientKnob; 2] = [
         name: "weight",
         unit: "-",
         range: "1 to 10000",
-        effect: "the client's share, relative to others'; beyond it, it does not grow while 1/16 of the pool is left",
+        effect: "the client's share, relative to others'; beyond it, it does not grow while less than 1/16 of the pool is left",
         get: |settings| settings.weight.to_string(),
         set: |changes, text| {
             let weight: Weight = text.parse().map_err(ControlError::Weight)?;
