@@ -341,7 +341,7 @@ mod tests {
             ("max-compressed = 101", "101"),
             ("background-cpu = 101", "101"),
             ("tier-mode = \"through\"", "write-through"),
-            ("tier = 3", "expected a"),
+            ("tier = 3", "expected path"),
             ("write-back-age = 0", "1 to 86400"),
             ("write-back-age = \"never\"", "off"),
             ("write-back-age = 1.5", "seconds or"),
@@ -425,7 +425,9 @@ mod tests {
                 "recompress",
                 "recompress-age",
                 "recompress-level",
-                "reserve"
+                "reserve",
+                "tier-mode",
+                "write-back-age"
             ],
             "every top-level key is in the sample"
         );

@@ -12,7 +12,7 @@ use common::{
 use serde_json::Value;
 
 /// The knobs of a daemon with a disk `vm1`, and the tests of this file that show their effects.
-const TESTED: [(&str, fn()); 13] = [
+const TESTED: [(&str, fn()); 15] = [
     ("pool-size", a_smaller_pool_size_refuses_what_comes_after),
     ("reserve", a_reserve_is_left_to_the_host),
     ("pool-ceiling", a_ceiling_holds_a_pool_of_size_auto),
@@ -23,6 +23,8 @@ const TESTED: [(&str, fn()); 13] = [
     ("recompress-age", younger_pages_are_left_alone),
     ("recompress-level", a_higher_level_saves_more),
     ("background-cpu", background_work_takes_as_much_as_it_may),
+    ("tier-mode", full_extents_are_copied_at_once_if_told_so),
+    ("write-back-age", old_pages_go_to_the_tier_if_told_so),
     ("log-level", the_log_says_as_much_as_asked_for),
     ("vm1.cap", a_cap_holds),
     ("vm1.weight", a_heavier_client_may_grow_longer),
@@ -35,6 +37,18 @@ fn no_knob_is_without_a_test_of_its_effect() {
     let knobs: Value = serde_json::from_str(&daemon.run(&["get", "--json"]).ok()).expect("JSON");
     let names = knobs["knobs"].as_array().expect("a list").iter().map(|knob| knob["name"].as_str());
     assert!(names.eq(TESTED.map(|(name, _)| Some(name))));
+}
+
+/// A daemon with plenty of room and a tier all the same.
+fn with_a_tier() -> (Daemon, tempfile::TempDir) {
+    let home = tempfile::tempdir().expect("directory");
+    let tier = home.path().join("tier").display().to_string();
+    let arguments = ["--pool-size", "64M", "--tier", &tier, "--tier-size", "64M", "--recompress-age", "1"];
+    (Daemon::start_with(&arguments), home)
+}
+
+fn of_tier(daemon: &Daemon, name: &str) -> u64 {
+    daemon.status()["tiers"][0][name].as_u64().expect(name)
 }
 
 fn set(daemon: &Daemon, change: &str) {
@@ -237,4 +251,27 @@ fn a_heavier_client_may_grow_longer() {
     disk.write(refused_at, &noise(refused_at)).expect("write");
     set(&daemon, "vm1.weight=1");
     assert!(disk.write(9000, &noise(9000)).is_err());
+}
+
+#[test]
+fn full_extents_are_copied_at_once_if_told_so() {
+    let (daemon, _home) = with_a_tier();
+    let mut disk = Disk::add(&daemon, "vm1", "64M", &[]);
+    write_all(&mut disk, 1..1000, noise);
+    assert_eq!(of_tier(&daemon, "written_extents"), 0);
+    set(&daemon, "tier-mode=write-through");
+    eventually("copies of 999 pages", || of_tier(&daemon, "written_extents") >= 999 / 31);
+    assert_eq!(of_client(&daemon, "tiered_pages"), 0, "they are in memory as well");
+}
+
+#[test]
+fn old_pages_go_to_the_tier_if_told_so() {
+    let (daemon, _home) = with_a_tier();
+    let mut disk = Disk::add(&daemon, "vm1", "64M", &[]);
+    write_all(&mut disk, 1..1000, noise);
+    eventually("pages that are cold", || of_client(&daemon, "recompression_kept_pages") > 900);
+    assert_eq!(of_client(&daemon, "tiered_pages"), 0);
+    set(&daemon, "write-back-age=1");
+    eventually("pages in the tier", || of_client(&daemon, "tiered_pages") > 800);
+    (1..1000).for_each(|i| assert_eq!(disk.read(i).expect("a page"), noise(i)));
 }
