@@ -120,7 +120,12 @@ impl Engine {
 
     /// Waits for room until `deadline`. False: there is none, and no tier that makes some.
     pub(crate) fn await_room(&self, need: Need, deadline: Instant) -> bool {
-        self.tiering.is_taking() && self.tiering.signal.await_room(deadline, || self.arena.has_room(need))
+        // What has yet to be found for the stock is waited for elsewhere.
+        let has_room =
+            || self.arena.has_room(need) || self.arena.can_be_stocked_for(need) && !self.stock.is_starved();
+        Instant::now() < deadline
+            && self.tiering.is_taking()
+            && self.tiering.signal.await_room(deadline, has_room)
     }
 
     /// Whether so little is free that pages have to go.

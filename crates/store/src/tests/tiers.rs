@@ -84,9 +84,10 @@ fn tiered_pages(pool: &Pool) -> u64 {
 fn r1_r7_what_does_not_fit_in_memory_is_in_the_tier_and_comes_back() {
     let (store, tier) = tiered_store(4 << 20, 400);
     let pool = flat_pool(&store, "a", 20_000);
-    let _writer = Writer::start(&store);
+    let writer = Writer::start(&store);
     // Five times the limit, each page as soon as there is room for it.
     (0..5000).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    drop(writer);
     let usage = store.usage();
     assert!(usage.held_bytes <= usage.limit_bytes && usage.stored_pages == 5000);
     let client = &store.clients()[0];
