@@ -15,9 +15,10 @@ use crate::{
     sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, fence},
 };
 
-/// How long a put waits while the thread gets nothing of the OS. A busy disk takes as long for a write, and where there is memory an
-/// extent is found in a thousandth of it.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a put waits while the thread gets nothing of the OS. A disk with a full queue takes as long for a write. Where there is memory
+/// an extent is found in a thousandth of it, but on a busy host the thread may lose its CPU for tens of milliseconds. Only the first put
+/// waits: those that come later know.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long it waits in all: where everybody waits for a CPU, the thread has to get one, too.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
