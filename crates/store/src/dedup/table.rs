@@ -210,7 +210,8 @@ impl Table {
     fn is_too_large(&self, pages: u64) -> bool {
         let buckets = self.buckets.load(Ordering::Acquire);
         if buckets <= BUCKETS_PER_PAGE {
-            buckets > 0 && pages == 0
+            // A page of them may have been found that was never used.
+            pages == 0 && (buckets > 0 || self.held_pages.load(Ordering::Acquire) > 0)
         } else {
             pages < u64::from(buckets) * FEWEST_PAGES_PER_BUCKET
         }

@@ -319,6 +319,13 @@ fn r1_r7_written_through_every_full_extent_is_in_the_tier_and_room_takes_no_writ
     assert_eq!((usage.written_extents, tier.copies() as u64, tiered_pages(&pool)), (full, full, 0));
     assert_eq!(usage.used_bytes, full * EXTENT_BYTES as u64);
 
+    // Pages that were used in the later half of the time would get a second chance, which takes writing.
+    store
+        .set_recompression(RecompressionOptions { age: Duration::from_secs(1), ..Default::default() })
+        .unwrap();
+    thread::sleep(Duration::from_millis(1100)); // the shortest time after which an epoch ends by itself
+    store.tend_ages(LONG);
+    thread::sleep(Duration::from_millis(2500));
     // All but what is kept free goes at once, though nothing can be written.
     tier.refuses_writes.store(true, Ordering::Relaxed);
     store.set_limit_bytes(3 << 20).unwrap();
