@@ -8,7 +8,7 @@ pub(crate) enum Claim {
     /// New pages. They leave the working room alone.
     Growth,
     /// New pages of a client that has had its share of the limit. They leave the working room alone, and the headroom: a sixteenth of the
-    /// limit that is for clients that have not. That is twice what is left when recompression begins to take pages of any age.
+    /// limit that is for clients that have not. As much again is left when recompression begins to take pages of any age.
     BeyondShare,
     /// Moving blocks out of extents that are given back for it. May use the working room.
     Compaction,
