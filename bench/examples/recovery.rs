@@ -111,6 +111,7 @@ fn main() -> Result<()> {
         name: "bench".to_owned(),
         kind: ClientKind::Native,
         cap_bytes: None,
+        weight: tmem_store::Weight::default(),
         dedup: tmem_store::Dedup::Alone,
     };
     let client = store.create_client(client)?;

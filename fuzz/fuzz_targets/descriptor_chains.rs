@@ -9,7 +9,7 @@ use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
 use tmem_disk::{DiskOptions, Format, SwapDisk};
-use tmem_store::{Dedup, Store, StoreOptions};
+use tmem_store::{Dedup, Store, StoreOptions, Weight};
 use tmem_transport::LogLimit;
 use tmem_vhost::{Counters, QueueServer, RequestRoom, needs_signal};
 use virtio_queue::desc::split::Descriptor;
@@ -38,7 +38,7 @@ impl Rig {
     fn new() -> Rig {
         let store = Store::new(StoreOptions { limit_bytes: 4 << 20 }).expect("a store");
         let options =
-            DiskOptions { name: "fuzzed".into(), size_bytes: 8 << 20, cap_bytes: None, dedup: Dedup::Alone, format: Format::None };
+            DiskOptions { name: "fuzzed".into(), size_bytes: 8 << 20, cap_bytes: None, weight: Weight::default(), dedup: Dedup::Alone, format: Format::None };
         // Two regions that touch, nothing behind.
         let regions = [(GuestAddress(0), REGION_BYTES), (GuestAddress(REGION_BYTES as u64), REGION_BYTES)];
         Rig {

@@ -5,6 +5,8 @@
 DEMO_PACKAGES=(user-mode-linux redis-server python3 gcc libc6-dev util-linux kmod mawk ca-certificates)
 # What the tests need besides: a second kind of guest, its initramfs, a file system and its checker.
 TEST_PACKAGES=(busybox-static e2fsprogs fio xz-utils)
+# Loop devices and file systems of the tests' own.
+TEST_PACKAGES+=(mount)
 # NBD clients of all kinds, a rival for the benchmark, certificates, and networks of the tests' own.
 TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl iproute2)
 # From bookworm-backports: older QEMU corrupts the state of guests with a 6.12 kernel.

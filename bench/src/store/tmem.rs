@@ -7,7 +7,7 @@ use std::{
 
 use tmem_store::{
     ClientKind, ClientOptions, Dedup, Got, Keys, MAX_LIMIT_BYTES, ObjectId, PageIndex, Persistence, Pool,
-    Store, StoreOptions, StoreUsage,
+    StockKeeper, Store, StoreOptions, StoreUsage, Weight,
 };
 
 use super::keeper::Keeper;
@@ -42,11 +42,21 @@ impl Tmem {
     pub(super) fn new(pages: usize, dedup: Dedup) -> Result<Self, BenchError> {
         let limit_bytes = (4 * pages as u64 * PAGE_BYTES as u64).clamp(1 << 30, MAX_LIMIT_BYTES);
         let store = Store::new(StoreOptions { limit_bytes })?;
-        let options =
-            ClientOptions { name: "bench".to_owned(), kind: ClientKind::Native, cap_bytes: None, dedup };
+        let options = ClientOptions {
+            name: "bench".to_owned(),
+            kind: ClientKind::Native,
+            cap_bytes: None,
+            weight: Weight::default(),
+            dedup,
+        };
         let keys = Keys::Flat { pages: pages as u64 };
         let pool = store.create_client(options)?.create_pool(Persistence::Persistent, keys)?;
         Ok(Self { store, pool })
+    }
+
+    /// Has memory found ahead of puts, as in the daemon, until what this gives is dropped.
+    pub(super) fn stocked(&self) -> Result<StockKeeper, BenchError> {
+        StockKeeper::start(Arc::clone(&self.store), || u64::MAX).map_err(BenchError::Threads)
     }
 
     pub(super) fn usage(&self) -> StoreUsage {

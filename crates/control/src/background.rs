@@ -126,7 +126,9 @@ impl FromStr for BackgroundCpu {
 }
 
 /// A whole number in the file, checked as the flag is.
-fn number<'de, D: Deserializer<'de>, T: FromStr<Err = ControlError>>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn number<'de, D: Deserializer<'de>, T: FromStr<Err = ControlError>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     i64::deserialize(deserializer)?.to_string().parse().map_err(de::Error::custom)
 }
 

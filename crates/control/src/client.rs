@@ -18,8 +18,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use crate::{
-    ADMIN_SOCKET, AdminError, ControlError, DiskInfo, DiskList, DiskName, DiskSpec, KnobChanges, KnobList,
-    Status,
+    ADMIN_SOCKET, AdminError, ClientChanges, ClientStatus, ControlError, DiskInfo, DiskList, DiskName,
+    DiskSpec, KnobChanges, KnobList, Status,
 };
 
 /// The largest answer taken, in bytes: some ten thousand clients.
@@ -85,6 +85,17 @@ impl AdminClient {
     pub fn remove_disk(&self, name: &DiskName, force: bool) -> Result<(), ControlError> {
         let path = format!("/api/v1/disks/{name}?force={force}");
         self.request(Method::DELETE, &path, Bytes::new()).map(|_| ())
+    }
+
+    /// `PATCH /api/v1/clients/{name}`.
+    ///
+    /// # Errors
+    /// No daemon, it broke off, or it said no.
+    pub fn change_client(&self, name: &str, changes: &ClientChanges) -> Result<ClientStatus, ControlError> {
+        let body = serde_json::to_vec(changes).map_err(|error| self.broke_off(&error))?;
+        let path = format!("/api/v1/clients/{}", in_path(name));
+        let text = self.request(Method::PATCH, &path, Bytes::from(body))?;
+        self.parsed(&text)
     }
 
     /// `GET /api/v1/knobs`.
@@ -173,5 +184,24 @@ impl AdminClient {
             status if status.is_client_error() => AdminError::Invalid(error),
             _ => AdminError::Failed(error),
         }))
+    }
+}
+
+/// A name as a part of a path: whatever else has a meaning there is escaped.
+fn in_path(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let escaped = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    name.bytes().map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_part_of_a_path() {
+        assert_eq!(in_path("vm-1.a_B"), "vm-1.a_B");
+        assert_eq!(in_path("a/b?c d%"), "a%2Fb%3Fc%20d%25");
+        assert_eq!(in_path("ü"), "%C3%BC");
     }
 }

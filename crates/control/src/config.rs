@@ -8,11 +8,12 @@ use std::{
 };
 
 use serde::{Deserialize, Deserializer, de};
-use tmem_store::RecompressionOptions;
+use tmem_store::{RecompressionOptions, WriteBackOptions};
 
 use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
-    LogLevel, NbdAddress, PoolSize, Recompress, RecompressAge, RecompressLevel, Reserve,
+    LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress, RecompressAge,
+    RecompressLevel, Reserve, TierMode, WriteBackAge, disk_service::disk_weight,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -32,11 +33,18 @@ pub struct Config {
     pub pool_size: PoolSize,
     /// What a pool that sizes itself leaves to the host.
     pub reserve: Reserve,
+    /// The most that a pool that sizes itself may grow to.
+    pub pool_ceiling: PoolCeiling,
+    /// How often such a pool looks at the host.
+    #[serde(rename = "reaction-ms")]
+    pub reaction: Reaction,
     /// The read-only HTTP listener.
     pub http: HttpListen,
     /// How long a queue's thread polls after a request, at most, in microseconds; 0 to [`MAX_POLL_US`].
     #[serde(deserialize_with = "deserialize_poll_us")]
     pub poll_us: u32,
+    /// The largest compressed page worth keeping.
+    pub max_compressed: MaxCompressed,
     /// Whether cold pages are compressed harder.
     pub recompress: Recompress,
     /// After how long a page is cold.
@@ -45,6 +53,14 @@ pub struct Config {
     pub recompress_level: RecompressLevel,
     /// How much of a CPU background work may take.
     pub background_cpu: BackgroundCpu,
+    /// The file or block device to which pages go that are not in memory any more.
+    pub tier: Option<PathBuf>,
+    /// How large it may become.
+    pub tier_size: Option<ByteSize>,
+    /// Whether extents are copied there as soon as they are full.
+    pub tier_mode: TierMode,
+    /// After how long without use a page goes there.
+    pub write_back_age: WriteBackAge,
     /// The server's certificate for TLS on NBD.
     pub nbd_tls_cert: Option<PathBuf>,
     /// Its private key.
@@ -63,12 +79,19 @@ impl Default for Config {
         Self {
             pool_size: PoolSize::default(),
             reserve: Reserve::default(),
+            pool_ceiling: PoolCeiling::default(),
+            reaction: Reaction::default(),
             http: HttpListen::default(),
             poll_us: DEFAULT_POLL_US,
+            max_compressed: MaxCompressed::default(),
             recompress: Recompress::default(),
             recompress_age: RecompressAge::default(),
             recompress_level: RecompressLevel::default(),
             background_cpu: BackgroundCpu::default(),
+            tier: None,
+            tier_size: None,
+            tier_mode: TierMode::default(),
+            write_back_age: WriteBackAge::default(),
             nbd_tls_cert: None,
             nbd_tls_key: None,
             nbd_tls_client_ca: None,
@@ -128,6 +151,26 @@ impl Config {
 }
 
 impl Config {
+    /// Where the tier is, and how large it may become, if there is to be one.
+    ///
+    /// # Errors
+    /// [`ControlError::TierSizeAlone`].
+    pub fn tier(&self) -> Result<Option<(&Path, Option<u64>)>, ControlError> {
+        match (&self.tier, self.tier_size) {
+            (Some(path), size) => Ok(Some((path, size.map(ByteSize::bytes)))),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(ControlError::TierSizeAlone),
+        }
+    }
+
+    /// What it says of when pages go to the tier, for the store.
+    pub fn write_back(&self) -> WriteBackOptions {
+        WriteBackOptions {
+            age: self.write_back_age.time(),
+            write_through: self.tier_mode == TierMode::WriteThrough,
+        }
+    }
+
     /// What it says of recompression, for the store.
     pub fn recompression(&self) -> RecompressionOptions {
         RecompressionOptions {
@@ -163,6 +206,7 @@ struct DiskSection {
     vhost_user: Option<PathBuf>,
     nbd: Option<NbdAddress>,
     cap: Option<ByteSize>,
+    weight: Option<u32>,
     #[serde(default)]
     dedup: DedupChoice,
     #[serde(default)]
@@ -175,11 +219,13 @@ fn deserialize_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<D
     let spec = |section: DiskSection| {
         let frontend = Frontend::new(section.vhost_user, section.nbd, section.queues)
             .map_err(|wrong| de::Error::custom(format!("disk {}: {wrong}", section.name)))?;
+        let weight = disk_weight(&section.name, section.weight).map_err(de::Error::custom)?;
         Ok(DiskSpec {
             name: section.name,
             size_bytes: section.size.bytes(),
             frontend,
             cap_bytes: section.cap.map(ByteSize::bytes),
+            weight,
             dedup: section.dedup,
             format: section.format,
         })
@@ -223,25 +269,35 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = parse(
-            "pool-size = \"4G\"\nreserve = \"2G\"\nhttp = \"off\"\npoll-us = 0\nrecompress = \"off\"\n\
+            "pool-size = \"4G\"\nreserve = \"2G\"\npool-ceiling = \"8G\"\nreaction-ms = 50\nhttp = \"off\"\npoll-us = 0\nmax-compressed = 50\nrecompress = \"off\"\n\
              recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
-             nbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
-             [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nformat = \"none\"\nqueues = 3\n\
+             tier = \"/t\"\ntier-size = \"8G\"\ntier-mode = \"write-through\"\nwrite-back-age = 600\nnbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
+             [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nweight = 7\nformat = \"none\"\nqueues = 3\n\
              [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n\
              [[disk]]\nname = \"c\"\nsize = \"1M\"\nnbd = \"[::1]:10809\"\n",
         )
         .expect("config");
         assert_eq!(config.pool_size, PoolSize::Fixed(ByteSize::from_bytes(4 << 30)));
         assert_eq!((config.http, config.poll_us, config.log_level), (HttpListen::Off, 0, LogLevel::Debug));
+        assert_eq!((config.pool_ceiling.bytes(), config.reaction.milliseconds()), (8 << 30, 50));
         assert_eq!(config.reserve, Reserve::Fixed(ByteSize::from_bytes(2 << 30)));
         assert_eq!(config.recompress, Recompress::Off);
+        assert_eq!(config.max_compressed.percent(), 50);
         assert_eq!((config.recompress_age.seconds(), config.recompress_level.level()), (5, 19));
         assert_eq!(config.background_cpu.percent(), 100);
+        assert_eq!(config.tier().expect("a tier"), Some((Path::new("/t"), Some(8 << 30))));
+        assert!(matches!(
+            parse("tier-size = \"1G\"").expect("config").tier(),
+            Err(ControlError::TierSizeAlone)
+        ));
+        let options = config.write_back();
+        assert_eq!((options.age, options.write_through), (Some(Duration::from_secs(600)), true));
         let tls = config.nbd_tls().expect("all three").expect("TLS");
         assert_eq!((tls.cert, tls.key, tls.client_ca), ("/c".into(), "/k".into(), "/a".into()));
         let [a, b, c] = config.disks.as_slice() else { panic!("three disks") };
         let vhost_user = |socket: &str, queues| Frontend::VhostUser { socket: socket.into(), queues };
         assert_eq!((a.size_bytes, a.cap_bytes, a.format), (2 << 30, Some(512 << 20), DiskFormat::None));
+        assert_eq!((a.weight.get(), b.weight.get()), (7, 100));
         assert_eq!((b.size_bytes, b.cap_bytes, b.format), (1 << 20, None, DiskFormat::Swap));
         assert_eq!((&a.frontend, &b.frontend), (&vhost_user("/s/a", 3), &vhost_user("/s/b", 4)));
         assert_eq!(c.frontend, Frontend::Nbd("[::1]:10809".parse().expect("address")));
@@ -255,8 +311,8 @@ mod tests {
             "{error}"
         );
         let error =
-            parse("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nweight = 3\n").unwrap_err();
-        assert!(error.contains("line 5") && error.contains("weight"), "{error}");
+            parse("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\npriority = 3\n").unwrap_err();
+        assert!(error.contains("line 5") && error.contains("priority"), "{error}");
     }
 
     #[test]
@@ -276,7 +332,19 @@ mod tests {
             ("recompress-age = \"1m\"", "expected i64"),
             ("recompress-level = 20", "1 to 19"),
             ("background-cpu = 0", "1 to 100"),
+            ("pool-ceiling = \"auto\"", "auto"),
+            ("pool-ceiling = 1000", "at least 1M"),
+            ("pool-ceiling = 1.5", "a size such as"),
+            ("reaction-ms = 9", "10 to 10000"),
+            ("reaction-ms = \"1s\"", "expected i64"),
+            ("max-compressed = 0", "1 to 100"),
+            ("max-compressed = 101", "101"),
             ("background-cpu = 101", "101"),
+            ("tier-mode = \"through\"", "write-through"),
+            ("tier = 3", "expected path"),
+            ("write-back-age = 0", "1 to 86400"),
+            ("write-back-age = \"never\"", "off"),
+            ("write-back-age = 1.5", "seconds or"),
             ("log-level = \"loud\"", "loud"),
             ("disk = 3", "disk"),
             ("[[disk]]\nsize = \"2G\"\nvhost-user = \"/a\"", "name"),
@@ -287,6 +355,7 @@ mod tests {
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"a.sock\"", "a.sock"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nformat = \"ext4\"", "ext4"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nqueues = 0", "queues"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nweight = 0", "1 to 10000"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"", "disk a: neither"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nnbd = \"/b\"", "exclude"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nnbd = \"localhost:10809\"", "localhost"),
@@ -348,24 +417,29 @@ mod tests {
                 "disk",
                 "http",
                 "log-level",
+                "max-compressed",
                 "poll-us",
+                "pool-ceiling",
                 "pool-size",
+                "reaction-ms",
                 "recompress",
                 "recompress-age",
                 "recompress-level",
-                "reserve"
+                "reserve",
+                "tier-mode",
+                "write-back-age"
             ],
             "every top-level key is in the sample"
         );
         let disk = table["disk"][0].as_table().expect("a disk section");
         let disk_keys: Vec<_> = disk.keys().map(String::as_str).collect();
-        assert_eq!(disk_keys, ["cap", "dedup", "format", "name", "queues", "size", "vhost-user"]);
+        assert_eq!(disk_keys, ["cap", "dedup", "format", "name", "queues", "size", "vhost-user", "weight"]);
 
         let config = parse(&shown).expect("the values parse");
         let [disk] = config.disks.as_slice() else { panic!("one disk") };
         assert_eq!(disk.format, DiskFormat::default());
         assert!(matches!(disk.frontend, Frontend::VhostUser { queues: 4, .. }));
-        assert_eq!(disk.dedup, DedupChoice::default());
+        assert_eq!((&disk.dedup, disk.weight), (&DedupChoice::default(), tmem_store::Weight::default()));
         assert_eq!(Config { disks: Vec::new(), ..config }, Config::default());
     }
 }

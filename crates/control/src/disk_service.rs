@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tmem_store::{ClientSettings, Weight};
 
 use crate::{ByteSize, ControlError, DedupChoice, DiskName, NbdAddress};
 
@@ -132,6 +133,8 @@ pub struct DiskSpec {
     pub frontend: Frontend,
     /// The most of the pool that its pages may take, in bytes. None: up to the pool's limit.
     pub cap_bytes: Option<u64>,
+    /// Its share of the pool under pressure, relative to others'.
+    pub weight: Weight,
     /// With whose pages its own may share memory.
     pub dedup: DedupChoice,
     /// What it holds at first.
@@ -151,6 +154,8 @@ struct DiskBody {
     #[serde(default)]
     cap_bytes: Option<u64>,
     #[serde(default)]
+    weight: Option<u32>,
+    #[serde(default)]
     dedup: DedupChoice,
     #[serde(default)]
     format: DiskFormat,
@@ -162,9 +167,10 @@ impl TryFrom<DiskBody> for DiskSpec {
     type Error = String;
 
     fn try_from(body: DiskBody) -> Result<Self, String> {
-        let DiskBody { name, size_bytes, vhost_user, nbd, cap_bytes, dedup, format, queues } = body;
+        let DiskBody { name, size_bytes, vhost_user, nbd, cap_bytes, weight, dedup, format, queues } = body;
+        let weight = disk_weight(&name, weight)?;
         match Frontend::new(vhost_user, nbd, queues) {
-            Ok(frontend) => Ok(Self { name, size_bytes, frontend, cap_bytes, dedup, format }),
+            Ok(frontend) => Ok(Self { name, size_bytes, frontend, cap_bytes, weight, dedup, format }),
             Err(wrong) => Err(format!("disk {name}: {wrong}")),
         }
     }
@@ -172,13 +178,22 @@ impl TryFrom<DiskBody> for DiskSpec {
 
 impl From<DiskSpec> for DiskBody {
     fn from(spec: DiskSpec) -> Self {
-        let DiskSpec { name, size_bytes, frontend, cap_bytes, dedup, format } = spec;
+        let DiskSpec { name, size_bytes, frontend, cap_bytes, weight, dedup, format } = spec;
+        let weight = Some(weight.get());
         let (vhost_user, nbd, queues) = match frontend {
             Frontend::VhostUser { socket, queues } => (Some(socket), None, Some(queues)),
             Frontend::Nbd(address) => (None, Some(address), None),
         };
-        Self { name, size_bytes, vhost_user, nbd, cap_bytes, dedup, format, queues }
+        Self { name, size_bytes, vhost_user, nbd, cap_bytes, weight, dedup, format, queues }
     }
+}
+
+/// A weight as it is written for a disk.
+///
+/// # Errors
+/// It is out of its range, said of the disk.
+pub(crate) fn disk_weight(name: &DiskName, weight: Option<u32>) -> Result<Weight, String> {
+    weight.map_or(Ok(Weight::default()), Weight::new).map_err(|error| format!("disk {name}: {error}"))
 }
 
 impl DiskSpec {
@@ -198,6 +213,9 @@ impl DiskSpec {
         }
         if self.cap_bytes == Some(0) {
             return wrong("cap 0 leaves no room for a page; give a size, or no cap at all".to_owned());
+        }
+        if let Some(Err(error)) = self.cap_bytes.map(ClientSettings::check_cap) {
+            return wrong(error.to_string());
         }
         if let Frontend::VhostUser { queues: 0, .. } = self.frontend {
             return wrong("queues 0 would serve nobody; give 1 or more".to_owned());
@@ -233,6 +251,8 @@ pub struct DiskInfo {
     pub size_bytes: u64,
     /// The most of the pool that its pages may take, in bytes.
     pub cap_bytes: Option<u64>,
+    /// Its share of the pool under pressure, relative to others'.
+    pub weight: u32,
     /// With whose pages its own may share memory.
     pub dedup: DedupChoice,
     /// What it held at first.
@@ -265,6 +285,7 @@ impl DiskInfo {
             name: spec.name.clone(),
             size_bytes: spec.size_bytes,
             cap_bytes: spec.cap_bytes,
+            weight: spec.weight.get(),
             dedup: spec.dedup.clone(),
             format: spec.format,
             transport: transport.to_owned(),

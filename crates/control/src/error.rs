@@ -79,6 +79,21 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// A way to use the tier that does not exist.
+    #[error("`{text}` is not a way to use the tier: write write-back or write-through")]
+    TierMode {
+        /// What was written.
+        text: String,
+    },
+    /// An age for write-back that makes no sense.
+    #[error("`{text}` is not an age for write-back: write seconds, 1 to 86400 (a day), or off")]
+    WriteBackAge {
+        /// What was written.
+        text: String,
+    },
+    /// A size for the tier, and no tier.
+    #[error("tier-size is given and tier is not: say with tier which file or block device it is")]
+    TierSizeAlone,
     /// A level of recompression that does not exist.
     #[error("`{text}` is not a level of recompression: write 1 to 19")]
     RecompressLevel {
@@ -91,6 +106,21 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// A reaction time that makes no sense.
+    #[error("`{text}` is not a reaction time: write milliseconds, 10 to 10000")]
+    Reaction {
+        /// What was written.
+        text: String,
+    },
+    /// A size of compressed pages that makes no sense.
+    #[error("`{text}` is not a size of compressed pages: write percent of a page, 1 to 100 (keep all)")]
+    MaxCompressed {
+        /// What was written.
+        text: String,
+    },
+    /// A weight that makes no sense.
+    #[error(transparent)]
+    Weight(tmem_store::StoreError),
     /// A reserve that leaves the pool nothing.
     #[error(
         "reserve {asked}: this host has {host} in all, so the pool would never get any; give less, or `auto`"
@@ -103,12 +133,12 @@ pub enum ControlError {
     },
     /// The pool's size does not fit this host.
     #[error(
-        "pool-size {asked}: this host has {host} of memory; give a smaller size, or `auto` for half of it"
+        "pool-size {asked}: this host has {host} of memory, or its cgroup leaves the daemon as much; give a smaller size, or `auto`"
     )]
     PoolTooLarge {
         /// What was asked for.
         asked: ByteSize,
-        /// MemTotal of the host, readable.
+        /// What there is, readable.
         host: String,
     },
     /// The configuration file cannot be read.

@@ -14,6 +14,8 @@ use tmem_store::Store;
 
 use crate::{
     AdminError, BackgroundCpu, Config, ControlError, HostMemory, PoolSize, PoolSizing, Recompress,
+    client_changes::CheckedChanges,
+    client_knobs::{self, ClientKnobChanges},
     host_memory_bytes, poll_us,
 };
 
@@ -28,7 +30,7 @@ struct Knob {
 }
 
 /// All knobs, in the order in which they are shown.
-const KNOBS: [Knob; 8] = [
+const KNOBS: [Knob; 13] = [
     Knob {
         name: "pool-size",
         unit: "size",
@@ -46,12 +48,36 @@ const KNOBS: [Knob; 8] = [
         set: |config, text| text.parse().map(|value| config.reserve = value),
     },
     Knob {
+        name: "pool-ceiling",
+        unit: "size",
+        range: "1M or more, or none",
+        effect: "most that a pool of size auto may grow to, however much the host can spare",
+        get: |config| config.pool_ceiling.to_string(),
+        set: |config, text| text.parse().map(|value| config.pool_ceiling = value),
+    },
+    Knob {
+        name: "reaction-ms",
+        unit: "ms",
+        range: "10 to 10000",
+        effect: "how often a pool of size auto looks at the host, once it holds more than 16M",
+        get: |config| config.reaction.milliseconds().to_string(),
+        set: |config, text| text.parse().map(|value| config.reaction = value),
+    },
+    Knob {
         name: "poll-us",
         unit: "us",
         range: "0 to 1000000",
         effect: "longest time a thread looks for the next request before it sleeps; 0 is never",
         get: |config| config.poll_us.to_string(),
         set: |config, text| poll_us(text).map(|value| config.poll_us = value),
+    },
+    Knob {
+        name: "max-compressed",
+        unit: "%",
+        range: "1 to 100",
+        effect: "largest compressed page worth keeping, of 4096 bytes; larger ones are refused, 100 keeps all",
+        get: |config| config.max_compressed.percent().to_string(),
+        set: |config, text| text.parse().map(|value| config.max_compressed = value),
     },
     Knob {
         name: "recompress",
@@ -84,6 +110,22 @@ const KNOBS: [Knob; 8] = [
         effect: "most of one CPU that compaction and recompression take",
         get: |config| config.background_cpu.percent().to_string(),
         set: |config, text| text.parse().map(|value| config.background_cpu = value),
+    },
+    Knob {
+        name: "tier-mode",
+        unit: "-",
+        range: "write-back, write-through",
+        effect: "whether pages go to the tier when they have to, or as soon as an extent is full; memory has them as long as there is room",
+        get: |config| config.tier_mode.to_string(),
+        set: |config, text| text.parse().map(|value| config.tier_mode = value),
+    },
+    Knob {
+        name: "write-back-age",
+        unit: "s",
+        range: "1 to 86400, or off",
+        effect: "time without a put or a get after which a cold page goes to the tier, off: only when the pool needs room",
+        get: |config| config.write_back_age.to_string(),
+        set: |config, text| text.parse().map(|value| config.write_back_age = value),
     },
     Knob {
         name: "log-level",
@@ -145,6 +187,11 @@ impl Knobs {
         self.lock().background_cpu
     }
 
+    /// How often a pool of size auto is to look at the host now.
+    pub fn reaction(&self) -> Duration {
+        self.lock().reaction.time()
+    }
+
     /// Gives a pool of size auto the limit that the rule says, and says which. `None`: the pool's size is fixed.
     pub fn size_pool(&self, rule: &mut PoolSizing, host: &HostMemory, now: Duration) -> Option<u64> {
         let config = self.lock();
@@ -152,6 +199,7 @@ impl Knobs {
             return None;
         }
         rule.set_reserve_bytes(config.reserve.bytes(host.total_bytes).ok()?);
+        rule.set_ceiling_bytes(config.pool_ceiling.bytes());
         let limit_bytes = rule.limit_bytes(host, self.store.held_bytes(), now);
         self.store.set_limit_bytes(limit_bytes).ok()?;
         Some(limit_bytes)
@@ -168,21 +216,29 @@ impl Knobs {
             default: (knob.get)(&default),
             effect: knob.effect.to_owned(),
         };
-        KnobList { knobs: KNOBS.iter().map(info).collect() }
+        let mut knobs: Vec<_> = KNOBS.iter().map(info).collect();
+        knobs.extend(client_knobs::list(&self.store));
+        KnobList { knobs }
     }
 
     /// Changes all that are named, or none.
     ///
     /// # Errors
-    /// [`AdminError::Invalid`]: there is no such knob, or a value is out of its range.
+    /// [`AdminError::Invalid`]: there is no such knob, or a value is out of its range. [`AdminError::NotFound`]: there is no such client.
     pub fn set(&self, changes: &KnobChanges) -> Result<(), AdminError> {
         let mut now = self.lock();
         let mut new = now.clone();
+        let mut of_clients = ClientKnobChanges::default();
         for (name, text) in &changes.knobs {
+            if of_clients.add(name, text)? {
+                continue;
+            }
             let knob = KNOBS.iter().find(|knob| knob.name == name).ok_or_else(|| unknown(name))?;
             (knob.set)(&mut new, text).map_err(|error| wrong(knob, text, &error))?;
         }
-        // The pool's size first: only the host and the store know whether it can be, the parsers have checked the others.
+        // The parsers have checked most; what only the store and the host know is asked before anything changes, the pool's size last
+        // of it.
+        let of_clients = of_clients.check(&self.store)?;
         let [pool_size, reserve, ..] = &KNOBS;
         if new.reserve != now.reserve {
             let possible = host_memory_bytes().and_then(|host_bytes| new.reserve.bytes(host_bytes));
@@ -195,7 +251,11 @@ impl Knobs {
                 self.store.set_limit_bytes(limit_bytes).map_err(|error| wrong(&error))?;
             }
         }
+        of_clients.into_iter().for_each(CheckedChanges::apply);
         self.store.set_recompression(new.recompression()).map_err(|e| AdminError::Failed(e.to_string()))?;
+        self.store.set_write_back_options(new.write_back());
+        self.store.wake_write_back();
+        self.store.set_max_payload_bytes(new.max_compressed.bytes());
         self.poll_us.store(new.poll_us, Ordering::Relaxed);
         log::set_max_level(new.log_level.filter());
         *now = new;
@@ -208,11 +268,18 @@ impl Knobs {
 }
 
 fn wrong(knob: &Knob, text: &str, error: &dyn std::fmt::Display) -> AdminError {
-    let Knob { name, range, .. } = knob;
+    wrong_value(knob.name, text, knob.range, error)
+}
+
+/// What is said to a value that cannot be.
+pub(crate) fn wrong_value(name: &str, text: &str, range: &str, error: &dyn std::fmt::Display) -> AdminError {
     AdminError::Invalid(format!("{name}={text}: {error}; its range is {range}; nothing was changed"))
 }
 
 fn unknown(name: &str) -> AdminError {
-    let names: Vec<_> = KNOBS.iter().map(|knob| knob.name).collect();
+    let names: Vec<_> = KNOBS.iter().map(|knob| knob.name.to_owned()).chain(client_knobs::names()).collect();
     AdminError::Invalid(format!("there is no knob `{name}`; there are {}", names.join(", ")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,11 @@
 //! | [`NbdAddress`], [`NbdTls`] | where disks are exported over NBD, and the files that TLS takes |
 //! | [`Config`] | the TOML file |
 //! | [`Recompress`] and the like | what it says of background work |
+//! | [`MaxCompressed`] | how well a page must compress to be kept |
+//! | [`TierMode`], [`WriteBackAge`] | when pages go to the tier |
 //! | [`Knobs`] | settings that can be changed while the daemon runs |
+//! | `client_knobs` | those of single clients among them |
+//! | [`ClientChanges`] | what can be changed of a client |
 //! | [`DiskService`] | disks, as the admin API sees them |
 //! | [`Status`] | the status document |
 //! | `metrics` | the same numbers for Prometheus |
@@ -24,6 +28,8 @@
 mod background;
 mod byte_size;
 mod client;
+mod client_changes;
+mod client_knobs;
 mod config;
 mod dedup_choice;
 mod disk_name;
@@ -33,20 +39,26 @@ mod host_memory;
 mod knobs;
 mod listen;
 mod log_level;
+mod max_compressed;
+mod memory_cgroup;
 mod metrics;
 mod nbd_address;
 mod nbd_tls;
 mod page;
+mod pool_ceiling;
 mod pool_size;
 mod pool_sizing;
+mod reaction;
 mod reserve;
 mod routes;
 mod server;
 mod status;
+mod tier_settings;
 
 pub use background::{BackgroundCpu, Recompress, RecompressAge, RecompressLevel};
 pub use byte_size::ByteSize;
 pub use client::AdminClient;
+pub use client_changes::ClientChanges;
 pub use config::{Config, MAX_POLL_US, poll_us};
 pub use dedup_choice::DedupChoice;
 pub use disk_name::DiskName;
@@ -59,12 +71,16 @@ pub use host_memory::{HostMemory, host_memory_bytes};
 pub use knobs::{KnobChanges, KnobInfo, KnobList, Knobs};
 pub use listen::HttpListen;
 pub use log_level::LogLevel;
+pub use max_compressed::MaxCompressed;
 pub use metrics::encode as encode_metrics;
 pub use nbd_address::NbdAddress;
 pub use nbd_tls::NbdTls;
+pub use pool_ceiling::PoolCeiling;
 pub use pool_size::PoolSize;
 pub use pool_sizing::PoolSizing;
+pub use reaction::Reaction;
 pub use reserve::Reserve;
 pub use routes::Control;
 pub use server::{ADMIN_SOCKET, Server};
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
+pub use tier_settings::{TierMode, WriteBackAge};

@@ -11,7 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{ClientStatus, Status};
+use crate::{ClientStatus, Status, TierStatus};
 
 /// What [`encode`] writes, for the Content-Type header.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -20,8 +20,10 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// found. The encoder ends what it says with a full stop.
 type ClientFamily = (&'static str, &'static str, fn(&ClientStatus) -> Option<u64>);
 
-const CLIENT_GAUGES: [ClientFamily; 11] = [
+const CLIENT_GAUGES: [ClientFamily; 15] = [
     ("weight", "Share of the client under pressure, relative to others", |c| Some(u64::from(c.weight))),
+    ("share_bytes", "Part of the pool's limit by the client's weight", |c| Some(c.share_bytes)),
+    ("frozen", "1 while the client's puts are refused because it is frozen", |c| Some(u64::from(c.frozen))),
     ("cap_bytes", "The most of the pool that the client's pages may take; absent without a cap", |c| {
         c.cap_bytes
     }),
@@ -36,13 +38,22 @@ const CLIENT_GAUGES: [ClientFamily; 11] = [
         Some(c.compressed_bytes)
     }),
     ("metadata_bytes", "Index and block headers of the client's pages", |c| Some(c.metadata_bytes)),
+    ("tiered_pages", "Stored pages that are in a tier and not in memory", |c| Some(c.tiered_pages)),
+    ("tiered_bytes", "What those pages take in the tier", |c| Some(c.tiered_bytes)),
 ];
 
-const CLIENT_COUNTERS: [ClientFamily; 9] = [
+const CLIENT_COUNTERS: [ClientFamily; 13] = [
     ("puts", "Pages accepted", |c| Some(c.puts)),
     ("gets", "Pages asked for, whether or not they were there", |c| Some(c.gets)),
     ("flushes", "Pages flushed", |c| Some(c.flushes)),
-    ("refused_puts", "Puts refused because pool or client was full", |c| Some(c.refused_puts)),
+    (
+        "refused_puts",
+        "Puts refused: pool full, cap or share reached, client frozen, page incompressible",
+        |c| Some(c.refused_puts),
+    ),
+    ("incompressible_puts", "Puts refused because the page does not compress well enough", |c| {
+        Some(c.incompressible_puts)
+    }),
     ("evicted_pages", "Ephemeral pages dropped to make room", |c| Some(c.evicted_pages)),
     ("checksum_errors", "Blocks that did not match their checksum", |c| Some(c.checksum_errors)),
     ("recompressed_pages", "Pages compressed harder since they were cold", |c| Some(c.recompressed_pages)),
@@ -52,6 +63,9 @@ const CLIENT_COUNTERS: [ClientFamily; 9] = [
     ("recompression_kept_pages", "Cold pages left as they were because too little was to be gained", |c| {
         Some(c.recompression_kept_pages)
     }),
+    ("written_back_pages", "Pages moved to a tier", |c| Some(c.written_back_pages)),
+    ("tier_gets", "Gets that found their page in a tier", |c| Some(c.tier_gets)),
+    ("tier_errors", "Gets that a tier could not serve", |c| Some(c.tier_errors)),
 ];
 
 const CLIENT_DISKS: [ClientFamily; 2] = [
@@ -121,6 +135,7 @@ impl Collector for StatusCollector {
         ] {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
+        tiers(status, &mut encoder)?;
         reuse_distances(status, &mut encoder)?;
         for families in [&CLIENT_GAUGES[..], &CLIENT_DISKS] {
             clients(status, &mut encoder, MetricType::Gauge, families, |metric, value| {
@@ -131,6 +146,48 @@ impl Collector for StatusCollector {
             metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
         })
     }
+}
+
+type TierFamily = (&'static str, &'static str, fn(&TierStatus) -> u64);
+
+const TIER_GAUGES: [TierFamily; 4] = [
+    ("tmem_tier_limit_bytes", "What the tier can hold", |tier| tier.limit_bytes),
+    ("tmem_tier_used_bytes", "Space in use in the tier", |tier| tier.used_bytes),
+    ("tmem_tier_live_bytes", "What the pages take of it", |tier| tier.live_bytes),
+    ("tmem_tier_stored_pages", "Pages that are in the tier and not in memory", |tier| tier.stored_pages),
+];
+
+const TIER_COUNTERS: [TierFamily; 3] = [
+    ("tmem_tier_written_extents", "Extents of 128 KiB written to the tier", |tier| tier.written_extents),
+    ("tmem_tier_reads", "Reads from the tier, whether or not they needed the disk", |tier| tier.reads),
+    ("tmem_tier_errors", "Reads and writes that the tier could not do", |tier| tier.errors),
+];
+
+/// The tiers' numbers, and the state of each.
+fn tiers(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    if status.tiers.is_empty() {
+        return Ok(());
+    }
+    for (name, help, value) in TIER_GAUGES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for tier in &status.tiers {
+            family.encode_family(&[("tier", tier.name.as_str())])?.encode_gauge(&value(tier))?;
+        }
+    }
+    for (name, help, value) in TIER_COUNTERS {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for tier in &status.tiers {
+            let labels = [("tier", tier.name.as_str())];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value(tier), None)?;
+        }
+    }
+    let help = "1 for the state that the tier is in: ready, full, read-only, missing or failing";
+    let mut family = encoder.encode_descriptor("tmem_tier_state", help, None, MetricType::Gauge)?;
+    for tier in &status.tiers {
+        let labels = [("tier", tier.name.as_str()), ("state", tier.state.as_str())];
+        family.encode_family(&labels)?.encode_gauge(&1u64)?;
+    }
+    Ok(())
 }
 
 /// How far back each client's gets reached, a bucket for each doubling: the status document has four.
@@ -193,6 +250,11 @@ mod tests {
             "# TYPE tmem_pool_used_bytes gauge",
             "tmem_pool_used_bytes 303",
             "tmem_pool_limit_bytes 4294967296",
+            "tmem_tier_used_bytes{tier=\"/var/lib/tmem/tier\"} 401",
+            "tmem_tier_errors_total{tier=\"/var/lib/tmem/tier\"} 406",
+            "tmem_tier_state{tier=\"/var/lib/tmem/tier\",state=\"read-only\"} 1",
+            "tmem_client_tiered_pages{client=\"vm1\"} 121",
+            "tmem_client_tier_gets_total{client=\"vm1\"} 124",
             "# TYPE tmem_client_puts counter",
             "tmem_client_puts_total{client=\"vm1\"} 108",
             "tmem_client_puts_total{client=\"vm2\"} 208",

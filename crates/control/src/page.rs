@@ -17,7 +17,7 @@ pub(crate) fn render(status: &Status) -> String {
          <meta http-equiv=\"refresh\" content=\"5\"><style>{STYLE}</style></head><body>\n\
          <h1>tmem {version}</h1>\n<p>Pool: {used} used of {limit} ({held} held), {pages} pages, {logical} uncompressed.</p>\n\
          <p><a href=\"/metrics\">/metrics</a> for Prometheus, <a href=\"/api/v1/status\">/api/v1/status</a> as JSON.</p>\n\
-         <table><tr><th>client</th><th>disk</th><th>guest</th><th>used</th><th>cap</th><th>pages</th>\
+         <table><tr><th>client</th><th>disk</th><th>guest</th><th>state</th><th>used</th><th>cap</th><th>pages</th>\
          <th>puts</th><th>gets</th><th>refused</th><th>damaged</th></tr>\n",
         version = escaped(&status.version),
         used = size(pool.used_bytes),
@@ -31,7 +31,7 @@ pub(crate) fn render(status: &Status) -> String {
     }
     if status.clients.is_empty() {
         page.push_str(
-            "<tr><td colspan=\"10\">No clients yet: <code>tmem disk add</code> makes one.</td></tr>\n",
+            "<tr><td colspan=\"11\">No clients yet: <code>tmem disk add</code> makes one.</td></tr>\n",
         );
     }
     page.push_str("</table></body></html>\n");
@@ -44,10 +44,11 @@ fn row(page: &mut String, client: &ClientStatus) {
     // Writing to a `String` cannot fail.
     let _ = writeln!(
         page,
-        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
         escaped(&client.name),
         disk.map_or("-".to_owned(), |disk| size(disk.size_bytes)),
         disk.map_or("-", |disk| if disk.connected { "connected" } else { "none" }),
+        if client.frozen { "frozen" } else { "-" },
         size(client.used_bytes),
         client.cap_bytes.map_or("-".to_owned(), size),
         client.stored_pages,
@@ -72,7 +73,10 @@ mod tests {
         let mut status = sample();
         status.clients[0].name = "<script>".to_owned();
         let page = render(&status);
-        assert!(page.contains("<td>&lt;script&gt;</td><td>16.0G</td><td>connected</td>"), "{page}");
+        assert!(
+            page.contains("<td>&lt;script&gt;</td><td>16.0G</td><td>connected</td><td>frozen</td>"),
+            "{page}"
+        );
         assert!(page.contains("<td>vm2</td><td>-</td>"), "{page}");
         assert!(!page.contains("<script>"));
     }

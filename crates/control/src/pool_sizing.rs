@@ -17,6 +17,7 @@ const STALL_WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct PoolSizing {
     reserve_bytes: u64,
+    ceiling_bytes: u64,
     /// Stalls so far, and when, at the beginning of the window.
     window: Option<(Duration, Duration)>,
     is_stalled: bool,
@@ -25,12 +26,17 @@ pub struct PoolSizing {
 impl PoolSizing {
     /// A pool that leaves so much to the host.
     pub fn new(reserve_bytes: u64) -> Self {
-        Self { reserve_bytes, window: None, is_stalled: false }
+        Self { reserve_bytes, ceiling_bytes: u64::MAX, window: None, is_stalled: false }
     }
 
     /// Changes what is left to the host.
     pub fn set_reserve_bytes(&mut self, reserve_bytes: u64) {
         self.reserve_bytes = reserve_bytes;
+    }
+
+    /// Changes how far the pool may grow, whatever the host has.
+    pub fn set_ceiling_bytes(&mut self, ceiling_bytes: u64) {
+        self.ceiling_bytes = ceiling_bytes;
     }
 
     /// The limit of a pool that holds so much, on a host that is so at `now` (of any clock that only goes forward).
@@ -41,7 +47,7 @@ impl PoolSizing {
         self.note_stalls(host.stalled, now);
         let limit = (held_bytes + host.available_bytes).saturating_sub(self.reserve_bytes);
         let limit = if self.is_stalled { limit.min(held_bytes) } else { limit };
-        limit.clamp(MIN_LIMIT_BYTES, MAX_LIMIT_BYTES)
+        limit.min(self.ceiling_bytes).clamp(MIN_LIMIT_BYTES, MAX_LIMIT_BYTES)
     }
 
     fn note_stalls(&mut self, stalled: Option<Duration>, now: Duration) {
@@ -85,6 +91,14 @@ mod tests {
         assert_eq!(limit(256, 2744), 2744);
         assert_eq!(limit(200, 2744), 2688, "somebody else wants memory");
         assert_eq!(limit(0, 100), 1, "never less than a store can have");
+    }
+
+    #[test]
+    fn the_ceiling_holds_however_much_is_idle() {
+        let mut sizing = PoolSizing::new(256 * MIB);
+        sizing.set_ceiling_bytes(500 * MIB);
+        let mut limit = |available| sizing.limit_bytes(&host(available, 0), 0, Duration::ZERO) / MIB;
+        assert_eq!((limit(3000), limit(700), limit(0)), (500, 444, 1));
     }
 
     #[test]

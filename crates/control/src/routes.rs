@@ -11,13 +11,14 @@ use axum::{
     },
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::{delete, get},
+    routing::{delete, get, patch},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tmem_store::Store;
 
 use crate::{
-    AdminError, DiskList, DiskName, DiskService, DiskSpec, KnobChanges, Knobs, Status, metrics, page,
+    AdminError, ClientChanges, ClientStatus, DiskList, DiskName, DiskService, DiskSpec, KnobChanges, Knobs,
+    Status, client_changes::no_such_client, metrics, page,
 };
 
 /// The largest request body, in bytes. A disk's specification takes a few hundred.
@@ -43,6 +44,11 @@ impl Control {
         Self { store, disks, knobs, started: Instant::now(), http }
     }
 
+    fn client_status(&self, name: &str) -> Result<ClientStatus, AdminError> {
+        let client = self.status().clients.into_iter().find(|client| client.name == name);
+        client.ok_or_else(|| no_such_client(name))
+    }
+
     fn status(&self) -> Status {
         Status::new(
             self.started.elapsed(),
@@ -50,6 +56,7 @@ impl Control {
             self.store.usage(),
             self.store.clients(),
             self.disks.list(),
+            self.store.tier_usage(),
         )
     }
 }
@@ -85,6 +92,7 @@ pub(crate) fn admin(control: Arc<Control>) -> Router {
     let routes = read_routes()
         .route("/api/v1/disks", get(list_disks).post(add_disk))
         .route("/api/v1/disks/{name}", delete(remove_disk))
+        .route("/api/v1/clients/{name}", patch(change_client))
         .route("/api/v1/knobs", get(list_knobs).patch(set_knobs));
     with_fallbacks(routes).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(control)
 }
@@ -139,6 +147,16 @@ async fn add_disk(
     spec.check()?;
     let info = blocking(move || control.disks.add(&spec)).await?;
     Ok(json(StatusCode::CREATED, &info))
+}
+
+async fn change_client(
+    State(control): State<Arc<Control>>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let changes: ClientChanges = read_body(body)?;
+    changes.check(&control.store, &name)?.apply();
+    Ok(json(StatusCode::OK, &control.client_status(&name)?))
 }
 
 async fn list_knobs(State(control): State<Arc<Control>>) -> Response {

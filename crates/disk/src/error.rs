@@ -43,7 +43,7 @@ pub enum IoError {
     #[error("offset or length is not a multiple of 4096 bytes")]
     Unaligned,
     /// A page of the request was refused; the others may be written.
-    #[error("the pool is full, or the disk's cap is reached")]
+    #[error("the pool has no room for it, or does not take such a page now")]
     Refused,
     /// The block held something, and its last write was refused: the old contents are gone and the new ones never came.
     #[error("the block's last write was refused")]
@@ -51,6 +51,9 @@ pub enum IoError {
     /// A stored page failed its check.
     #[error("the stored page is damaged")]
     Damaged,
+    /// The page is in a tier that cannot be read at present.
+    #[error("the page is in a tier that cannot be read at present")]
+    TierUnavailable,
     /// The disk was removed.
     #[error("the disk was removed")]
     Removed,
@@ -59,7 +62,11 @@ pub enum IoError {
 impl From<PutError> for IoError {
     fn from(error: PutError) -> Self {
         match error {
-            PutError::Full | PutError::OverCap => IoError::Refused,
+            PutError::Full
+            | PutError::OverCap
+            | PutError::OverShare
+            | PutError::Incompressible
+            | PutError::Frozen => IoError::Refused,
             PutError::NoSuchPage => IoError::OutOfRange,
             PutError::Destroyed => IoError::Removed,
         }
@@ -71,6 +78,7 @@ impl From<GetError> for IoError {
         match error {
             GetError::Refused => IoError::Lost,
             GetError::Damaged => IoError::Damaged,
+            GetError::TierUnavailable => IoError::TierUnavailable,
             GetError::NoSuchPage => IoError::OutOfRange,
             GetError::Destroyed => IoError::Removed,
         }

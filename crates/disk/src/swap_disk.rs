@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tmem_store::{
     Client, ClientKind, ClientOptions, Dedup, Got, Keys, ObjectId, PAGE_BYTES, PageIndex, PageTarget,
-    Persistence, Pool, Store,
+    Persistence, Pool, Store, Weight,
 };
 
 use crate::{
@@ -45,6 +45,8 @@ pub struct DiskOptions {
     pub size_bytes: u64,
     /// The most memory its pages may take, in bytes.
     pub cap_bytes: Option<u64>,
+    /// Its share of the pool under pressure, relative to others'.
+    pub weight: Weight,
     /// With whose pages its own may share memory.
     pub dedup: Dedup,
     /// What it holds at first.
@@ -79,6 +81,7 @@ impl SwapDisk {
             name: name.clone(),
             kind: ClientKind::Disk,
             cap_bytes: options.cap_bytes,
+            weight: options.weight,
             dedup: options.dedup.clone(),
         };
         let client =
@@ -110,6 +113,11 @@ impl SwapDisk {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.options.name
+    }
+
+    /// Its client in the store.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Its size in bytes.

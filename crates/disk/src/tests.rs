@@ -5,7 +5,7 @@ mod bytes;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tmem_store::{Dedup, Store, StoreOptions};
+use tmem_store::{Dedup, Store, StoreOptions, Weight};
 
 use crate::{BLOCK_BYTES, DiskError, DiskOptions, Format, IoError, Segment, SwapDisk};
 
@@ -16,7 +16,8 @@ fn store(limit_bytes: u64) -> Arc<Store> {
 }
 
 fn options(name: &str, size_bytes: u64, format: Format) -> DiskOptions {
-    DiskOptions { name: name.to_owned(), size_bytes, cap_bytes: None, dedup: Dedup::Alone, format }
+    let (cap_bytes, weight, dedup) = (None, Weight::default(), Dedup::Alone);
+    DiskOptions { name: name.to_owned(), size_bytes, cap_bytes, weight, dedup, format }
 }
 
 fn disk(limit_bytes: u64) -> SwapDisk {

@@ -23,7 +23,7 @@ impl From<IoError> for Errno {
         match error {
             IoError::OutOfRange | IoError::Unaligned => Errno::Invalid,
             // Not "no space": hypervisors stop a guest at that, and one that swaps does better to keep the page and go on.
-            IoError::Refused | IoError::Lost | IoError::Damaged => Errno::Io,
+            IoError::Refused | IoError::Lost | IoError::Damaged | IoError::TierUnavailable => Errno::Io,
             IoError::Removed => Errno::Shutdown,
         }
     }

@@ -147,9 +147,11 @@ impl Ages {
         }
     }
 
-    /// Counts a get that found a page with that stamp.
-    pub(crate) fn count_get(&self, stripe: usize, stamp: Stamp) {
-        self.reuse.count(stripe, self.distance_pages(stamp));
+    /// Counts a get that found a page with that stamp; gives its reuse distance. `None`: older than the range.
+    pub(crate) fn count_get(&self, stripe: usize, stamp: Stamp) -> Option<u64> {
+        let distance_pages = self.distance_pages(stamp);
+        self.reuse.count(stripe, distance_pages);
+        distance_pages
     }
 
     /// Puts since the epoch of a stamp began: at most an epoch more than since the page was put or fetched. `None`: older than the

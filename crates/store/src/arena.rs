@@ -28,10 +28,17 @@ use crate::{
     ids::ArenaOffset,
     memory_file::{HUGE_PAGE_BYTES, MemoryFile},
     prefetch::prefetch,
+    stock::Stock,
+    tier_table::TierTable,
     walk::Walk,
 };
 
+mod copies;
 mod recover;
+mod stocking;
+mod turns;
+
+use copies::Copies;
 
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -45,11 +52,15 @@ pub(crate) struct Arena {
     ephemeral_order: Mutex<VecDeque<ExtentId>>,
     /// Sealed extents with blocks that are to be recompressed once they are cold.
     recompression_order: ExtentOrder,
+    /// Sealed extents of cold blocks, which are the first to go to the tier.
+    cold_order: ExtentOrder,
+    pub(crate) copies: Copies,
     born: Instant,
     /// Where the next search for the emptiest extent starts.
     search_from: AtomicU32,
     /// Where the next search for a stretch without a huge page starts.
     collapse_from: AtomicU32,
+    stock: Arc<Stock>,
 }
 
 /// An extent that a block's end left without users. Hand it to [`Arena::settle`] once no lock is held.
@@ -87,6 +98,8 @@ const LONG_ORDER: usize = 1024;
 pub(crate) enum Need {
     /// So many bytes outside the arena: a page of an index.
     Bytes(u64),
+    /// Nothing in particular, but that the pool is not nearly full: [`Claim::BeyondShare`].
+    Headroom,
     /// A block of such a size.
     Block {
         block_bytes: u16,
@@ -111,19 +124,28 @@ impl Arena {
 
     /// An arena over these files. It can grow as far as offsets reach and the budget allows, and costs address space only, until
     /// used.
-    pub(crate) fn over(memory: MemoryFile, extents: MemoryFile, budget: Arc<Budget>) -> Self {
+    pub(crate) fn over(
+        memory: MemoryFile,
+        extents: MemoryFile,
+        tier: Arc<TierTable>,
+        budget: Arc<Budget>,
+        stock: Arc<Stock>,
+    ) -> Self {
         Self {
             memory,
-            extents: Extents::over(extents, EXTENT_COUNT, budget),
+            extents: Extents::over(extents, EXTENT_COUNT, budget, stock.clone()),
             persistent: Head::default(),
             ephemeral: Head::default(),
             survivors: Head::default(),
             cold: Head::default(),
             ephemeral_order: Mutex::default(),
             recompression_order: ExtentOrder::new(EXTENT_COUNT),
+            cold_order: ExtentOrder::new(EXTENT_COUNT),
+            copies: Copies::new(EXTENT_COUNT, tier),
             born: Instant::now(),
             search_from: AtomicU32::new(0),
             collapse_from: AtomicU32::new(0),
+            stock,
         }
     }
 
@@ -151,16 +173,19 @@ impl Arena {
                 self.extents.give_back(&self.memory, fresh); // another thread was quicker
                 continue;
             }
-            let full = open.replace(OpenExtent::empty(fresh));
+            let populated = self.extents.state(fresh).see().populated;
+            let full = open.replace(OpenExtent::empty(fresh, populated));
             drop(open);
             self.seal(usage, full);
         }
     }
 
-    /// Reserves room for a persistent block in what compaction left free in its own open extent, as long as compaction can have
+    /// Reserves room for a persistent block in what compaction left free in its own open extents, as long as compaction can have
     /// another for what it is moving.
     pub(crate) fn reserve_among_survivors(&self, block_bytes: u16) -> Option<BlockRef> {
-        self.append(&self.survivors, block_bytes, || self.extents.has_room(Claim::Compaction)).ok()?
+        let may = || self.extents.has_room(Claim::Compaction);
+        let mut heads = [&self.survivors, &self.cold].into_iter();
+        heads.find_map(|head| self.append(head, block_bytes, may).ok()?)
     }
 
     /// Reserves the next place in a head's open extent, if `may` says so under its lock. `None`: it has no room. Errors: the OS has
@@ -334,12 +359,27 @@ impl Arena {
 
     /// Pins the extent that has waited longest to be recompressed, if it has waited for so long. `None`: there is none.
     pub(crate) fn pin_longest_still(&self, age_ms: u64) -> Option<Walk<'_>> {
-        for _ in 0..self.recompression_order.len() {
-            let extent = self.recompression_order.pop(self.now_ms().checked_sub(age_ms)?)?;
-            if let Some(walk) = self.pin(extent, ExtentUse::is_recompressible) {
-                return Some(walk);
+        let wait = |extent| self.wait_to_be_recompressed(extent);
+        let (walk, _) =
+            self.pin_first_of(&self.recompression_order, age_ms, ExtentUse::is_recompressible, wait)?;
+        Some(walk)
+    }
+
+    /// Pins the first extent of an order that can be, if it has waited for so long; gives also for how long.
+    fn pin_first_of(
+        &self,
+        order: &ExtentOrder,
+        age_ms: u64,
+        wanted: impl Fn(ExtentUse) -> bool,
+        wait: impl Fn(ExtentId),
+    ) -> Option<(Walk<'_>, u64)> {
+        for _ in 0..order.len() {
+            let now_ms = self.now_ms();
+            let (extent, since_ms) = order.pop(now_ms.checked_sub(age_ms)?)?;
+            if let Some(walk) = self.pin(extent, &wanted) {
+                return Some((walk, now_ms - since_ms));
             }
-            self.wait_to_be_recompressed(extent); // just read or compacted, if it is not damaged
+            wait(extent); // just read or compacted, if it is not damaged
         }
         None
     }
@@ -408,6 +448,7 @@ impl Arena {
     pub(crate) fn has_room(&self, need: Need) -> bool {
         match need {
             Need::Bytes(bytes) => self.extents.has_room_for_bytes(bytes),
+            Need::Headroom => self.extents.has_headroom(),
             Need::Block { block_bytes, usage } => {
                 let has_room =
                     |usage| self.head(usage).lock().as_ref().is_some_and(|open| open.has_room(block_bytes));
@@ -415,7 +456,7 @@ impl Arena {
                     || has_room(usage)
                     || usage == ExtentUse::Persistent
                         && self.extents.has_room(Claim::Compaction)
-                        && has_room(ExtentUse::Survivors)
+                        && (has_room(ExtentUse::Survivors) || has_room(ExtentUse::Cold))
             }
         }
     }
@@ -464,10 +505,12 @@ impl Arena {
         state.pin();
         state.seal();
         self.unpin(extent);
-        self.wait_to_be_recompressed(extent);
+        self.wait_for_its_turn(extent);
+        self.wait_to_be_copied(extent);
     }
 
     fn give_back(&self, extent: ExtentId) {
+        self.copies.forget(extent);
         self.extents.give_back(&self.memory, extent);
     }
 

@@ -7,9 +7,15 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) enum Claim {
     /// New pages. They leave the working room alone.
     Growth,
+    /// New pages of a client that has had its share of the limit. They leave the working room alone, and the headroom: a sixteenth of the
+    /// limit that is for clients that have not. As much again is left when recompression begins to take pages of any age.
+    BeyondShare,
     /// Moving blocks out of extents that are given back for it. May use the working room.
     Compaction,
 }
+
+/// This part of the limit is the headroom.
+pub(crate) const HEADROOM_PART: u64 = 16;
 
 /// A hard limit on bytes held. Whoever wants memory reserves it here first. A part of it, the working room, is kept for compaction,
 /// which must be able to move blocks just when the limit is reached.
@@ -38,6 +44,11 @@ impl Budget {
 
     pub(crate) fn limit_bytes(&self) -> u64 {
         self.limit_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How far new pages may go.
+    pub(crate) fn growth_limit_bytes(&self) -> u64 {
+        self.limit_bytes().saturating_sub(self.working_room_bytes)
     }
 
     pub(crate) fn held_bytes(&self) -> u64 {
@@ -87,6 +98,10 @@ impl Budget {
     fn fits(&self, held: u64, bytes: u64, claim: Claim) -> bool {
         let (kept_back, limit) = match claim {
             Claim::Growth => (self.working_room_bytes, self.limit_bytes()),
+            Claim::BeyondShare => {
+                let limit = self.limit_bytes();
+                (self.working_room_bytes + limit / HEADROOM_PART, limit)
+            }
             Claim::Compaction => (0, self.compaction_limit_bytes.load(Ordering::Relaxed)),
         };
         held.checked_add(bytes)
@@ -130,6 +145,15 @@ mod tests {
         assert!(budget.has_room(30, Claim::Compaction));
         assert!(budget.try_reserve(30, Claim::Compaction));
         assert_eq!(budget.held_bytes(), 100);
+    }
+
+    #[test]
+    fn whoever_has_had_its_share_leaves_the_headroom_to_others() {
+        let budget = Budget::new(1600, 30);
+        assert!(budget.try_reserve(1470, Claim::BeyondShare));
+        assert!(!budget.has_room(1, Claim::BeyondShare) && budget.has_room(0, Claim::BeyondShare));
+        assert!(budget.try_reserve(100, Claim::Growth));
+        assert!(!budget.has_room(0, Claim::BeyondShare) && !budget.has_room(1, Claim::Growth));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! A record's first word is 0 as long as there is nothing; else it holds a checksum of the rest. It is stored last when a client or
 //! pool is made and cleared first when one is removed, so either happens by a single store. A pool counts only with its client.
+//! What can be changed of a client is a word of its record with a check of its own; so that happens by a single store, too.
 //! The file is sparse, 164 MiB at most, and not charged to the limit. A client's ages are in a place of their own beside its record: see
 //! [`AgeTable`].
 
@@ -20,6 +21,7 @@ use std::{
 use crate::{
     age_table::{AGE_TABLE_WORDS, AgeTable},
     client::ClientOptions,
+    client_settings::ClientSettings,
     error::StoreError,
     fault_injection,
     files::{self, Files},
@@ -27,7 +29,9 @@ use crate::{
     layout::LAYOUT,
     memory_file::MemoryFile,
     pool::{Keys, Persistence},
-    records::{CLIENT_WORDS, ClientRecord, POOL_WORDS, PoolRecord, checksum},
+    records::{
+        CLIENT_WORDS, ClientRecord, FIXED_CLIENT_WORDS, POOL_WORDS, PoolRecord, SETTINGS_WORD, checksum,
+    },
 };
 
 /// Clients at one time.
@@ -70,7 +74,9 @@ pub(crate) struct Contents {
     pub(crate) pools: Vec<(PoolId, PoolRecord)>,
     /// Pools whose client is not there: it was just being removed.
     pub(crate) orphans: Vec<PoolId>,
-    /// Records that do not fit their checksums.
+    /// Clients whose settings are damaged: they are found with the default ones.
+    pub(crate) unsettled: Vec<ClientSlot>,
+    /// Records and settings that do not fit their checks.
     pub(crate) damaged_records: u64,
 }
 
@@ -110,13 +116,19 @@ impl Catalog {
             let words = range?;
             let words = words.start / 8..words.end / 8;
             for i in records_in(&words, CLIENTS_AT, CLIENT_WORDS, MAX_CLIENTS) {
-                match self
-                    .load(CLIENTS_AT + i * CLIENT_WORDS)
-                    .map(|words| words.and_then(ClientRecord::parse))
-                {
-                    None => {}
-                    Some(Some(client)) => contents.clients.push((ClientSlot(i as u16), client)),
-                    Some(None) => contents.damaged_records += 1,
+                let slot = ClientSlot(i as u16);
+                let Some(fixed) = self.load::<FIXED_CLIENT_WORDS>(client_at(slot)) else { continue };
+                let settings = ClientSettings::parse(self.settings_of(slot).load(Ordering::Relaxed));
+                match fixed.and_then(|fixed| ClientRecord::parse(fixed, settings.unwrap_or_default())) {
+                    Some(client) => contents.clients.push((slot, client)),
+                    None => {
+                        contents.damaged_records += 1;
+                        continue;
+                    }
+                }
+                if settings.is_none() {
+                    contents.damaged_records += 1;
+                    contents.unsettled.push(slot);
                 }
             }
             for i in records_in(&words, POOLS_AT, POOL_WORDS, MAX_POOLS) {
@@ -140,8 +152,10 @@ impl Catalog {
         Ok(contents)
     }
 
-    /// Goes on from what was read: clears the records of pools whose clients are gone, and hands out only free places.
+    /// Goes on from what was read: clears the records of pools whose clients are gone, sets damaged settings right, and hands out only
+    /// free places.
     pub(crate) fn resume(&self, contents: &Contents) {
+        contents.unsettled.iter().for_each(|slot| self.set_client(*slot, &ClientSettings::default()));
         contents.orphans.iter().for_each(|pool| self.remove_pool(*pool));
         let taken: std::collections::HashSet<_> = contents.clients.iter().map(|(slot, _)| slot.0).collect();
         let untouched_from = taken.iter().max().map_or(0, |last| usize::from(*last) + 1);
@@ -152,14 +166,26 @@ impl Catalog {
         self.next_serial.store(last.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Enters a client. Errors: its name is too long, or there are too many.
+    /// Enters a client. Errors: its name is too long, its cap out of bounds, or there are too many.
     pub(crate) fn add_client(&self, options: &ClientOptions) -> Result<ClientSlot, StoreError> {
-        let record = ClientRecord { serial: self.serial(), options: options.clone() };
+        let record = ClientRecord { serial: self.serial(), options: options.clone(), frozen: false };
+        record.settings().check()?;
         let words = record.words().ok_or_else(|| StoreError::NameTooLong { name: options.name.clone() })?;
         let slot = self.take_slot().ok_or(StoreError::TooManyClients)?;
         self.age_table(slot).clear(); // whose place it was before is nothing to this client
-        self.store(CLIENTS_AT + usize::from(slot.0) * CLIENT_WORDS, &words);
+        self.set_client(slot, &record.settings());
+        self.store(client_at(slot), &words);
         Ok(slot)
+    }
+
+    /// Changes what can be changed of a client.
+    pub(crate) fn set_client(&self, slot: ClientSlot, settings: &ClientSettings) {
+        fault_injection::point();
+        self.settings_of(slot).store(settings.word(), Ordering::Release);
+    }
+
+    fn settings_of(&self, slot: ClientSlot) -> &AtomicU64 {
+        &self.file.as_u64s()[client_at(slot) + SETTINGS_WORD]
     }
 
     /// Where the ages of a client are.
@@ -169,7 +195,7 @@ impl Catalog {
 
     /// Forgets a client, and with it all its pools. Its place stays taken until [`Catalog::free_client`].
     pub(crate) fn remove_client(&self, slot: ClientSlot) {
-        self.clear(CLIENTS_AT + usize::from(slot.0) * CLIENT_WORDS);
+        self.clear(client_at(slot));
     }
 
     /// Frees the place of a client that was removed and whose pools all were.
@@ -235,6 +261,11 @@ impl Catalog {
     }
 }
 
+/// Where a client's record begins, in words.
+fn client_at(slot: ClientSlot) -> usize {
+    CLIENTS_AT + usize::from(slot.0) * CLIENT_WORDS
+}
+
 /// The records that begin in a range of words.
 fn records_in(
     words: &std::ops::Range<usize>,
@@ -249,13 +280,14 @@ fn records_in(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ClientKind;
+    use crate::{ClientKind, Weight};
 
     fn options(name: &str) -> ClientOptions {
         ClientOptions {
             name: name.to_owned(),
             kind: ClientKind::Disk,
             cap_bytes: Some(5),
+            weight: Weight::new(7).unwrap(),
             dedup: crate::Dedup::Domain("web".to_owned()),
         }
     }
@@ -278,7 +310,8 @@ mod tests {
         let contents = catalog.read().unwrap();
         assert_eq!((contents.clients.len(), contents.damaged_records), (20, 0));
         assert_eq!(contents.clients[19].1.options.name, "late");
-        assert_eq!(contents.clients[0].1.options.cap_bytes, Some(5));
+        let settings = ClientSettings { cap_bytes: Some(5), weight: Weight::new(7).unwrap(), frozen: false };
+        assert_eq!(contents.clients[0].1.settings(), settings);
         let ids: Vec<_> = contents.pools.iter().map(|(id, pool)| (id.0, pool.client)).collect();
         assert_eq!(ids, [(40_000, late), (7, slots[0])]);
         assert_eq!(contents.pools[1].1.keys, Keys::Flat { pages: 8 });
@@ -309,6 +342,19 @@ mod tests {
                 cell.fetch_xor(1 << (bit % 64), Ordering::Relaxed);
             }
         }
+        assert_eq!(catalog.read().unwrap().damaged_records, 0);
+    }
+
+    #[test]
+    fn damaged_settings_cost_nothing_but_themselves() {
+        let catalog = catalog();
+        let slot = catalog.add_client(&options("a")).unwrap();
+        catalog.settings_of(slot).fetch_xor(1 << 8, Ordering::Relaxed);
+        let contents = catalog.read().unwrap();
+        assert_eq!((contents.damaged_records, &contents.unsettled[..]), (1, &[slot][..]));
+        assert_eq!(contents.clients[0].1.settings(), ClientSettings::default());
+        assert_eq!(contents.clients[0].1.options.dedup, crate::Dedup::Domain("web".to_owned()));
+        catalog.resume(&contents);
         assert_eq!(catalog.read().unwrap().damaged_records, 0);
     }
 

@@ -9,12 +9,14 @@ use crate::{
     account::Account,
     ages::{self, Sweep},
     catalog::ClientSlot,
+    client_settings::ClientSettings,
     counters::Counters,
     dedup::{Domain, DomainScope},
     engine::Engine,
     error::StoreError,
     pool::{Keys, Persistence, Pool},
     usage::{ClientUsage, SharedPart},
+    weight::Weight,
 };
 
 /// What kind of client it is.
@@ -46,8 +48,10 @@ pub struct ClientOptions {
     pub name: String,
     /// What kind of client it is.
     pub kind: ClientKind,
-    /// The most memory its pages may take, in bytes, index included; `None` = as far as the store's limit allows.
+    /// The most memory its pages may take, in bytes, index included, up to a tebibyte; `None` = as far as the store's limit allows.
     pub cap_bytes: Option<u64>,
+    /// Its share of the limit, relative to others'.
+    pub weight: Weight,
     /// With whose pages its own may share blocks.
     pub dedup: Dedup,
 }
@@ -80,6 +84,7 @@ impl Client {
     /// A client that the catalog has under that place. Errors: no memory for its dedup domain.
     pub(crate) fn new(
         options: ClientOptions,
+        frozen: bool,
         engine: Arc<Engine>,
         slot: ClientSlot,
     ) -> Result<Self, StoreError> {
@@ -88,8 +93,9 @@ impl Client {
             Dedup::Alone => Some(engine.domain(DomainScope::Client(slot))?),
             Dedup::Domain(name) => Some(engine.domain(DomainScope::Named(name))?),
         };
+        engine.shares.join(options.weight);
         Ok(Self {
-            account: Arc::new(Account::new(options, engine.catalog.age_table(slot))),
+            account: Arc::new(Account::new(options, frozen, engine.catalog.age_table(slot))),
             domain,
             engine,
             slot,
@@ -117,12 +123,51 @@ impl Client {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.account.options.name
+        &self.account.name
     }
 
-    /// How it was made.
-    pub fn options(&self) -> &ClientOptions {
-        &self.account.options
+    /// What can be changed of it, as it is now.
+    pub fn settings(&self) -> ClientSettings {
+        self.account.settings()
+    }
+
+    /// Changes some of that at once. A lower cap leaves stored pages alone and refuses puts that would use more. When this returns, the
+    /// change holds for every put, and whenever the store is opened again. Errors: the client was removed, or a cap is out of bounds;
+    /// nothing has changed then.
+    pub fn change(&self, change: impl FnOnce(&mut ClientSettings)) -> Result<(), StoreError> {
+        let pools = self.lock();
+        let pools = pools.as_ref().filter(|_| !self.engine.files.is_detached());
+        let pools = pools.ok_or_else(|| StoreError::NoSuchClient { name: self.name().to_owned() })?;
+        let mut settings = self.settings();
+        change(&mut settings);
+        settings.check()?;
+        self.engine.catalog.set_client(self.slot, &settings);
+        self.engine.shares.change(self.account.weight(), settings.weight);
+        self.account.set(settings);
+        pools.iter().for_each(|pool| pool.set_frozen(settings.frozen));
+        Ok(())
+    }
+
+    /// Its part of the store's limit by its weight among all clients', in bytes. A client alone has all of it.
+    pub fn share_bytes(&self) -> u64 {
+        self.engine.shares.bytes(self.account.weight(), self.engine.budget.limit_bytes())
+    }
+
+    /// Whether its pages use more than its share. What it shares with others counts as if it were its own, as for a cap. A client alone
+    /// is never over its share.
+    pub fn is_over_share(&self) -> bool {
+        let limit_bytes = self.engine.budget.growth_limit_bytes();
+        !self.engine.shares.cover(self.account.used_bytes(), self.account.weight(), limit_bytes)
+    }
+
+    /// Freezes or thaws it: while it is frozen, puts are refused; gets and flushes work as ever. Errors: the client was removed.
+    pub fn set_frozen(&self, frozen: bool) -> Result<(), StoreError> {
+        self.change(|settings| settings.frozen = frozen)
+    }
+
+    /// Whether it is frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.settings().frozen
     }
 
     /// Its pools, in the order they were made.
@@ -161,7 +206,13 @@ impl Client {
 
     /// Destroys all pools and makes no more.
     pub(crate) fn remove(&self) {
-        let pools = self.lock().take();
+        let pools = {
+            let mut pools = self.lock();
+            if pools.is_some() {
+                self.engine.shares.leave(self.account.weight());
+            }
+            pools.take()
+        };
         // From here on it is gone, whenever the process dies.
         self.engine.catalog.remove_client(self.slot);
         pools.iter().flatten().for_each(|pool| pool.destroy());
@@ -244,6 +295,6 @@ impl Client {
             in_domain += if pool.has_domain() { counters } else { Counters::default() };
         }
         let domain = self.domain.as_ref().map(|domain| domain.usage()).unwrap_or_default();
-        ClientUsage::new(&self.account, &sum, SharedPart::of(&in_domain, &domain))
+        ClientUsage::new(&self.account, self.share_bytes(), &sum, SharedPart::of(&in_domain, &domain))
     }
 }

@@ -1,7 +1,7 @@
 //! Making room: dropping ephemeral extents, and moving live blocks out of extents that are mostly dead.
 
 use std::{
-    sync::{PoisonError, atomic::Ordering},
+    sync::{PoisonError, TryLockError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -10,10 +10,11 @@ use crate::{
     block::PayloadCrc,
     budget::Claim,
     engine::{Engine, Owner},
-    entry::BlockRef,
+    entry::{BlockRef, Place},
     extents::{EXTENT_BYTES, ExtentUse},
     ids::IndexSlot,
     page::PAGE_BYTES,
+    stock::Patience,
     walk::Walk,
 };
 
@@ -52,18 +53,48 @@ pub(crate) enum Emptying {
 }
 
 impl Engine {
-    /// Makes room. False: there is nothing to be had.
-    pub(crate) fn make_room(&self, need: Need) -> bool {
+    /// Makes room. False: there is nothing to be had. Where a stock is kept, more memory is waited for first; if the OS has none, it is
+    /// as if the limit were reached.
+    pub(crate) fn make_room(&self, need: Need, patience: &mut Patience) -> bool {
         while !self.arena.has_room(need) {
-            if !self.arena.release_spare() && !self.evict_oldest_ephemeral() {
-                return self.compact_until_room(need);
+            if self.arena.wait_for_extent(need, patience)
+                || self.arena.release_spare_for(need)
+                || self.evict_oldest_ephemeral()
+            {
+                continue;
             }
+            let recompressed = self.recompressed_extents.load(Ordering::Relaxed);
+            // Compaction itself needs an extent, which may just be being found.
+            if self.compact_until_room(need) {
+                return true;
+            }
+            if self.arena.wait_for_extent(need, patience) {
+                continue;
+            }
+            // All that could be emptied may be in the extent that is just being recompressed.
+            return self.let_recompression_pass(recompressed) && self.compact_until_room(need)
+                || self.arena.has_room(need);
         }
         true
     }
 
+    /// Waits for the extent that is just being recompressed, which takes a block's time and that of moving the others. False: none was
+    /// since so many of them.
+    fn let_recompression_pass(&self, recompressed: u64) -> bool {
+        self.compaction_wanted.fetch_add(1, Ordering::Relaxed);
+        let was_busy = match self.recompressor.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                drop(self.recompressor.lock());
+                true
+            }
+            Ok(_) | Err(TryLockError::Poisoned(_)) => false,
+        };
+        self.compaction_wanted.fetch_sub(1, Ordering::Relaxed);
+        was_busy || self.recompressed_extents.load(Ordering::Relaxed) != recompressed
+    }
+
     /// Drops the blocks of the oldest ephemeral extent. False: there is none, or none of its blocks could be dropped.
-    fn evict_oldest_ephemeral(&self) -> bool {
+    pub(crate) fn evict_oldest_ephemeral(&self) -> bool {
         let Some(mut walk) = self.arena.pin_oldest_ephemeral() else { return false };
         let (mut dropped, mut whole) = (false, true);
         loop {
@@ -92,9 +123,11 @@ impl Engine {
         let one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
         self.compaction_wanted.fetch_sub(1, Ordering::Relaxed);
         let mut done = Compaction::default();
-        for _ in 0..MOST_EXTENTS_AT_ONCE {
+        // Headroom can be far away, and it is others that wait for memory.
+        let most_extents = if need == Need::Headroom { 1 } else { MOST_EXTENTS_AT_ONCE };
+        for _ in 0..most_extents {
             self.arena.seal_full(need);
-            while !self.arena.has_room(need) && self.arena.release_spare() {}
+            while !self.arena.has_room(need) && self.arena.release_spare_for(need) {}
             if self.arena.has_room(need) {
                 return true;
             }
@@ -203,7 +236,8 @@ impl Engine {
         match owner {
             Owner::Pool(pool) => pool.relocate(slot, from, to),
             Owner::Shared => {
-                let relocated = self.shared_blocks.relocate(slot, from, to, &self.arena);
+                let relocated =
+                    self.shared_blocks.relocate(slot, Place::Arena(from), Place::Arena(to), self.homes());
                 relocated.map(|emptied| self.arena.settle(emptied)).is_some()
             }
             Owner::Changing | Owner::Nobody => false,

@@ -2,27 +2,39 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak, atomic::AtomicU32},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicU32, AtomicU64},
+    },
 };
 
 use crate::{
     arena::Arena,
-    budget::Budget,
+    budget::{Budget, HEADROOM_PART},
     catalog::Catalog,
-    dedup::{Domain, DomainId, DomainScope, SHARED_POOL, SharedBlocks},
+    dedup::{Domain, DomainId, DomainScope, Homes, SHARED_POOL, SharedBlocks},
+    entry::Place,
     error::StoreError,
     extents::EXTENT_BYTES,
     files::{self, Files},
-    ids::PoolId,
+    ids::{IndexSlot, PoolId},
     memory_file::MemoryFile,
+    page::PAGE_BYTES,
     pool::Pool,
     recompression::{RecompressionSettings, Recompressor},
+    shares::Shares,
+    stock::Stock,
+    tier_table::TierTable,
+    tiering::Tiering,
 };
 
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) budget: Arc<Budget>,
     pub(crate) arena: Arena,
+    pub(crate) stock: Arc<Stock>,
+    /// Held by whoever stocks up.
+    pub(crate) stocking: Mutex<()>,
     pub(crate) catalog: Catalog,
     pub(crate) files: Arc<Files>,
     /// Held by whoever compacts: one at a time.
@@ -32,10 +44,27 @@ pub(crate) struct Engine {
     pub(crate) recompression: RecompressionSettings,
     /// Held by whoever recompresses: one at a time, and nobody waits for it.
     pub(crate) recompressor: Mutex<Recompressor>,
+    /// Extents that recompression has let go of.
+    pub(crate) recompressed_extents: AtomicU64,
     pools: RwLock<Vec<PoolSeat>>,
     pub(crate) shared_blocks: SharedBlocks,
+    pub(crate) tiering: Tiering,
+    pub(crate) shares: Shares,
+    /// A page whose payload is longer is refused.
+    pub(crate) max_payload_bytes: AtomicU32,
     domains: Mutex<Domains>,
 }
+
+/// The files of what an engine is made of.
+#[derive(Debug)]
+pub(crate) struct EngineFiles {
+    pub(crate) arena: MemoryFile,
+    pub(crate) extents: MemoryFile,
+    pub(crate) shared: MemoryFile,
+}
+
+/// Pages come back from a tier for good as long as 1/8 of the limit is free: more than what is kept free by writing them there.
+const PLENTY_PART: u64 = 8;
 
 /// The dedup domains in use.
 #[derive(Debug, Default)]
@@ -51,6 +80,15 @@ enum PoolSeat {
     /// Taken by a pool that is being made, or by one that is being taken apart.
     Reserved,
     Taken(Weak<Pool>),
+}
+
+impl PoolSeat {
+    fn pool(&self) -> Option<Arc<Pool>> {
+        match self {
+            PoolSeat::Taken(pool) => pool.upgrade(),
+            PoolSeat::Free | PoolSeat::Reserved => None,
+        }
+    }
 }
 
 /// Who a pool number stands for.
@@ -73,26 +111,32 @@ impl Engine {
             .map_err(refused("the table of extents"))?;
         let shared =
             files.create(files::SHARED, SharedBlocks::file_bytes()).map_err(refused("shared blocks"))?;
+        let tier = TierTable::create(&files).map_err(refused("the table of a tier"))?;
         let catalog = Catalog::create(&files).map_err(refused("the catalog"))?;
-        Ok(Self::over(limit_bytes, files, arena, extents, shared, catalog))
+        Ok(Self::over(limit_bytes, files, EngineFiles { arena, extents, shared }, tier, catalog))
     }
 
     pub(crate) fn over(
         limit_bytes: u64,
         files: Arc<Files>,
-        arena: MemoryFile,
-        extents: MemoryFile,
-        shared: MemoryFile,
+        EngineFiles { arena, extents, shared }: EngineFiles,
+        tier: TierTable,
         catalog: Catalog,
     ) -> Self {
         // Emptying an extent takes at most one other to move its blocks to.
         let budget = Arc::new(Budget::new(limit_bytes, EXTENT_BYTES as u64));
-        let arena = Arena::over(arena, extents, budget.clone());
-        let shared_blocks = SharedBlocks::over(shared, budget.clone());
+        let (tier, stock) = (Arc::new(tier), Arc::new(Stock::new()));
+        let arena = Arena::over(arena, extents, tier.clone(), budget.clone(), stock.clone());
+        let shared_blocks = SharedBlocks::over(shared, budget.clone(), stock.clone());
         Self {
             budget,
             arena,
+            stock,
+            stocking: Mutex::default(),
             shared_blocks,
+            tiering: Tiering::over(tier),
+            shares: Shares::default(),
+            max_payload_bytes: AtomicU32::new(PAGE_BYTES as u32),
             domains: Mutex::default(),
             catalog,
             files,
@@ -100,8 +144,53 @@ impl Engine {
             compaction_wanted: AtomicU32::new(0),
             recompression: RecompressionSettings::default(),
             recompressor: Mutex::default(),
+            recompressed_extents: AtomicU64::new(0),
             pools: RwLock::default(),
         }
+    }
+
+    /// Makes a cell refer to a copy of its block and keeps its domain's books. False: the block is not there any more.
+    pub(crate) fn relocate_shared(&self, cell: IndexSlot, from: Place, to: Place) -> bool {
+        let domain = self.shared_blocks.domain_at(cell, from).and_then(|domain| self.domain_of(domain));
+        let Some(emptied) = self.shared_blocks.relocate(cell, from, to, self.homes()) else { return false };
+        self.arena.settle(emptied);
+        match from {
+            Place::Arena(block) => {
+                domain.iter().for_each(|domain| domain.count_lost_block(block.block_bytes))
+            }
+            Place::Tier(tiered) => self.tiering.count_shared(-1, tiered),
+        }
+        match to {
+            Place::Arena(block) => domain.iter().for_each(|domain| domain.count_new_block(block.block_bytes)),
+            Place::Tier(tiered) => self.tiering.count_shared(1, tiered),
+        }
+        true
+    }
+
+    /// So much earlier than the limit are clients refused that have had their share.
+    pub(crate) fn headroom_bytes(&self) -> u64 {
+        if self.shares.are_needed() { self.budget.limit_bytes() / HEADROOM_PART } else { 0 }
+    }
+
+    /// The most that any client has of its share, in thousandths.
+    pub(crate) fn most_share_permille(&self) -> u64 {
+        let taken: Vec<_> = {
+            let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+            pools.iter().filter_map(PoolSeat::pool).collect()
+        };
+        // Not under the lock: a pool that is dropped here gives its number back.
+        taken.iter().map(|pool| pool.share_permille()).max().unwrap_or(0)
+    }
+
+    /// Whether so much of the limit is free that pages may come back from a tier.
+    pub(crate) fn has_plenty_of_room(&self) -> bool {
+        let limit_bytes = self.budget.limit_bytes();
+        let kept_bytes = (limit_bytes / PLENTY_PART).max(16 * EXTENT_BYTES as u64);
+        self.budget.held_bytes() + kept_bytes + self.headroom_bytes() <= limit_bytes
+    }
+
+    pub(crate) fn homes(&self) -> Homes<'_> {
+        Homes { arena: &self.arena, tier: &self.tiering.table }
     }
 
     /// Enters a pool that is taken over, under the number it has.
@@ -116,6 +205,22 @@ impl Engine {
         pool
     }
 
+    /// Whether there are any pools.
+    pub(crate) fn has_pools(&self) -> bool {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.iter().any(|seat| !matches!(seat, PoolSeat::Free))
+    }
+
+    /// All pools.
+    pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let taken = pools.iter().filter_map(|seat| match seat {
+            PoolSeat::Taken(pool) => pool.upgrade(),
+            PoolSeat::Free | PoolSeat::Reserved => None,
+        });
+        taken.collect()
+    }
+
     /// Makes a pool with a number of its own and enters it in the list.
     pub(crate) fn add_pool(
         &self,
@@ -127,6 +232,7 @@ impl Engine {
                 let pool = Arc::new(pool);
                 pool.enter_domain();
                 self.set_seat(id, PoolSeat::Taken(Arc::downgrade(&pool)));
+                pool.request_first_index_page();
                 Ok(pool)
             }
             Err(error) => {
@@ -153,7 +259,7 @@ impl Engine {
         }
         domains.last_id += 1;
         let id = DomainId(domains.last_id);
-        let domain = Domain::new(id, scope, self.budget.clone())
+        let domain = Domain::new(id, scope, self.budget.clone(), self.stock.clone())
             .map_err(|source| StoreError::Memory { what: "a dedup domain", source })?;
         let domain = Arc::new(domain);
         domains.by_id.insert(id, Arc::downgrade(&domain));
@@ -199,5 +305,6 @@ impl Engine {
 
     fn set_seat(&self, id: PoolId, seat: PoolSeat) {
         self.pools.write().unwrap_or_else(PoisonError::into_inner)[usize::from(id.0)] = seat;
+        self.stock.want(); // the first pool has it filled, and the last one emptied
     }
 }

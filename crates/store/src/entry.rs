@@ -4,6 +4,7 @@
 //!  63                          27 26     20 19               11 10   8 7      0
 //! | arena offset / 8             | stamp   | block bytes / 8 - 3 | kind | check  |   block
 //! | contents (63 to 55) | cell   | stamp   | block bytes / 8 - 3 | kind | check  |   shared
+//! | tier offset / 8              | stamp   | block bytes / 8 - 3 | kind | check  |   tiered
 //! | repeated word (63 to 32) | 0 | stamp   | 0                   | kind | check  |   same-filled
 //! | 0                                                          | kind | check  |   refused
 //! | 0                                                                          |   absent
@@ -11,10 +12,12 @@
 //!
 //! `check` is a CRC-8 of the other seven bytes, so that no single flipped bit turns one entry into another. The stamp says
 //! how long a page has been there; it is put on and read by [`crate::stamp`], and 0 here. Nothing in a shared block says whose it is,
-//! so the entry has nine bits of the checksum that its page is found by. Kinds 5 to 7 are for tiers.
+//! so the entry has nine bits of the checksum that its page is found by. A tier's offsets are those of its places, each as large as an
+//! extent, one after the other. Kinds 6 and 7 are free.
 
 use crate::{
     block::{ALIGN_BYTES, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, PayloadCrc},
+    extents::EXTENT_BYTES,
     ids::{ArenaOffset, IndexSlot},
 };
 
@@ -31,6 +34,8 @@ pub(crate) enum Entry {
     Block(BlockRef),
     /// The page is in a block that others with the same contents refer to as well.
     Shared(SharedRef),
+    /// The page is in a block of a tier.
+    Tiered(TieredRef),
 }
 
 /// Where a block is and what it takes there.
@@ -50,6 +55,36 @@ pub(crate) struct SharedRef {
     pub(crate) contents: ContentsTag,
 }
 
+/// Where a block is in a tier, and what it takes there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TieredRef {
+    pub(crate) place: TierPlace,
+    /// Where it starts in the copy of its extent, in bytes: a multiple of 8.
+    pub(crate) start: u32,
+    /// As for [`BlockRef`].
+    pub(crate) block_bytes: u16,
+}
+
+/// Where a tier keeps one copy of an extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TierPlace(pub(crate) u32);
+
+/// Where a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Arena(BlockRef),
+    Tier(TieredRef),
+}
+
+impl Place {
+    pub(crate) fn block_bytes(self) -> u16 {
+        match self {
+            Place::Arena(block) => block.block_bytes,
+            Place::Tier(tiered) => tiered.block_bytes,
+        }
+    }
+}
+
 /// Some bits of the checksum that a page is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContentsTag(u16);
@@ -64,13 +99,17 @@ impl ContentsTag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DamagedEntry;
 
-/// Arena offsets fit into 37 bits of 8-byte units.
+/// Arena offsets fit into 37 bits of 8-byte units, and so do a tier's.
 pub(crate) const MAX_ARENA_BYTES: u64 = 1 << 40;
+
+/// The most places a tier can have.
+pub(crate) const MAX_TIER_PLACES: u32 = (MAX_ARENA_BYTES / EXTENT_BYTES as u64) as u32;
 
 const KIND_REFUSED: u64 = 1;
 const KIND_SAME_FILLED: u64 = 2;
 const KIND_BLOCK: u64 = 3;
 const KIND_SHARED: u64 = 4;
+const KIND_TIERED: u64 = 5;
 
 const KIND_SHIFT: u32 = 8;
 const LENGTH_SHIFT: u32 = 11;
@@ -103,6 +142,11 @@ impl Entry {
                     | u64::from(shared.cell.0) << OFFSET_SHIFT
                     | u64::from(shared.contents.0) << CONTENTS_SHIFT
             }
+            Entry::Tiered(tiered) => {
+                debug_assert!(tiered.place.0 < MAX_TIER_PLACES && tiered.start % 8 == 0);
+                let offset = u64::from(tiered.place.0) * EXTENT_BYTES as u64 + u64::from(tiered.start);
+                KIND_TIERED << KIND_SHIFT | encode_length(tiered.block_bytes) | (offset / 8) << OFFSET_SHIFT
+            }
         };
         body | u64::from(check(body))
     }
@@ -126,6 +170,14 @@ impl Entry {
                 block_bytes: decode_length(bits)?,
                 contents: ContentsTag((bits >> CONTENTS_SHIFT) as u16),
             })),
+            KIND_TIERED => {
+                let offset = (bits >> OFFSET_SHIFT) * 8;
+                Ok(Entry::Tiered(TieredRef {
+                    place: TierPlace((offset / EXTENT_BYTES as u64) as u32),
+                    start: (offset % EXTENT_BYTES as u64) as u32,
+                    block_bytes: decode_length(bits)?,
+                }))
+            }
             _ => Err(DamagedEntry),
         }
     }
@@ -194,6 +246,14 @@ mod tests {
                     Entry::Shared(SharedRef { cell: IndexSlot(cell), block_bytes: length * 8, contents })
                 }
             ),
+            (0..MAX_TIER_PLACES, 0..EXTENT_BYTES as u32 / 8, MIN_BLOCK_BYTES / 8..=MAX_BLOCK_BYTES / 8)
+                .prop_map(|(place, unit, length)| {
+                    Entry::Tiered(TieredRef {
+                        place: TierPlace(place),
+                        start: unit * 8,
+                        block_bytes: length * 8,
+                    })
+                }),
         ]
     }
 

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::{entry::MAX_ARENA_BYTES, recompression::RECOMPRESSION_LEVELS, records::MAX_NAME_BYTES};
+use crate::{
+    entry::MAX_ARENA_BYTES, recompression::RECOMPRESSION_LEVELS, records::MAX_NAME_BYTES, weight::Weight,
+};
 
 /// A store, client or pool could not be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,18 @@ pub enum StoreError {
     NoSuchClient {
         /// The name.
         name: String,
+    },
+    /// The client's cap is out of bounds.
+    #[error("a cap of {cap_bytes} bytes is more than a pool can hold: give up to {} GiB, or none", MAX_ARENA_BYTES >> 30)]
+    Cap {
+        /// The cap asked for, in bytes.
+        cap_bytes: u64,
+    },
+    /// The client's weight is out of bounds.
+    #[error("`{text}` is not a weight: give {} to {}", Weight::RANGE.start(), Weight::RANGE.end())]
+    Weight {
+        /// What was asked for.
+        text: String,
     },
     /// The pool's size is out of bounds.
     #[error("{pages} pages are more than a pool can have or none at all: give 1 to {}", u32::MAX)]
@@ -77,6 +91,24 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// There is a tier already.
+    #[error("tier '{name}': the store has a tier already; it can have one")]
+    SecondTier {
+        /// The second one's name.
+        name: String,
+    },
+    /// A tier is smaller than what was written to it before.
+    #[error(
+        "tier '{name}' has room for {places} extents, and pages are in the first {needed_places}; give it the size it had"
+    )]
+    TierTooSmall {
+        /// Its name.
+        name: String,
+        /// What it has places for.
+        places: u32,
+        /// What is needed.
+        needed_places: u32,
+    },
     /// The store was made by a version that lays its memory out in another way.
     #[error(
         "the store's memory files have another layout ({what}: {found:#x} instead of {expected:#x}); nothing was changed: go on \
@@ -101,6 +133,15 @@ pub enum PutError {
     /// The client's cap is reached.
     #[error("refused: the client's cap is reached")]
     OverCap,
+    /// The pool is nearly full, and what is left is for clients that have not had their share of it.
+    #[error("refused: the pool is nearly full and the client is over its share")]
+    OverShare,
+    /// Its payload is longer than the store keeps.
+    #[error("refused: the page does not compress well enough")]
+    Incompressible,
+    /// The client is frozen.
+    #[error("refused: the client is frozen")]
+    Frozen,
     /// The pool has no such page, or no place for more.
     #[error("refused: the pool has no such page")]
     NoSuchPage,
@@ -118,6 +159,9 @@ pub enum GetError {
     /// The stored page or its index entry is damaged.
     #[error("the stored page is damaged")]
     Damaged,
+    /// The page is in a tier that cannot be read at present. It may be there later.
+    #[error("the page is in a tier that cannot be read at present")]
+    TierUnavailable,
     /// The pool has no such page.
     #[error("the pool has no such page")]
     NoSuchPage,

@@ -43,8 +43,8 @@ impl ExtentOrder {
         waiting.push_back(Waiting { extent, turn, since_ms: now_ms });
     }
 
-    /// Takes the extent that has waited longest, if it has waited since `until_ms`.
-    pub(crate) fn pop(&self, until_ms: u64) -> Option<ExtentId> {
+    /// Takes the extent that has waited longest, if it has waited since `until_ms`; gives also since when.
+    pub(crate) fn pop(&self, until_ms: u64) -> Option<(ExtentId, u64)> {
         let mut waiting = self.lock();
         while let Some(first) = waiting.front().copied() {
             let counts = self.counts(&first);
@@ -53,7 +53,7 @@ impl ExtentOrder {
             }
             waiting.pop_front();
             if counts {
-                return Some(first.extent);
+                return Some((first.extent, first.since_ms));
             }
         }
         None
@@ -84,9 +84,9 @@ mod tests {
             order.push(ExtentId(extent), now_ms, |_| true);
         }
         assert_eq!(order.pop(9), None);
-        assert_eq!(order.pop(25), Some(ExtentId(4)));
-        assert_eq!(order.pop(25), Some(ExtentId(3)));
-        assert_eq!((order.pop(25), order.pop(30), order.pop(99)), (None, Some(ExtentId(5)), None));
+        assert_eq!(order.pop(25), Some((ExtentId(4), 10)));
+        assert_eq!(order.pop(25), Some((ExtentId(3), 20)));
+        assert_eq!((order.pop(25), order.pop(30), order.pop(99)), (None, Some((ExtentId(5), 30)), None));
     }
 
     #[test]

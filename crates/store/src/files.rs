@@ -30,6 +30,9 @@ pub(crate) const EXTENTS: &str = "tmem-extents";
 /// Where the blocks are that several pages share.
 pub(crate) const SHARED: &str = "tmem-shared";
 
+/// The key of a tier, and what its places hold.
+pub(crate) const TIER: &str = "tmem-tier";
+
 /// Clients and pools. It is made last: without it there was never a store.
 pub(crate) const CATALOG: &str = "tmem-catalog";
 
@@ -39,6 +42,7 @@ pub(crate) enum FileRole {
     Arena,
     Extents,
     Shared,
+    Tier,
     Catalog,
     Index(PoolId),
     Directory(PoolId),
@@ -60,6 +64,7 @@ impl FileRole {
             ARENA => FileRole::Arena,
             EXTENTS => FileRole::Extents,
             SHARED => FileRole::Shared,
+            TIER => FileRole::Tier,
             CATALOG => FileRole::Catalog,
             _ => number("tmem-index-")
                 .map(FileRole::Index)
@@ -73,6 +78,7 @@ impl FileRole {
             FileRole::Arena => ARENA.to_owned(),
             FileRole::Extents => EXTENTS.to_owned(),
             FileRole::Shared => SHARED.to_owned(),
+            FileRole::Tier => TIER.to_owned(),
             FileRole::Catalog => CATALOG.to_owned(),
             FileRole::Index(pool) => index_name(pool),
             FileRole::Directory(pool) => directory_name(pool),
@@ -181,6 +187,7 @@ mod tests {
             FileRole::Arena,
             FileRole::Extents,
             FileRole::Shared,
+            FileRole::Tier,
             FileRole::Catalog,
             FileRole::Index(PoolId(0)),
             FileRole::Directory(PoolId(u16::MAX)),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Raised with every change of what any bit of a memory file means that none of the numbers below shows.
-const LAYOUT_VERSION: u64 = 4;
+const LAYOUT_VERSION: u64 = 5;
 
 /// "tmem" and a mark that shows the byte order.
 const MAGIC: u64 = 0x746d_656d_0102_0304;

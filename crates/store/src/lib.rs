@@ -9,7 +9,7 @@
 //!
 //! From the top: [`store`](Store), client, pool; below them the index (directory, entry, stamp) and the arena (heads, extents,
 //! blocks, and the walks over them that compaction, eviction and recompression make), the codecs, a client's ages, the blocks that
-//! equal pages share, and the budget that keeps all of it under one limit. Beside them: the files, the catalog of clients and pools
+//! equal pages share, the budget that keeps all of it under one limit, and the shares that clients have of it. Beside them: the files, the catalog of clients and pools
 //! in one of them, and the opening (recovery, survey, repair).
 
 mod account;
@@ -20,6 +20,7 @@ mod block;
 mod budget;
 mod catalog;
 mod client;
+mod client_settings;
 mod codec;
 mod compaction;
 mod counters;
@@ -50,12 +51,24 @@ mod records;
 mod recovery;
 mod repair;
 mod reuse;
+mod room_signal;
+mod shares;
+mod sparse;
 mod stamp;
+mod stock;
+mod stock_keeper;
+mod stocking;
 mod store;
 mod survey;
 mod sync;
+mod tier;
+mod tier_cleaning;
+mod tier_table;
+mod tiering;
 mod usage;
 mod walk;
+mod weight;
+mod write_back;
 mod zeroed;
 mod zstd;
 
@@ -63,6 +76,7 @@ mod zstd;
 mod tests;
 
 pub use client::{Client, ClientKind, ClientOptions, Dedup};
+pub use client_settings::ClientSettings;
 pub use compaction::Compaction;
 pub use error::{GetError, PutError, StoreError};
 pub use files::FileKeeper;
@@ -72,5 +86,11 @@ pub use pool::{Got, Keys, Persistence, Pool, Stored};
 pub use recompression::{RECOMPRESSION_LEVELS, Recompression, RecompressionOptions};
 pub use recovery::Recovery;
 pub use reuse::ReuseDistances;
+pub use stock_keeper::StockKeeper;
 pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
+pub use tier::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
+pub use tier_cleaning::Cleaning;
+pub use tiering::{TierUsage, WriteBackOptions};
 pub use usage::{ClientUsage, StoreUsage};
+pub use weight::Weight;
+pub use write_back::WriteBack;

@@ -6,7 +6,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
@@ -31,10 +31,13 @@ mod look;
 mod put;
 mod recover;
 mod share;
+mod state;
+mod tiered;
 
 pub use get::Got;
 pub use look::Stored;
 pub(crate) use recover::PoolFiles;
+use state::{AtomicPoolState, PoolState};
 
 /// What a pool promises about the pages put into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +89,7 @@ pub struct Pool {
     engine: Arc<Engine>,
     /// Whose pages may share blocks with this pool's, and what those are called there, if they are found by their contents.
     domain: Option<(Arc<Domain>, NumberRange)>,
-    destroyed: AtomicBool,
+    state: AtomicPoolState,
     /// Dropped after the files of index and directory: the next pool of that number has files of the same names.
     _seat: Seat,
 }
@@ -117,7 +120,10 @@ const MAX_STRIPES: u64 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     NoRoom(Need),
+    /// The memory of the index page was not found yet.
+    NoIndexMemory,
     OverCap,
+    Frozen,
     Destroyed,
 }
 
@@ -126,8 +132,10 @@ const NO_INDEX_PAGE: Refusal = Refusal::NoRoom(Need::Bytes(INDEX_PAGE_BYTES));
 impl From<Refusal> for PutError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NoRoom(_) => PutError::Full,
+            Refusal::NoRoom(Need::Headroom) => PutError::OverShare,
+            Refusal::NoRoom(_) | Refusal::NoIndexMemory => PutError::Full,
             Refusal::OverCap => PutError::OverCap,
+            Refusal::Frozen => PutError::Frozen,
             Refusal::Destroyed => PutError::Destroyed,
         }
     }
@@ -155,7 +163,8 @@ impl Pool {
             }
         };
         let index = files.create(&files::index_name(id), Index::file_bytes(keys.pages()));
-        let index = Index::over(index.map_err(refused("an index"))?, keys.pages(), engine.budget.clone());
+        let (budget, stock) = (engine.budget.clone(), engine.stock.clone());
+        let index = Index::over(index.map_err(refused("an index"))?, keys.pages(), id, budget, stock);
         Ok(Self::over(id, persistence, keys, (account, domain), engine, directory, index))
     }
 
@@ -170,13 +179,13 @@ impl Pool {
     ) -> Self {
         let stripes = (0..index.index_pages().min(MAX_STRIPES)).map(|_| Stripe::default()).collect();
         let _seat = Seat { id, engine: engine.clone() };
-        let destroyed = AtomicBool::new(false);
+        let state = AtomicPoolState::new(account.settings().frozen);
         // Without numbers in its domain a pool goes on with what its pages share already, if any.
         let domain = domain.map(|domain| {
             let numbers = domain.reserve_numbers(index.slots()).unwrap_or(NumberRange::NONE);
             (domain, numbers)
         });
-        Self { id, persistence, keys, directory, index, stripes, account, engine, domain, destroyed, _seat }
+        Self { id, persistence, keys, directory, index, stripes, account, engine, domain, state, _seat }
     }
 
     /// What it promises about its pages.
@@ -187,6 +196,24 @@ impl Pool {
     /// Which keys it has.
     pub fn keys(&self) -> Keys {
         self.keys
+    }
+
+    /// Freezes or thaws it: puts are refused while it is frozen.
+    pub(crate) fn set_frozen(&self, frozen: bool) {
+        self.state.set_frozen(frozen);
+        self.wait_for_puts();
+    }
+
+    /// Waits until the puts that saw the state as it was are through.
+    fn wait_for_puts(&self) {
+        self.stripes.iter().for_each(|stripe| drop(stripe.lock()));
+    }
+
+    /// How much its client has of its share of the limit, in thousandths.
+    pub(crate) fn share_permille(&self) -> u64 {
+        let Engine { budget, shares, .. } = &*self.engine;
+        let share_bytes = shares.bytes(self.account.weight(), budget.growth_limit_bytes());
+        self.account.used_bytes().saturating_mul(1000) / share_bytes.max(1)
     }
 
     /// Whether the pool keeps nothing in a leaf of its index.
@@ -214,6 +241,22 @@ impl Pool {
         let mut sum = Counters::default();
         self.stripes.iter().for_each(|stripe| sum += *stripe.lock());
         sum
+    }
+
+    /// Asks for the memory of the index pages that are used first.
+    pub(crate) fn request_first_index_page(&self) {
+        self.index.request_page_of(IndexSlot(0));
+    }
+
+    /// Has the OS find the memory of an index page and of those behind it. False: it had less than `left_bytes` and what is wanted.
+    pub(crate) fn find_index_pages(&self, first: u32, left_bytes: &mut u64) -> bool {
+        self.state.get() == PoolState::Destroyed
+            || self.index.find_pages(first, left_bytes, |slot| self.lock(slot))
+    }
+
+    /// Gives index pages back that were found and not used.
+    pub(crate) fn release_found_index_pages(&self) {
+        self.index.release_found_pages(|slot| self.lock(slot));
     }
 
     #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
     counters::Counters,
     dedup::Domain,
     engine::{Engine, Owner},
-    entry::BlockRef,
+    entry::{BlockRef, Place},
     error::StoreError,
     extents::{EXTENT_BYTES, ExtentUse},
     ids::IndexSlot,
@@ -66,8 +66,9 @@ fn worthwhile_payload_bytes(block_bytes: u16) -> Option<usize> {
     (most_bytes >= MIN_BLOCK_BYTES).then(|| usize::from(most_bytes) - HEADER_BYTES)
 }
 
-/// With less than 1/32 of the limit left, nothing is too young: the next thing to happen would be a refused put.
-const NEARLY_FULL_PART: u64 = 32;
+/// With less than 1/16 of the limit left to grow into, nothing is too young: the next thing to happen would be a refused put, or a write to
+/// the tier.
+const NEARLY_FULL_PART: u64 = 16;
 
 /// What a round of recompression did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -206,6 +207,7 @@ impl Engine {
                 self.move_all(moves, payloads, Claim::Growth, &mut done);
                 drop(walk);
             }
+            self.recompressed_extents.fetch_add(1, Ordering::Relaxed);
             self.arena.wait_to_be_recompressed(extent);
         }
         done
@@ -214,10 +216,12 @@ impl Engine {
     fn is_nearly_full(&self) -> bool {
         let limit_bytes = self.budget.limit_bytes();
         let kept_bytes = (limit_bytes / NEARLY_FULL_PART).max(4 * EXTENT_BYTES as u64);
-        self.budget.held_bytes() + kept_bytes > limit_bytes
+        // While the OS has nothing to give, what is held is all there is.
+        self.budget.held_bytes() + kept_bytes + self.headroom_bytes() > limit_bytes || self.stock.is_starved()
     }
 
-    /// Compresses the cold blocks of an extent. A damaged block ends it: those behind it cannot be found.
+    /// Compresses the cold blocks of an extent. A damaged block ends it: those behind it cannot be found; and so does a put that needs
+    /// room.
     fn compress_cold<'a>(
         &self,
         walk: &mut Walk<'a>,
@@ -227,7 +231,9 @@ impl Engine {
     ) -> Vec<Move<'a>> {
         recompressor.payloads.clear();
         let mut moves = Vec::new();
-        while let Ok(Some(met)) = walk.next() {
+        while self.compaction_wanted.load(Ordering::Relaxed) == 0
+            && let Ok(Some(met)) = walk.next()
+        {
             let (from, mut header) = (met.place, met.header);
             let holder = match self.owner(header.pool) {
                 Owner::Pool(pool) if pool.is_cold(header.slot, from, age_ms) => Holder::Page(pool),
@@ -259,7 +265,9 @@ impl Engine {
         match holder {
             Holder::Page(pool) => pool.relocate_and(slot, from, to, note),
             Holder::Cell(domain) => {
-                let Some(emptied) = self.shared_blocks.relocate(slot, from, to, &self.arena) else {
+                let Some(emptied) =
+                    self.shared_blocks.relocate(slot, Place::Arena(from), Place::Arena(to), self.homes())
+                else {
                     return false;
                 };
                 self.arena.settle(emptied);

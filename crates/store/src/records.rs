@@ -5,12 +5,20 @@ use std::ops::Range;
 use crate::{
     catalog::ClientSlot,
     client::{ClientKind, ClientOptions, Dedup},
+    client_settings::ClientSettings,
     pool::{Keys, Persistence},
 };
 
-/// Words of a client's record: one for the catalog, then
-/// `| serial | kind | has a cap | cap | bytes of the name | name, 32 words | kind of dedup | bytes of the domain | domain, 24 words |`.
+/// Words of a client's record: one for the catalog, then what stays as it is,
+/// `| serial | kind | bytes of the name | name, 32 words | kind of dedup | bytes of the domain | domain, 24 words | not used yet |`,
+/// and last the word of its settings, which has a check of its own.
 pub(crate) const CLIENT_WORDS: usize = 64;
+
+/// Those that stay as they are.
+pub(crate) const FIXED_CLIENT_WORDS: usize = CLIENT_WORDS - 2;
+
+/// Where the settings are in the record.
+pub(crate) const SETTINGS_WORD: usize = CLIENT_WORDS - 1;
 
 /// Words of a pool's record: one for the catalog, then
 /// `| serial | client | persistence | kind of keys | pages | not used yet |`.
@@ -22,14 +30,20 @@ pub(crate) const MAX_NAME_BYTES: usize = 256;
 /// The longest name of a dedup domain, in bytes.
 const MAX_DOMAIN_BYTES: usize = 192;
 
-const NAME_WORDS: Range<usize> = 5..5 + MAX_NAME_BYTES / 8;
-const DOMAIN_WORDS: Range<usize> = 39..39 + MAX_DOMAIN_BYTES / 8;
+const SERIAL: usize = 0;
+const KIND: usize = 1;
+const NAME_BYTES: usize = 2;
+const NAME_WORDS: Range<usize> = 3..3 + MAX_NAME_BYTES / 8;
+const DEDUP: usize = NAME_WORDS.end;
+const DOMAIN_BYTES: usize = DEDUP + 1;
+const DOMAIN_WORDS: Range<usize> = DOMAIN_BYTES + 1..DOMAIN_BYTES + 1 + MAX_DOMAIN_BYTES / 8;
 
 #[derive(Clone, Debug)]
 pub(crate) struct ClientRecord {
     /// Later clients have higher ones.
     pub(crate) serial: u64,
     pub(crate) options: ClientOptions,
+    pub(crate) frozen: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +56,14 @@ pub(crate) struct PoolRecord {
 }
 
 impl ClientRecord {
-    /// `None`: a name is too long.
-    pub(crate) fn words(&self) -> Option<[u64; CLIENT_WORDS - 1]> {
-        let ClientOptions { name, kind, cap_bytes, dedup } = &self.options;
+    pub(crate) fn settings(&self) -> ClientSettings {
+        let ClientOptions { cap_bytes, weight, .. } = self.options;
+        ClientSettings { cap_bytes, weight, frozen: self.frozen }
+    }
+
+    /// What stays as it is. `None`: a name is too long.
+    pub(crate) fn words(&self) -> Option<[u64; FIXED_CLIENT_WORDS]> {
+        let ClientOptions { name, kind, dedup, .. } = &self.options;
         let (dedup, domain) = match dedup {
             Dedup::Alone => (0, ""),
             Dedup::Off => (1, ""),
@@ -53,42 +72,41 @@ impl ClientRecord {
         if name.len() > MAX_NAME_BYTES || domain.len() > MAX_DOMAIN_BYTES {
             return None;
         }
-        let mut words = [0; CLIENT_WORDS - 1];
-        words[0] = self.serial;
-        words[1] = match kind {
+        let mut words = [0; FIXED_CLIENT_WORDS];
+        words[SERIAL] = self.serial;
+        words[KIND] = match kind {
             ClientKind::Disk => 1,
             ClientKind::Native => 2,
         };
-        words[2] = u64::from(cap_bytes.is_some());
-        words[3] = cap_bytes.unwrap_or(0);
-        words[4] = name.len() as u64;
+        words[NAME_BYTES] = name.len() as u64;
         write_text(&mut words[NAME_WORDS], name);
-        words[37] = dedup;
-        words[38] = domain.len() as u64;
+        words[DEDUP] = dedup;
+        words[DOMAIN_BYTES] = domain.len() as u64;
         write_text(&mut words[DOMAIN_WORDS], domain);
         Some(words)
     }
 
     /// `None`: no version of ours wrote this.
-    pub(crate) fn parse(words: [u64; CLIENT_WORDS - 1]) -> Option<Self> {
-        let kind = match words[1] {
+    pub(crate) fn parse(words: [u64; FIXED_CLIENT_WORDS], settings: ClientSettings) -> Option<Self> {
+        let kind = match words[KIND] {
             1 => ClientKind::Disk,
             2 => ClientKind::Native,
             _ => return None,
         };
-        let dedup = match words[37] {
+        let dedup = match words[DEDUP] {
             0 => Dedup::Alone,
             1 => Dedup::Off,
-            2 => Dedup::Domain(read_text(&words[DOMAIN_WORDS], words[38])?),
+            2 => Dedup::Domain(read_text(&words[DOMAIN_WORDS], words[DOMAIN_BYTES])?),
             _ => return None,
         };
         let options = ClientOptions {
-            name: read_text(&words[NAME_WORDS], words[4])?,
-            dedup,
+            name: read_text(&words[NAME_WORDS], words[NAME_BYTES])?,
             kind,
-            cap_bytes: (words[2] != 0).then_some(words[3]),
+            cap_bytes: settings.cap_bytes,
+            weight: settings.weight,
+            dedup,
         };
-        Some(Self { serial: words[0], options })
+        Some(Self { serial: words[SERIAL], options, frozen: settings.frozen })
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     client::Client,
     dedup::SharedBlocks,
     directory::Directory,
-    engine::Engine,
+    engine::{Engine, EngineFiles},
     error::StoreError,
     files::{self, FileRole, Files},
     ids::PoolId,
@@ -26,6 +26,7 @@ use crate::{
     memory_file::MemoryFile,
     pool::{Keys, Pool, PoolFiles},
     records::PoolRecord,
+    tier_table::TierTable,
 };
 
 /// What opening a store found and did.
@@ -90,8 +91,10 @@ pub(crate) fn open(
     let arena = handed_over.take(files::ARENA, Arena::FILE_BYTES)?;
     let extents = handed_over.take(files::EXTENTS, Arena::EXTENTS_FILE_BYTES)?;
     let shared = handed_over.take(files::SHARED, SharedBlocks::file_bytes())?;
+    let tier = TierTable::over(handed_over.take(files::TIER, TierTable::FILE_BYTES)?);
     let pools = handed_over.take_pools(&contents)?;
-    let engine = Arc::new(Engine::over(limit_bytes, files.clone(), arena, extents, shared, catalog));
+    let engine_files = EngineFiles { arena, extents, shared };
+    let engine = Arc::new(Engine::over(limit_bytes, files.clone(), engine_files, tier, catalog));
     let mut survey = engine.arena.survey().map_err(unreadable("the table of extents"))?;
 
     // From here on files change.
@@ -109,6 +112,7 @@ pub(crate) fn open(
         recovery.damaged_pages += found.damaged;
     }
     engine.shared_blocks.resume();
+    engine.tiering.table.resume().map_err(unreadable("the table of a tier"))?;
     recovery.index_time = start.elapsed();
 
     let start = Instant::now();
@@ -133,7 +137,7 @@ fn adopt(
     let mut clients = Vec::new();
     let mut by_slot = HashMap::new();
     for (slot, record) in &contents.clients {
-        let client = Arc::new(Client::new(record.options.clone(), engine.clone(), *slot)?);
+        let client = Arc::new(Client::new(record.options.clone(), record.frozen, engine.clone(), *slot)?);
         by_slot.insert(*slot, client.clone());
         clients.push(client);
     }

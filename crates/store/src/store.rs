@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,11 @@ use crate::{
     files::{FileKeeper, Files},
     recompression::{Recompression, RecompressionOptions},
     recovery::{self, Recovery},
+    tier::Tier,
+    tier_cleaning::Cleaning,
+    tiering::{TierUsage, WriteBackOptions},
     usage::{ClientUsage, StoreUsage},
+    write_back::WriteBack,
 };
 
 /// How a store is to be.
@@ -80,6 +84,7 @@ impl Store {
     /// the files with their keeper. The caller's threads use none of them any more.
     pub fn detach(&self) {
         let _no_compaction = self.engine.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _no_stocking = self.engine.stocking.lock().unwrap_or_else(PoisonError::into_inner);
         self.engine.files.detach();
         self.lock().iter().for_each(|client| client.detach());
     }
@@ -89,6 +94,11 @@ impl Store {
         check_limit(limit_bytes)?;
         self.engine.budget.set_limit_bytes(limit_bytes);
         Ok(())
+    }
+
+    /// The most memory it may hold from the OS now, in bytes.
+    pub fn limit_bytes(&self) -> u64 {
+        self.engine.budget.limit_bytes()
     }
 
     /// Memory held from the OS, in bytes: what the limit is for.
@@ -101,14 +111,15 @@ impl Store {
         self.engine.budget.is_exceeded()
     }
 
-    /// Makes a client. Errors: its name is taken or too long, or there are too many clients.
+    /// Makes a client. Errors: its name is taken or too long, its cap out of bounds, or there are too many
+    /// clients.
     pub fn create_client(&self, options: ClientOptions) -> Result<Arc<Client>, StoreError> {
         let mut clients = self.lock();
         if clients.iter().any(|client| client.name() == options.name) {
             return Err(StoreError::NameTaken { name: options.name });
         }
         let slot = self.engine.catalog.add_client(&options)?;
-        let made = Client::new(options, self.engine.clone(), slot).inspect_err(|_| {
+        let made = Client::new(options, false, self.engine.clone(), slot).inspect_err(|_| {
             self.engine.catalog.remove_client(slot);
             self.engine.catalog.free_client(slot);
         });
@@ -173,6 +184,12 @@ impl Store {
         self.engine.recompress(time)
     }
 
+    /// Has pages refused from now on whose payload is longer than that: 4096, a page, refuses none. Pages of one repeated word have
+    /// none. What is stored stays.
+    pub fn set_max_payload_bytes(&self, bytes: u32) {
+        self.engine.max_payload_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// Changes when and how cold pages are compressed harder. Errors: there is no such level; nothing has changed then.
     pub fn set_recompression(&self, options: RecompressionOptions) -> Result<(), StoreError> {
         self.engine.recompression.set(options)
@@ -181,6 +198,59 @@ impl Store {
     /// When and how cold pages are compressed harder.
     pub fn recompression(&self) -> RecompressionOptions {
         self.engine.recompression.get()
+    }
+
+    /// Gives the store a tier, for pages that are not in memory any more. One that holds pages of a store that was opened has to be
+    /// attached before they are asked for. Errors: there is one already, or it is too small for what is in it.
+    pub fn attach_tier(&self, tier: Arc<dyn Tier>) -> Result<(), StoreError> {
+        self.engine.tiering.attach(tier)
+    }
+
+    /// When pages go to the tier.
+    pub fn write_back_options(&self) -> WriteBackOptions {
+        self.engine.tiering.options()
+    }
+
+    /// Changes when pages go to the tier.
+    pub fn set_write_back_options(&self, options: WriteBackOptions) {
+        self.engine.tiering.set_options(options);
+        self.engine.arena.set_copying(options.write_through);
+    }
+
+    /// Moves pages to the tier until there is enough room for what may come, and none in memory is older than the options say; or until
+    /// about `time` is over. The store never does this by itself: a thread calls it over and over, with
+    /// [`Store::wait_until_write_back_is_wanted`] in between. It waits for the disk; nobody else does who does not need room.
+    pub fn write_back(&self, time: Duration) -> WriteBack {
+        self.engine.write_back(time)
+    }
+
+    /// Waits until a put wants room, somebody calls [`Store::wake_write_back`], or `time` is over. From the first call on, until
+    /// [`Store::end_write_back`], puts that find no room wait a short while for what the thread that calls this makes. True: it is wanted.
+    pub fn wait_until_write_back_is_wanted(&self, time: Duration) -> bool {
+        self.engine.tiering.signal.wait_until_wanted(time)
+    }
+
+    /// Has the thread look that writes pages to the tier.
+    pub fn wake_write_back(&self) {
+        self.engine.tiering.signal.wake();
+    }
+
+    /// Says that no thread will write pages to the tier any more.
+    pub fn end_write_back(&self) {
+        self.engine.tiering.signal.stop();
+    }
+
+    /// Makes places in the tier free that are mostly dead, where it is rather full; returns when it does not pay any more or after about
+    /// `time`. Call it now and then.
+    pub fn clean_tier(&self, time: Duration) -> Cleaning {
+        self.engine.clean_tier(time)
+    }
+
+    /// What the tier is and holds. `None`: there is none.
+    pub fn tier_usage(&self) -> Option<TierUsage> {
+        let clients = self.clients();
+        let sum = |field: fn(&ClientUsage) -> u64| clients.iter().map(field).sum();
+        self.engine.tiering.usage(sum(|client| client.tiered_pages), sum(|client| client.tiered_bytes))
     }
 
     /// Keeps account of how long pages have been here, for at most about `time`. Call it about once a second: without it ages get
@@ -207,7 +277,6 @@ impl Store {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(test)]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }

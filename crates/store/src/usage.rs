@@ -8,6 +8,7 @@ use crate::{
     dedup::DomainUsage,
     page::PAGE_BYTES,
     reuse::ReuseDistances,
+    weight::Weight,
 };
 
 /// What the whole store holds, at one moment. While pages come and go its parts are of slightly different moments.
@@ -44,6 +45,12 @@ pub struct ClientUsage {
     pub kind: ClientKind,
     /// The most memory its pages may take, in bytes.
     pub cap_bytes: Option<u64>,
+    /// Its share of the limit, relative to others'.
+    pub weight: Weight,
+    /// Its part of the limit by its weight, in bytes.
+    pub share_bytes: u64,
+    /// Whether its puts are refused.
+    pub frozen: bool,
     /// With whose pages its own may share blocks.
     pub dedup: Dedup,
     /// Memory that its pages take, in bytes, index included. Of what it shares with others, its part by the number of its pages.
@@ -72,6 +79,8 @@ pub struct ClientUsage {
     pub flushes: u64,
     /// Pages that were not accepted.
     pub refused_puts: u64,
+    /// Those of them whose page does not compress well enough.
+    pub incompressible_puts: u64,
     /// Ephemeral pages dropped to make room.
     pub evicted_pages: u64,
     /// Gets that found a damaged page.
@@ -82,18 +91,32 @@ pub struct ClientUsage {
     pub recompression_saved_bytes: u64,
     /// Cold pages whose blocks were left as they were, because compressing them harder gained too little.
     pub recompression_kept_pages: u64,
+    /// Pages of its own blocks that are in a tier, not in memory.
+    pub tiered_pages: u64,
+    /// What they take there, in bytes.
+    pub tiered_bytes: u64,
+    /// Pages moved to a tier so far.
+    pub written_back_pages: u64,
+    /// Gets that found their page in a tier.
+    pub tier_gets: u64,
+    /// Gets that the tier could not serve.
+    pub tier_errors: u64,
     /// How far back its gets reached.
     pub reuse_distances: ReuseDistances,
 }
 
 impl ClientUsage {
-    pub(crate) fn new(account: &Account, sum: &Counters, shared: SharedPart) -> Self {
+    pub(crate) fn new(account: &Account, share_bytes: u64, sum: &Counters, shared: SharedPart) -> Self {
         let header_bytes = sum.block_pages * HEADER_BYTES as u64;
+        let settings = account.settings();
         Self {
-            name: account.options.name.clone(),
-            kind: account.options.kind,
-            cap_bytes: account.options.cap_bytes,
-            dedup: account.options.dedup.clone(),
+            name: account.name.clone(),
+            kind: account.kind,
+            cap_bytes: settings.cap_bytes,
+            weight: settings.weight,
+            share_bytes,
+            frozen: settings.frozen,
+            dedup: account.dedup.clone(),
             used_bytes: sum.used_bytes() + shared.compressed_bytes + shared.metadata_bytes,
             stored_pages: sum.stored_pages(),
             peak_stored_pages: account.peak_stored_pages(),
@@ -107,11 +130,17 @@ impl ClientUsage {
             gets: sum.gets,
             flushes: sum.flushes,
             refused_puts: sum.refused_puts,
+            incompressible_puts: sum.incompressible_puts,
             evicted_pages: sum.evicted_pages,
             checksum_errors: sum.checksum_errors,
             recompressed_pages: sum.recompressed_pages,
             recompression_saved_bytes: sum.recompression_saved_bytes,
             recompression_kept_pages: sum.recompression_kept_pages,
+            tiered_pages: sum.tiered_pages,
+            tiered_bytes: sum.tiered_bytes,
+            written_back_pages: sum.written_back_pages,
+            tier_gets: sum.tier_gets,
+            tier_errors: sum.tier_errors,
             reuse_distances: account.ages.reuse_distances(),
         }
     }

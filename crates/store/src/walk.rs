@@ -54,6 +54,15 @@ impl<'a> Walk<'a> {
         self.at_bytes = 0;
     }
 
+    /// The whole extent, blocks and all.
+    ///
+    /// # Safety
+    /// The slice is not used any more when the walk is dropped.
+    pub(crate) unsafe fn bytes(&self) -> Option<&'a [u8]> {
+        // SAFETY: the extent is sealed and pinned, so nobody writes to it; it stays as long as the walk by the caller's promise.
+        unsafe { self.arena.bytes(ArenaOffset(self.extent.offset() as u64), EXTENT_BYTES) }
+    }
+
     /// Which extent it is.
     pub(crate) fn extent(&self) -> ExtentId {
         self.extent

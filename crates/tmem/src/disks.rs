@@ -10,7 +10,7 @@ use tmem_control::{
 };
 use tmem_disk::{DiskError, DiskOptions, Format, SwapDisk};
 use tmem_nbd::{NbdOptions, NbdServer};
-use tmem_store::{Dedup, Store, StoreError};
+use tmem_store::{ClientSettings, Dedup, Store, StoreError};
 use tmem_transport::PollLimit;
 
 use crate::serving::{Serving, Transports};
@@ -59,7 +59,13 @@ struct Running {
 
 impl Running {
     fn info(&self) -> DiskInfo {
-        DiskInfo { connected: self.serving.is_connected(), ..self.info.clone() }
+        let ClientSettings { cap_bytes, weight, .. } = self.disk.client().settings();
+        DiskInfo {
+            connected: self.serving.is_connected(),
+            cap_bytes,
+            weight: weight.get(),
+            ..self.info.clone()
+        }
     }
 
     /// Ends the frontend's threads first, so that dropping the disk gives its pages back at once.
@@ -100,6 +106,7 @@ impl Disks {
             name: spec.name.to_string(),
             size_bytes: spec.size_bytes,
             cap_bytes: spec.cap_bytes,
+            weight: spec.weight,
             dedup: match &spec.dedup {
                 DedupChoice::Alone => Dedup::Alone,
                 DedupChoice::Off => Dedup::Off,

@@ -9,6 +9,7 @@
 //! | `serving` | what serves a disk: one of the transports |
 //! | `maintenance` | the background thread |
 //! | `sizing` | the thread that keeps the pool as large as the host can spare |
+//! | `write_back` | the thread that moves pages to the tier |
 //! | `notify` | readiness, told to systemd |
 //! | `guest_config` | what to paste for each virtual machine monitor |
 //! | `table` | columns for people |
@@ -22,7 +23,9 @@ mod notify;
 mod runtime_dir;
 mod serving;
 mod sizing;
+mod stocking;
 mod table;
+mod write_back;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn what_a_lowered_limit_asks_for_is_given_back_at_once() {
         use tmem_store::{
-            ClientKind, ClientOptions, Dedup, Keys, ObjectId, PageIndex, Persistence, StoreOptions,
+            ClientKind, ClientOptions, Dedup, Keys, ObjectId, PageIndex, Persistence, StoreOptions, Weight,
         };
 
         let store = Store::new(StoreOptions { limit_bytes: 64 << 20 }).expect("store");
@@ -226,6 +226,7 @@ mod tests {
             name: "a".into(),
             kind: ClientKind::Native,
             cap_bytes: None,
+            weight: Weight::default(),
             dedup: Dedup::Alone,
         };
         let client = store.create_client(options).expect("client");

@@ -15,11 +15,8 @@ use tmem_store::Store;
 
 use crate::maintenance::Waker;
 
-/// How often the host is looked at: the quickest guests fill 30 MiB meanwhile, and what the host lacks is asked back well within a
-/// second. A look takes some 30 us.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// While a pool that holds next to nothing stays as it is, there is nothing to give back; nor is there while its size is fixed.
+/// While a pool that holds next to nothing stays as it is, there is nothing to give back; nor is there while its size is fixed. The host
+/// is looked at no more often than this then.
 const LOOK_EVERY_IDLE: Duration = Duration::from_secs(1);
 const NEXT_TO_NOTHING_BYTES: u64 = 16 << 20;
 
@@ -40,7 +37,7 @@ impl Sizing {
     ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("sizing".to_owned()).spawn(move || {
-            let (start, mut can_see, mut wait, mut held_before) = (Instant::now(), true, LOOK_EVERY, 0);
+            let (start, mut can_see, mut wait, mut held_before) = (Instant::now(), true, knobs.reaction(), 0);
             let mut is_fixed = false;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 let held_bytes = store.held_bytes();
@@ -50,6 +47,7 @@ impl Sizing {
                         is_fixed = limit_bytes.is_none();
                         if !is_fixed && store.is_over_limit() {
                             waker.wake();
+                            store.wake_write_back();
                         }
                         can_see = true;
                     }
@@ -61,7 +59,8 @@ impl Sizing {
                     Err(_) => {}
                 }
                 let is_idle = held_bytes == held_before && held_bytes <= NEXT_TO_NOTHING_BYTES;
-                wait = if is_idle || is_fixed { LOOK_EVERY_IDLE } else { LOOK_EVERY };
+                let reaction = knobs.reaction();
+                wait = if is_idle || is_fixed { reaction.max(LOOK_EVERY_IDLE) } else { reaction };
                 held_before = held_bytes;
             }
         })?;

@@ -85,13 +85,13 @@ fn tcp_serves_reads_only() {
 fn disks_over_the_admin_socket() {
     let daemon = Daemon::start();
     let socket = daemon.path("vm1.sock");
-    let body = json!({"name": "vm1", "size_bytes": 16 << 20, "vhost_user": socket, "cap_bytes": 4 << 20, "dedup": "web", "format": "none", "queues": 2});
+    let body = json!({"name": "vm1", "size_bytes": 16 << 20, "vhost_user": socket, "cap_bytes": 4 << 20, "weight": 7, "dedup": "web", "format": "none", "queues": 2});
     let (code, answer) = daemon.admin("POST /api/v1/disks", &body.to_string());
     assert_eq!(code, 201, "{answer}");
     let info: Value = serde_json::from_str(&answer).expect("JSON");
     assert_eq!(
         info,
-        json!({"name": "vm1", "size_bytes": 16 << 20, "cap_bytes": 4 << 20, "dedup": "web", "format": "none", "transport": "vhost-user-blk",
+        json!({"name": "vm1", "size_bytes": 16 << 20, "cap_bytes": 4 << 20, "weight": 7, "dedup": "web", "format": "none", "transport": "vhost-user-blk",
                "socket": socket, "address": null, "queues": 2, "connected": false})
     );
     let (code, answer) = daemon.admin("GET /api/v1/disks", "");
@@ -122,7 +122,9 @@ fn nonsense_on_the_admin_socket_is_told_what_it_is_and_changes_nothing() {
         ("POST /api/v1/disks", "{", 400, "request body"),
         ("POST /api/v1/disks", "[]", 400, "request body"),
         ("POST /api/v1/disks", "{}", 400, "name"),
-        ("POST /api/v1/disks", &disk(r#", "weight": 3"#), 400, "weight"),
+        ("POST /api/v1/disks", &disk(r#", "priority": 3"#), 400, "priority"),
+        ("POST /api/v1/disks", &disk(r#", "weight": 0"#), 400, "1 to 10000"),
+        ("POST /api/v1/disks", &disk(r#", "weight": "7""#), 400, "u32"),
         ("POST /api/v1/disks", &disk(r#", "queues": 0"#), 400, "queues"),
         ("POST /api/v1/disks", &disk(r#", "cap_bytes": -1"#), 400, "-1"),
         ("POST /api/v1/disks", &disk(r#", "dedup": "a b""#), 400, "`a b` is no dedup domain"),

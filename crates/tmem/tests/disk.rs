@@ -103,7 +103,10 @@ fn every_disk_that_cannot_be_is_refused_and_nothing_changes() {
         (&["--queues", "70000"], 2, &["--queues"]),
         (&["--cap", "0"], 2, &["cap"]),
         (&["--format", "ext4"], 2, &["ext4", "swap"]),
-        (&["--weight", "3"], 2, &["--weight", "tmem disk add --help"]),
+        (&["--cap", "2T"], 2, &["vm2", "1024 GiB"]),
+        (&["--weight", "0"], 2, &["--weight", "1 to 10000"]),
+        (&["--weight", "-3"], 2, &["--weight", "-3"]),
+        (&["--priority", "3"], 2, &["--priority", "tmem disk add --help"]),
         (&["--nbd", "x"], 2, &["--nbd"]),
     ] {
         let mut line = vec!["disk", "add", "vm2", "--size", "16M", "--vhost-user", &free];

@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             name: "example".into(),
             size_bytes,
             cap_bytes: None,
+            weight: tmem_store::Weight::default(),
             dedup: tmem_store::Dedup::Alone,
             format: Format::Swap,
         },

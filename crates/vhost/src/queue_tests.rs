@@ -41,6 +41,7 @@ impl Device {
             name: "fuzzed".into(),
             size_bytes: 1 << 20,
             cap_bytes: None,
+            weight: tmem_store::Weight::default(),
             dedup: Dedup::Alone,
             format: Format::None,
         };

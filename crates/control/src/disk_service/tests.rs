@@ -14,6 +14,7 @@ fn spec() -> DiskSpec {
         size_bytes: 4 << 30,
         frontend: vhost_user("/run/tmem/vm1.sock"),
         cap_bytes: None,
+        weight: Weight::default(),
         dedup: DedupChoice::Alone,
         format: DiskFormat::Swap,
     }
@@ -31,6 +32,7 @@ fn each_nonsense_names_the_disk_and_the_way_out() {
         (DiskSpec { size_bytes: 0, ..spec() }, "at least 1M"),
         (DiskSpec { size_bytes: (1 << 20) + 4097, ..spec() }, "1028K would be"),
         (DiskSpec { cap_bytes: Some(0), ..spec() }, "no cap at all"),
+        (DiskSpec { cap_bytes: Some(2 << 40), ..spec() }, "1024 GiB"),
         (
             DiskSpec { frontend: Frontend::VhostUser { socket: "/s".into(), queues: 0 }, ..spec() },
             "1 or more",
@@ -50,12 +52,31 @@ fn each_nonsense_names_the_disk_and_the_way_out() {
 
 #[test]
 fn a_body_with_unknown_fields_is_refused() {
-    let body = r#"{"name":"vm1","size_bytes":1048576,"vhost_user":"/s","weight":3}"#;
-    assert!(serde_json::from_str::<DiskSpec>(body).unwrap_err().to_string().contains("weight"));
+    let body = r#"{"name":"vm1","size_bytes":1048576,"vhost_user":"/s","priority":3}"#;
+    assert!(serde_json::from_str::<DiskSpec>(body).unwrap_err().to_string().contains("priority"));
     let body = r#"{"name":"vm1","size_bytes":1048576,"vhost_user":"/s"}"#;
     let spec: DiskSpec = serde_json::from_str(body).expect("minimal");
-    assert_eq!((spec.cap_bytes, spec.format), (None, DiskFormat::Swap));
+    assert_eq!((spec.cap_bytes, spec.weight.get(), spec.format), (None, 100, DiskFormat::Swap));
     assert_eq!(spec.frontend, Frontend::VhostUser { socket: "/s".into(), queues: 4 });
+}
+
+#[test]
+fn a_weight_is_checked_where_it_is_read() {
+    let read = |weight: &str| {
+        let body = format!(r#"{{"name":"vm1","size_bytes":1048576,"vhost_user":"/s","weight":{weight}}}"#);
+        serde_json::from_str::<DiskSpec>(&body).map_err(|error| error.to_string())
+    };
+    let spec = read("7").expect("a weight");
+    assert_eq!(spec.weight.get(), 7);
+    assert_eq!(
+        serde_json::from_str::<DiskSpec>(&serde_json::to_string(&spec).expect("json")).expect("spec"),
+        spec
+    );
+    for (wrong, mentions) in [("0", "disk vm1: `0`"), ("10001", "1 to 10000"), ("-1", "-1"), ("\"7\"", "u32")]
+    {
+        let error = read(wrong).expect_err(wrong);
+        assert!(error.contains(mentions), "{error}");
+    }
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub fn disk_in(store: &Arc<Store>, name: &str) -> Arc<SwapDisk> {
         name: name.to_owned(),
         size_bytes: SIZE,
         cap_bytes: None,
+        weight: tmem_store::Weight::default(),
         dedup: Dedup::Alone,
         format: Format::None,
     };

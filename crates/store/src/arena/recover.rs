@@ -42,7 +42,8 @@ impl Arena {
             if usage == ExtentUse::Ephemeral {
                 self.order().push_back(extent);
             }
-            self.wait_to_be_recompressed(extent);
+            self.wait_for_its_turn(extent);
+            self.wait_to_be_copied(extent);
         }
         self.give_back_leftovers(&free, end);
         self.extents.resume(free, end);

@@ -13,5 +13,5 @@ mod shared_blocks;
 mod table;
 
 pub(crate) use domain::{Domain, DomainId, DomainScope, DomainUsage, NumberRange};
-pub(crate) use shared_blocks::{SHARED_POOL, SharedBlocks};
+pub(crate) use shared_blocks::{Homes, SHARED_POOL, SharedBlocks};
 pub(crate) use table::IfFull;

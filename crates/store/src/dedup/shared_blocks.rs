@@ -18,12 +18,15 @@ use super::domain::{Domain, DomainId};
 use crate::{
     arena::{Arena, Emptied},
     budget::Budget,
-    entry::{BlockRef, ContentsTag, Entry, MAX_CELLS, SharedRef},
+    entry::{BlockRef, ContentsTag, Entry, MAX_CELLS, Place, SharedRef},
     ids::{IndexSlot, PoolId},
     index::{ENTRIES_PER_INDEX_PAGE, Index, NoRoom, PaidPage},
     memory_file::MemoryFile,
+    sparse::{Sparse, sparse},
     stamp::Stamp,
-    zeroed::{Zeroed, zeroed},
+    stock::Stock,
+    tier_table::{Pinned, TierTable},
+    zeroed::Zeroed,
 };
 
 /// What stands for the owner in the header of a shared block; its slot is the number of the cell.
@@ -34,7 +37,7 @@ const LOCKS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct SharedBlocks {
     cells: Index,
-    records: Box<[Record]>,
+    records: Sparse<Record>,
     locks: [Mutex<()>; LOCKS],
     free: Mutex<FreeCells>,
 }
@@ -91,11 +94,30 @@ pub(crate) struct NewCell<'a> {
     number: Option<IndexSlot>,
 }
 
+/// Where blocks are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Homes<'a> {
+    pub(crate) arena: &'a Arena,
+    pub(crate) tier: &'a TierTable,
+}
+
+impl Homes<'_> {
+    fn free(self, place: Place) -> Option<Emptied> {
+        match place {
+            Place::Arena(block) => self.arena.free(block),
+            Place::Tier(tiered) => {
+                self.tier.free(tiered);
+                None
+            }
+        }
+    }
+}
+
 /// What giving up a reference did.
 #[derive(Debug)]
 pub(crate) struct Released {
     /// The block that is gone with its last page.
-    pub(crate) gone: Option<BlockRef>,
+    pub(crate) gone: Option<Place>,
     pub(crate) emptied: Option<Emptied>,
 }
 
@@ -106,10 +128,10 @@ impl SharedBlocks {
     }
 
     /// Cells in a file in which nothing is stored yet, or whose contents are still to be taken over.
-    pub(crate) fn over(file: MemoryFile, budget: Arc<Budget>) -> Self {
+    pub(crate) fn over(file: MemoryFile, budget: Arc<Budget>, stock: Arc<Stock>) -> Self {
         Self {
-            cells: Index::over(file, MAX_CELLS, budget),
-            records: zeroed(MAX_CELLS as usize),
+            cells: Index::over(file, MAX_CELLS, SHARED_POOL, budget, stock),
+            records: sparse(MAX_CELLS as usize),
             locks: [const { Mutex::new(()) }; LOCKS],
             free: Mutex::default(),
         }
@@ -127,20 +149,20 @@ impl SharedBlocks {
         &self,
         shared: SharedRef,
         domain: &Domain,
-        admit: impl FnOnce(BlockRef) -> bool,
-    ) -> Option<Option<BlockRef>> {
+        admit: impl FnOnce(Place) -> bool,
+    ) -> Option<Option<Place>> {
         let _cell = self.lock(shared.cell)?;
         let record = &self.records[shared.cell.0 as usize];
         if record.pages.load(Ordering::Relaxed) == 0 {
-            let Ok(Entry::Block(block)) = self.cells.load(shared.cell) else { return None };
-            let is_right = may_be_of(block, shared) && self.cells.stamp(shared.cell) == domain.mark();
-            if !is_right || !admit(block) {
+            let place = place_of(self.cells.load(shared.cell).ok()?)?;
+            let is_right = may_be_of(place, shared) && self.cells.stamp(shared.cell) == domain.mark();
+            if !is_right || !admit(place) {
                 return None;
             }
             record.enter(domain, 1);
-            return Some(Some(block));
+            return Some(Some(place));
         }
-        self.block_in(shared, domain.id())?;
+        self.place_in(shared, domain.id())?;
         record.pages.fetch_add(1, Ordering::Relaxed);
         Some(None)
     }
@@ -183,15 +205,20 @@ impl SharedBlocks {
     }
 
     /// Pins the block of a cell that an entry refers to, whose lock the caller holds. `None`: there is no such block in the domain.
-    pub(crate) fn pin(&self, shared: SharedRef, domain: DomainId, arena: &Arena) -> Option<BlockRef> {
+    pub(crate) fn pin(&self, shared: SharedRef, domain: DomainId, homes: Homes<'_>) -> Option<Pinned> {
         let _cell = self.lock(shared.cell)?;
-        let block = self.block_in(shared, domain)?;
+        let place = self.place_in(shared, domain)?;
         self.records[shared.cell.0 as usize].note_use();
-        arena.pin_block(block.offset);
-        Some(block)
+        match place {
+            Place::Arena(block) => {
+                homes.arena.pin_block(block.offset);
+                Some(Pinned::Arena(block))
+            }
+            Place::Tier(tiered) => homes.tier.pin(tiered),
+        }
     }
 
-    /// As [`SharedBlocks::pin`], and counts one more page. Undone by [`SharedBlocks::release`].
+    /// As [`SharedBlocks::pin`] for a block in memory, and counts one more page. Undone by [`SharedBlocks::release`].
     pub(crate) fn pin_and_count(
         &self,
         shared: SharedRef,
@@ -199,7 +226,7 @@ impl SharedBlocks {
         arena: &Arena,
     ) -> Option<BlockRef> {
         let _cell = self.lock(shared.cell)?;
-        let block = self.block_in(shared, domain)?;
+        let Place::Arena(block) = self.place_in(shared, domain)? else { return None };
         let record = &self.records[shared.cell.0 as usize];
         record.pages.fetch_add(1, Ordering::Relaxed);
         record.note_use();
@@ -213,18 +240,18 @@ impl SharedBlocks {
     }
 
     /// Counts one page less, and frees the block with the last one.
-    pub(crate) fn release(&self, shared: SharedRef, domain: DomainId, arena: &Arena) -> Released {
+    pub(crate) fn release(&self, shared: SharedRef, domain: DomainId, homes: Homes<'_>) -> Released {
         let stays = Released { gone: None, emptied: None };
         let Some(cell) = self.lock(shared.cell) else { return stays };
-        let Some(block) = self.block_in(shared, domain) else { return stays };
+        let Some(place) = self.place_in(shared, domain) else { return stays };
         if self.records[shared.cell.0 as usize].pages.fetch_sub(1, Ordering::Relaxed) > 1 {
             return stays;
         }
         self.clear(shared.cell);
-        let emptied = arena.free(block);
+        let emptied = homes.free(place);
         drop(cell);
         self.lock_free().returned.push(Reverse(shared.cell.0));
-        Released { gone: Some(block), emptied }
+        Released { gone: Some(place), emptied }
     }
 
     /// Whether a cell's block is there.
@@ -250,17 +277,23 @@ impl SharedBlocks {
     pub(crate) fn relocate(
         &self,
         cell: IndexSlot,
-        from: BlockRef,
-        to: BlockRef,
-        arena: &Arena,
+        from: Place,
+        to: Place,
+        homes: Homes<'_>,
     ) -> Option<Option<Emptied>> {
         let _cell = self.lock(cell)?;
-        if self.cells.load(cell) != Ok(Entry::Block(from)) {
+        if self.cells.load(cell) != Ok(entry_of(from)) {
             return None;
         }
         let mark = self.cells.stamp(cell);
-        let _replaced = self.cells.replace(cell, Entry::Block(to), mark, &mut PaidPage::none());
-        Some(arena.free(from))
+        let _replaced = self.cells.replace(cell, entry_of(to), mark, &mut PaidPage::none());
+        Some(homes.free(from))
+    }
+
+    /// The domain of a cell whose block is there.
+    pub(crate) fn domain_at(&self, cell: IndexSlot, place: Place) -> Option<DomainId> {
+        let _cell = self.lock(cell)?;
+        (self.cells.load(cell) == Ok(entry_of(place))).then(|| self.records[cell.0 as usize].domain())
     }
 
     /// Clears a cell whose lock the caller holds.
@@ -269,16 +302,28 @@ impl SharedBlocks {
         let _replaced = self.cells.replace(cell, Entry::Absent, Stamp::OLD, &mut PaidPage::none());
     }
 
-    /// The block of a cell whose lock the caller holds.
-    fn block_in(&self, shared: SharedRef, domain: DomainId) -> Option<BlockRef> {
+    /// Where the block of a cell is whose lock the caller holds.
+    fn place_in(&self, shared: SharedRef, domain: DomainId) -> Option<Place> {
         let record = self.records.get(shared.cell.0 as usize)?;
         if record.pages.load(Ordering::Relaxed) == 0 || record.domain() != domain {
             return None;
         }
-        match self.cells.load(shared.cell) {
-            Ok(Entry::Block(block)) if may_be_of(block, shared) => Some(block),
-            _ => None,
+        place_of(self.cells.load(shared.cell).ok()?).filter(|place| may_be_of(*place, shared))
+    }
+
+    /// Has the OS find the memory of a page of cells and of those behind it. False: it had less than `left_bytes` and what is wanted.
+    pub(crate) fn find_pages(&self, first: u32, left_bytes: &mut u64) -> bool {
+        // What else is known of the cells is in memory that may have yet to be found as well.
+        let start = first as usize * ENTRIES_PER_INDEX_PAGE as usize;
+        for record in self.records.iter().skip(start).step_by(ENTRIES_PER_INDEX_PAGE as usize / 2).take(16) {
+            record.pages.fetch_or(0, Ordering::Relaxed);
         }
+        self.cells.find_pages(first, left_bytes, |cell| self.lock(cell))
+    }
+
+    /// Gives pages of cells back that were found and not used.
+    pub(crate) fn release_found_pages(&self) {
+        self.cells.release_found_pages(|cell| self.lock(cell));
     }
 
     fn lock(&self, cell: IndexSlot) -> Option<MutexGuard<'_, ()>> {
@@ -315,8 +360,23 @@ impl SharedBlocks {
 }
 
 /// A block may have become shorter since an entry first referred to its cell.
-fn may_be_of(block: BlockRef, shared: SharedRef) -> bool {
-    block.block_bytes <= shared.block_bytes
+fn may_be_of(place: Place, shared: SharedRef) -> bool {
+    place.block_bytes() <= shared.block_bytes
+}
+
+fn place_of(entry: Entry) -> Option<Place> {
+    match entry {
+        Entry::Block(block) => Some(Place::Arena(block)),
+        Entry::Tiered(tiered) => Some(Place::Tier(tiered)),
+        _ => None,
+    }
+}
+
+fn entry_of(place: Place) -> Entry {
+    match place {
+        Place::Arena(block) => Entry::Block(block),
+        Place::Tier(tiered) => Entry::Tiered(tiered),
+    }
 }
 
 impl NewCell<'_> {
@@ -334,8 +394,13 @@ impl NewCell<'_> {
         pages: u32,
     ) -> Result<SharedRef, NoRoom> {
         let cell = self.number.ok_or(NoRoom)?;
+        let mut page = self.cells.cells.pay_for_page(cell)?;
+        if page.is_paid() && !self.cells.cells.is_page_there(cell) {
+            self.cells.cells.request_page_of(cell); // the next page that could be shared finds it
+            return Err(NoRoom);
+        }
         let locked = self.cells.lock(cell);
-        self.cells.cells.replace(cell, Entry::Block(block), domain.mark(), &mut PaidPage::none())?;
+        self.cells.cells.replace(cell, Entry::Block(block), domain.mark(), &mut page)?;
         self.cells.records[cell.0 as usize].enter(domain, pages);
         drop(locked);
         self.number = None;

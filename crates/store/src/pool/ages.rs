@@ -24,12 +24,13 @@ impl Pool {
         self.account.ages.count_put(counters.puts, || (self.account.stored_pages(), ages::now_ms()));
     }
 
-    /// Counts what a get found, under the lock it was found under.
-    pub(super) fn note_get(&self, slot: IndexSlot, found: Result<Entry, DamagedEntry>) {
-        if !matches!(found, Ok(Entry::Absent | Entry::Refused) | Err(DamagedEntry)) {
-            let before = self.index.restamp(slot, self.account.ages.stamp());
-            self.account.ages.count_get(self.stripe_of(slot), before);
+    /// Counts what a get found, under the lock it was found under; gives its reuse distance, if it is known.
+    pub(super) fn note_get(&self, slot: IndexSlot, found: Result<Entry, DamagedEntry>) -> Option<u64> {
+        if matches!(found, Ok(Entry::Absent | Entry::Refused) | Err(DamagedEntry)) {
+            return None;
         }
+        let before = self.index.restamp(slot, self.account.ages.stamp());
+        self.account.ages.count_get(self.stripe_of(slot), before)
     }
 
     /// Whether a page is in that block, and was neither put nor fetched for so long.

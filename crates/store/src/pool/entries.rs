@@ -49,28 +49,29 @@ impl Pool {
         to: BlockRef,
         note: impl FnOnce(&mut Counters),
     ) -> bool {
-        self.move_page(slot, from, Entry::Block(to), note)
+        self.move_page(slot, Entry::Block(from), Entry::Block(to), note)
     }
 
     /// Makes a page's entry say that its contents are elsewhere, and frees the block they were in; its age stays. False: the page is not
-    /// in that block any more.
+    /// in that block any more, or it takes its client over its cap.
     pub(super) fn move_page(
         &self,
         slot: IndexSlot,
-        from: BlockRef,
+        from: Entry,
         to: Entry,
         note: impl FnOnce(&mut Counters),
     ) -> bool {
         let mut counters = self.lock(slot);
-        if self.index.load(slot) != Ok(Entry::Block(from)) {
+        if self.index.load(slot) != Ok(from) {
             return false;
         }
         let stamp = self.index.stamp(slot);
-        let exchanged = self.exchange_place(&mut counters, slot, to, stamp, &mut PaidPage::none());
-        debug_assert!(exchanged.is_ok(), "no room to move a page to {to:?}");
+        let Ok(emptied) = self.exchange_place(&mut counters, slot, to, stamp, &mut PaidPage::none()) else {
+            return false;
+        };
         note(&mut counters);
         drop(counters);
-        self.engine.arena.settle(exchanged.ok().flatten());
+        self.engine.arena.settle(emptied);
         true
     }
 
@@ -138,6 +139,10 @@ impl Pool {
         match old {
             Ok(Entry::Block(block)) => Ok(self.engine.arena.free(block)),
             Ok(Entry::Shared(shared)) => Ok(self.release_shared(shared)),
+            Ok(Entry::Tiered(tiered)) => {
+                self.engine.tiering.table.free(tiered);
+                Ok(None)
+            }
             _ => Ok(None),
         }
     }
@@ -147,12 +152,17 @@ impl Pool {
 /// what the first 4 KiB of the table are more than that for some hundred pages.
 const TABLE_CHARGE_BYTES: u64 = 24;
 
-/// What an entry counts for against its client's cap, in bytes. A shared block counts for each of its pages as if it were the page's
+/// What a page in a block of that size counts for against its client's cap and share, in bytes.
+pub(super) fn block_charge(block_bytes: u16) -> u64 {
+    u64::from(block_bytes) + TABLE_CHARGE_BYTES
+}
+
+/// What an entry counts for against its client's cap and share, in bytes. A shared block counts for each of its pages as if it were the page's
 /// own: any of them may be the last that is left with it, and the cap is to hold then, too.
 pub(super) fn charge(entry: Result<Entry, DamagedEntry>) -> u64 {
     match entry {
-        Ok(Entry::Block(block)) => u64::from(block.block_bytes) + TABLE_CHARGE_BYTES,
-        Ok(Entry::Shared(shared)) => u64::from(shared.block_bytes) + TABLE_CHARGE_BYTES,
+        Ok(Entry::Block(block)) => block_charge(block.block_bytes),
+        Ok(Entry::Shared(shared)) => block_charge(shared.block_bytes),
         _ => 0,
     }
 }
@@ -168,6 +178,9 @@ pub(super) fn counts(entry: Result<Entry, DamagedEntry>) -> Counters {
             ..Counters::default()
         },
         Ok(Entry::Shared(_)) => Counters { shared_pages: 1, ..Counters::default() },
+        Ok(Entry::Tiered(tiered)) => {
+            Counters { tiered_pages: 1, tiered_bytes: u64::from(tiered.block_bytes), ..Counters::default() }
+        }
         Ok(Entry::Absent | Entry::Refused) | Err(DamagedEntry) => Counters::default(),
     }
 }

@@ -1,6 +1,6 @@
 //! Forgetting pages.
 
-use std::{ops::Range, sync::atomic::Ordering};
+use std::ops::Range;
 
 use super::Pool;
 use crate::{
@@ -48,10 +48,8 @@ impl Pool {
 
     /// Refuses puts from now on.
     pub(crate) fn close(&self) {
-        self.destroyed.store(true, Ordering::SeqCst);
-        for stripe in &self.stripes {
-            drop(stripe.lock()); // puts that looked at the flag before are through
-        }
+        self.state.destroy();
+        self.wait_for_puts();
     }
 
     /// Forgets the pages of a range of index slots, skipping index pages that hold nothing.

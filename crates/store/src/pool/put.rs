@@ -1,24 +1,37 @@
 //! Putting a page: find room, write the block, publish it; or refuse, and let nothing older be found.
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
-use super::{NO_INDEX_PAGE, Persistence, Pool, Refusal, share::Payload};
+use super::{
+    NO_INDEX_PAGE, Persistence, Pool, PoolState, Refusal,
+    entries::{block_charge, charge},
+    share::Payload,
+};
 use crate::{
     arena::Need,
     block::{self, BlockHeader, PayloadCrc},
+    budget::Claim,
     codec,
     dedup::IfFull,
     directory::Directory,
+    engine::Engine,
     entry::{BlockRef, Entry},
     error::PutError,
     extents::ExtentUse,
     ids::{IndexSlot, ObjectId, PageIndex},
-    index::PaidPage,
+    index::{INDEX_PAGE_BYTES, PaidPage},
     page::PageSource,
+    stock::Patience,
 };
 
 /// How often a put makes room and tries again before it gives up: other threads may take what was made.
 const MOST_TRIES: usize = 8;
+
+/// A put waits for the tier no longer than this: on a busy host some writes of a disk take as long.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A page's contents, ready to be stored.
 #[derive(Clone, Copy)]
@@ -30,6 +43,9 @@ enum Content<'a> {
 impl Pool {
     /// Stores a page, replacing what its key held. Errors: it is not stored, and neither is what was there before.
     pub fn put(&self, object: ObjectId, index: PageIndex, page: PageSource<'_>) -> Result<(), PutError> {
+        if self.state.get() == PoolState::Frozen {
+            return Err(self.refuse_early(object, index, PutError::Frozen));
+        }
         // An ephemeral page always gets a block, because what makes room finds ephemeral pages by their blocks.
         if self.persistence == Persistence::Persistent
             && let Some(word) = page.same_filled()
@@ -38,6 +54,9 @@ impl Pool {
         }
         self.prefetch_old(object, index);
         codec::compress(page, |codec, payload| {
+            if payload.len() > self.engine.max_payload_bytes.load(Ordering::Relaxed) as usize {
+                return Err(self.refuse_early(object, index, PutError::Incompressible));
+            }
             let crc = PayloadCrc::of(payload);
             self.put_content(object, index, Content::Payload(Payload { codec, bytes: payload, crc }))
         })
@@ -58,24 +77,44 @@ impl Pool {
     fn put_content(&self, object: ObjectId, index: PageIndex, content: Content<'_>) -> Result<(), PutError> {
         let is_free = |leaf| self.is_leaf_free(leaf);
         let found = self.directory.find_or_add(object, index, is_free).map_err(|_| PutError::NoSuchPage)?;
-        if self.destroyed.load(Ordering::SeqCst) {
+        if self.state.get() == PoolState::Destroyed {
             return Err(PutError::Destroyed);
         }
-        let mut index_page = PaidPage::none();
-        for _ in 0..MOST_TRIES {
-            match self.try_put(found.slot, content, &mut index_page) {
+        let (mut index_page, mut patience) = (PaidPage::none(), Patience::default());
+        let (mut tries, mut waits_until) = (0, None);
+        loop {
+            let refusal = match self.try_put(found.slot, content, &mut index_page) {
                 Ok(()) => return Ok(()),
-                // The last resort is to forget what this put replaces.
-                Err(Refusal::NoRoom(need))
-                    if self.engine.make_room(need) || self.forget_block(found.slot) => {}
-                Err(refusal) => {
-                    self.refuse(found.slot);
-                    return Err(refusal.into());
+                Err(refusal) => refusal,
+            };
+            tries += 1;
+            let goes_on = match refusal {
+                Refusal::NoRoom(need) if tries < MOST_TRIES && self.engine.make_room(need, &mut patience) => {
+                    true
                 }
+                Refusal::NoRoom(need) if self.await_room(need, &mut waits_until) => {
+                    tries = 0;
+                    true
+                }
+                // The last resort is to forget what this put replaces.
+                Refusal::NoRoom(_) => tries < MOST_TRIES && self.forget_block(found.slot),
+                Refusal::NoIndexMemory => self.wait_for_index_page(found.slot, &mut patience),
+                Refusal::OverCap | Refusal::Frozen | Refusal::Destroyed => false,
+            };
+            if goes_on {
+                continue;
             }
+            self.refuse(found.slot);
+            return Err(refusal.into());
         }
-        self.refuse(found.slot);
-        Err(PutError::Full)
+    }
+
+    /// Waits until the tier has taken pages, but no longer than until that moment, which is set by the first wait. False: there is no
+    /// room.
+    pub(super) fn await_room(&self, need: Need, until: &mut Option<Instant>) -> bool {
+        let until = *until.get_or_insert_with(|| Instant::now() + LONGEST_WAIT);
+        // An ephemeral page is not worth a write.
+        self.persistence == Persistence::Persistent && self.engine.await_room(need, until)
     }
 
     fn try_put<'a>(
@@ -86,7 +125,13 @@ impl Pool {
     ) -> Result<(), Refusal> {
         // The index page first, and it stays paid while room is made for the block: otherwise each could take the other's.
         if !index_page.is_paid() {
+            if self.index.is_page_empty(slot) {
+                self.check_share(slot, INDEX_PAGE_BYTES)?;
+            }
             *index_page = self.index.pay_for_page(slot).map_err(|_| NO_INDEX_PAGE)?;
+        }
+        if index_page.is_paid() && !self.index.is_page_there(slot) {
+            return Err(Refusal::NoIndexMemory);
         }
         let payload = match content {
             Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word), index_page),
@@ -97,7 +142,9 @@ impl Pool {
         }
         let arena = &self.engine.arena;
         let payload_bytes = payload.bytes.len() as u16;
-        let place = self.reserve(block::block_bytes(payload_bytes))?;
+        let block_bytes = block::block_bytes(payload_bytes);
+        self.check_share(slot, block_charge(block_bytes))?;
+        let place = self.reserve(block_bytes)?;
         // SAFETY: the block was just reserved here and is committed below.
         if let Some(block) = unsafe { arena.block_mut(place) } {
             let header = BlockHeader { pool: self.id, slot, codec: payload.codec, payload_bytes };
@@ -114,7 +161,28 @@ impl Pool {
         published
     }
 
-    fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {
+    /// Errors: the pool is nearly full, and with so many bytes more, less what the page has now, its client would be over its share.
+    fn check_share(&self, slot: IndexSlot, bytes: u64) -> Result<(), Refusal> {
+        let Engine { budget, shares, .. } = &*self.engine;
+        if budget.has_room(0, Claim::BeyondShare) {
+            return Ok(()); // which is nearly always so
+        }
+        let old_bytes = charge(self.index.load(slot));
+        let used_bytes = (self.account.used_bytes() + bytes).saturating_sub(old_bytes);
+        if bytes <= old_bytes || shares.cover(used_bytes, self.account.weight(), budget.growth_limit_bytes())
+        {
+            Ok(())
+        } else {
+            Err(Refusal::NoRoom(Need::Headroom))
+        }
+    }
+
+    fn wait_for_index_page(&self, slot: IndexSlot, patience: &mut Patience) -> bool {
+        self.index.request_page_of(slot);
+        self.engine.stock.wait(patience, || self.index.is_page_there(slot))
+    }
+
+    pub(super) fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {
         let arena = &self.engine.arena;
         let (usage, reserved) = match self.persistence {
             Persistence::Persistent => {
@@ -137,9 +205,11 @@ impl Pool {
         index_page: &mut PaidPage<'_>,
     ) -> Result<(), Refusal> {
         let mut counters = self.lock(slot);
-        // Destroying sets the flag first and takes every stripe's lock afterwards, so no page slips in behind it.
-        if self.destroyed.load(Ordering::SeqCst) {
-            return Err(Refusal::Destroyed);
+        // Whoever changes the state takes every stripe's lock afterwards, so no page slips in behind it.
+        match self.state.get() {
+            PoolState::Open => {}
+            PoolState::Frozen => return Err(Refusal::Frozen),
+            PoolState::Destroyed => return Err(Refusal::Destroyed),
         }
         let emptied = self.exchange(&mut counters, slot, new, self.stamp_of_put(), index_page)?;
         self.note_put(&mut counters);
@@ -166,6 +236,19 @@ impl Pool {
         };
         drop(counters);
         self.engine.arena.settle(emptied);
+    }
+
+    /// Refuses a put before it is given a place; what has none needs none for that.
+    fn refuse_early(&self, object: ObjectId, index: PageIndex, error: PutError) -> PutError {
+        match self.directory.find(object, index) {
+            Ok(Some(found)) => self.refuse(found.slot),
+            Ok(None) => self.note(|counters| counters.refused_puts += 1),
+            Err(_) => return PutError::NoSuchPage,
+        }
+        if error == PutError::Incompressible {
+            self.note(|counters| counters.incompressible_puts += 1);
+        }
+        error
     }
 
     /// Forgets the block of a page that is about to be overwritten. False: it has none.

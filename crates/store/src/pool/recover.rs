@@ -15,7 +15,7 @@ use crate::{
     dedup::{IfFull, SHARED_POOL},
     directory::{Directory, Places},
     engine::Engine,
-    entry::{self, Entry, SharedRef},
+    entry::{self, Entry, Place, SharedRef},
     error::StoreError,
     fault_injection, files,
     ids::{IndexSlot, PoolId},
@@ -63,7 +63,8 @@ impl Pool {
                 return Err(StoreError::FileMissing { name: files::directory_name(id) });
             }
         };
-        let index = Index::over(files.index, record.keys.pages(), engine.budget.clone());
+        let (budget, stock) = (engine.budget.clone(), engine.stock.clone());
+        let index = Index::over(files.index, record.keys.pages(), id, budget, stock);
         let client = (client.account(), client.domain(record.persistence));
         let pool = Self::over(id, record.persistence, record.keys, client, engine, directory, index);
         Ok((pool, damaged))
@@ -93,11 +94,17 @@ impl Pool {
     /// Counts a page that refers to a shared block. False: it cannot be right.
     fn adopt_shared(&self, shared: SharedRef, survey: &mut Survey) -> bool {
         let Some((domain, _)) = &self.domain else { return false };
-        let admit =
-            |block| survey.admit(&self.engine.arena, block, (SHARED_POOL, shared.cell), self.persistence);
+        let admit = |place| match place {
+            Place::Arena(block) => {
+                survey.admit(&self.engine.arena, block, (SHARED_POOL, shared.cell), self.persistence)
+            }
+            Place::Tier(tiered) => self.engine.tiering.table.admit(tiered),
+        };
         let adopted = self.engine.shared_blocks.adopt_page(shared, domain, admit);
-        if let Some(Some(block)) = adopted {
-            domain.count_new_block(block.block_bytes);
+        match adopted {
+            Some(Some(Place::Arena(block))) => domain.count_new_block(block.block_bytes),
+            Some(Some(Place::Tier(tiered))) => self.engine.tiering.count_shared(1, tiered),
+            Some(None) | None => {}
         }
         adopted.is_some()
     }
@@ -161,6 +168,9 @@ impl Pool {
                     !survey.admit(&self.engine.arena, block, (self.id, slot), self.persistence)
                 }
                 Ok(Entry::Shared(shared)) => !self.adopt_shared(shared, survey),
+                Ok(Entry::Tiered(tiered)) => {
+                    self.persistence == Persistence::Ephemeral || !self.engine.tiering.table.admit(tiered)
+                }
                 Ok(_) => false,
                 Err(_) => true,
             };

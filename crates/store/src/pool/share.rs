@@ -1,18 +1,19 @@
 //! Sharing: a page whose payload is stored already refers to that block, too.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
-use super::{Pool, Refusal};
+use super::{Pool, PoolState, Refusal};
 use crate::{
-    arena::Emptied,
+    arena::{Emptied, Need},
     block::{self, BlockHeader, PayloadCrc},
     codec::{self, Codec},
     dedup::{Domain, IfFull, SHARED_POOL},
-    entry::{BlockRef, ContentsTag, Entry, SharedRef},
+    entry::{BlockRef, ContentsTag, Entry, Place, SharedRef},
     extents::ExtentUse,
     ids::{IndexSlot, PoolId},
     index::PaidPage,
     page::PAGE_BYTES,
+    tier_table::Pinned,
 };
 
 /// A page, compressed.
@@ -138,7 +139,11 @@ impl Pool {
     ) -> Option<SharedRef> {
         let arena = &self.engine.arena;
         let cell = self.engine.shared_blocks.new_cell()?;
-        let copy = arena.reserve(block.block_bytes, ExtentUse::Persistent)?;
+        let need = Need::Block { block_bytes: block.block_bytes, usage: ExtentUse::Persistent };
+        let copy = arena.reserve(block.block_bytes, ExtentUse::Persistent).or_else(|| {
+            // Where pages go to a tier all the time there is never room to spare; the page that is put would wait for as much for itself.
+            if self.await_room(need, &mut None) { self.reserve(block.block_bytes).ok() } else { None }
+        })?;
         let header = BlockHeader { pool: SHARED_POOL, slot: cell.number()?, ..header };
         // SAFETY: the block was just reserved here and is committed below.
         if let Some(bytes) = unsafe { arena.block_mut(copy) } {
@@ -159,21 +164,24 @@ impl Pool {
 
     /// Makes a page refer to a shared block with its contents, instead of one of its own. False: it is not in that block any more.
     fn use_shared(&self, slot: IndexSlot, block: BlockRef, shared: SharedRef) -> bool {
-        !self.destroyed.load(Ordering::SeqCst) && self.move_page(slot, block, Entry::Shared(shared), |_| {})
+        self.state.get() != PoolState::Destroyed
+            && self.move_page(slot, Entry::Block(block), Entry::Shared(shared), |_| {})
     }
 
     /// Pins a shared block that an entry refers to, whose lock the caller holds.
-    pub(super) fn pin_shared(&self, shared: SharedRef) -> Option<BlockRef> {
+    pub(super) fn pin_shared(&self, shared: SharedRef) -> Option<Pinned> {
         let (domain, _) = self.domain.as_ref()?;
-        self.engine.shared_blocks.pin(shared, domain.id(), &self.engine.arena)
+        self.engine.shared_blocks.pin(shared, domain.id(), self.engine.homes())
     }
 
     /// Gives a reference to a shared block back.
     pub(super) fn release_shared(&self, shared: SharedRef) -> Option<Emptied> {
         let (domain, _) = self.domain.as_ref()?;
-        let released = self.engine.shared_blocks.release(shared, domain.id(), &self.engine.arena);
-        if let Some(gone) = released.gone {
-            domain.count_lost_block(gone.block_bytes);
+        let released = self.engine.shared_blocks.release(shared, domain.id(), self.engine.homes());
+        match released.gone {
+            Some(Place::Arena(block)) => domain.count_lost_block(block.block_bytes),
+            Some(Place::Tier(tiered)) => self.engine.tiering.count_shared(-1, tiered),
+            None => {}
         }
         released.emptied
     }
@@ -195,12 +203,18 @@ impl Pool {
         self.crc_locked(self.index.load(slot).ok()?)
     }
 
-    /// The checksum by which the page of an entry is found, whose lock the caller holds.
+    /// The checksum by which the page of an entry is found, whose lock the caller holds. A page in a tier is not found.
     pub(super) fn crc_locked(&self, entry: Entry) -> Option<PayloadCrc> {
         self.domain.as_ref()?;
         let (block, pinned) = match entry {
             Entry::Block(block) => (block, false),
-            Entry::Shared(shared) => (self.pin_shared(shared)?, true),
+            Entry::Shared(shared) => match self.pin_shared(shared)? {
+                Pinned::Arena(block) => (block, true),
+                Pinned::Tier(tiered, _) => {
+                    self.engine.tiering.table.unpin(tiered.place);
+                    return None;
+                }
+            },
             _ => return None,
         };
         // SAFETY: the block is live: as long as the lock is held, or its extent is pinned.

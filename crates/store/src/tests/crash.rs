@@ -6,10 +6,13 @@ mod domains;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::pages::{TestKeeper, client_options, get, page, put};
+use super::{
+    pages::{TestKeeper, client_options, get, page, put},
+    test_tier::TestTier,
+};
 use crate::{
     Client, ClientOptions, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError,
-    RecompressionOptions, Recovery, Store, StoreOptions,
+    RecompressionOptions, Recovery, Store, StoreOptions, WriteBackOptions,
     entry::Entry,
     fault_injection::{Outcome, crash_at},
     ids::IndexSlot,
@@ -29,19 +32,43 @@ enum Known {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put { key: Key, seed: u32 },
-    Flush { pool: usize, object: u64, start: u64, end: u64 },
-    FlushObject { pool: usize, object: u64 },
+    Put {
+        key: Key,
+        seed: u32,
+    },
+    Flush {
+        pool: usize,
+        object: u64,
+        start: u64,
+        end: u64,
+    },
+    FlushObject {
+        pool: usize,
+        object: u64,
+    },
     Compact,
     Recompress,
-    Limit { mebibytes: u64 },
-    RemoveClient { pool: usize },
-    DestroyPool { pool: usize },
+    WriteBack,
+    CleanTier,
+    /// From here on puts take only what this finds, unless that ends at once.
+    StockUp {
+        ends: bool,
+    },
+    Limit {
+        mebibytes: u64,
+    },
+    RemoveClient {
+        pool: usize,
+    },
+    DestroyPool {
+        pool: usize,
+    },
 }
 
 /// What outlives the process.
 struct Model {
     keeper: Arc<TestKeeper>,
+    tier: Arc<TestTier>,
     known: HashMap<Key, Known>,
     /// How often each client was made, or is just being made.
     lives: [u32; POOLS],
@@ -77,11 +104,14 @@ fn traffic(seed: u64, steps: usize) -> Vec<Step> {
             0..20 => Step::Put { key: (pool, object, index), seed: (random(state) % 40) as u32 },
             20..82 => Step::Put { key: (pool, object, index), seed: random(state) as u32 / 5 * 5 + 4 },
             82..90 => Step::Flush { pool, object, start: index, end: index + 1 },
-            90..93 => Step::Flush { pool, object, start: index, end: index + random(state) % 300 },
-            93..94 => Step::FlushObject { pool, object },
+            90..92 => Step::Flush { pool, object, start: index, end: index + random(state) % 300 },
+            92 => Step::StockUp { ends: !random(state).is_multiple_of(3) },
+            93 => Step::FlushObject { pool, object },
             94 => Step::Compact,
             95 => Step::Recompress,
-            96..98 => Step::Limit { mebibytes: 1 + random(state) % 2 },
+            96 if random(state).is_multiple_of(2) => Step::WriteBack,
+            96 => Step::CleanTier,
+            97 => Step::Limit { mebibytes: 1 + random(state) % 2 },
             98 => Step::RemoveClient { pool },
             _ => Step::DestroyPool { pool },
         }
@@ -113,6 +143,7 @@ impl Model {
     fn new() -> Self {
         Self {
             keeper: Arc::default(),
+            tier: TestTier::new(24),
             known: HashMap::new(),
             lives: [0; POOLS],
             doing: None,
@@ -123,6 +154,7 @@ impl Model {
 
     fn start(&self) -> World {
         let store = self.keeper.store(self.limit_bytes);
+        store.attach_tier(self.tier.clone()).unwrap();
         let clients = (0..POOLS).map(|number| {
             let client = store.create_client(options(number, 0)).unwrap();
             let pool = make_pool(&client, number);
@@ -141,7 +173,7 @@ impl Model {
                 }
                 Err(PutError::NoSuchPage) => assert!(key.0 == 2, "no leaf for {key:?}"),
                 Err(error) => {
-                    assert_eq!(error, PutError::Full);
+                    assert!(matches!(error, PutError::Full | PutError::OverShare), "{error}");
                     if let Some(known) = self.known.get_mut(&key) {
                         *known = Known::Refused;
                     }
@@ -165,6 +197,23 @@ impl Model {
                 let options = RecompressionOptions { age: Duration::ZERO, ..Default::default() };
                 world.store.set_recompression(options).unwrap();
                 world.store.recompress(Duration::from_secs(10));
+            }
+            Step::WriteBack => {
+                let options = WriteBackOptions { age: Some(Duration::ZERO), write_through: true };
+                world.store.set_write_back_options(options);
+                world.store.write_back(Duration::from_secs(10));
+            }
+            Step::CleanTier => {
+                world.store.clean_tier(Duration::from_secs(10));
+            }
+            Step::StockUp { ends } => {
+                let engine = world.store.engine();
+                engine.stock.forgo_waiting();
+                engine.begin_stock();
+                engine.stock_up(u64::MAX);
+                if ends {
+                    engine.end_stock();
+                }
             }
             Step::Limit { mebibytes } => {
                 self.limit_bytes = mebibytes << 20;
@@ -300,6 +349,7 @@ impl Model {
         }
         let (store, recovery): (_, Recovery) = open(&self.keeper, self.limit_bytes);
         assert_eq!((recovery.damaged_pages, recovery.damaged_records), (0, 0), "{recovery:?}");
+        store.attach_tier(self.tier.clone()).unwrap();
         let arena = &store.engine().arena;
         assert_eq!(arena.free_extents_with_memory(), 0);
         self.find(store)
@@ -332,10 +382,12 @@ fn assert_everything_goes_back(world: &World) {
     for (_, pool) in &world.clients {
         (0..3).for_each(|object| pool.flush_object(ObjectId(object)));
     }
+    world.store.engine().end_stock();
     let usage = world.store.usage();
     assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
     assert_eq!(world.store.engine().arena.allocated_bytes().unwrap(), 0);
     assert_eq!(world.store.engine().shared_blocks.allocated_bytes().unwrap(), 0);
+    assert_eq!(world.store.tier_usage().unwrap().used_bytes, 0);
 }
 
 fn is(known: Known, got: &Result<Option<Box<[u8; 4096]>>, GetError>) -> bool {
@@ -441,7 +493,7 @@ fn r1_r2_r3_no_operation_can_be_cut_in_two() {
         .map(|i| put(0, 0, i))
         .chain([Step::Flush { pool: 0, object: 0, start: 7, end: 180 }])
         .collect();
-    let full = traffic(3, 400);
+    let full: Vec<_> = traffic(3, 400).into_iter().chain([Step::StockUp { ends: true }]).collect();
     for step in [
         put(0, 0, 64 + 5),
         Step::Put { key: (0, 0, 5), seed: 0 },
@@ -458,8 +510,15 @@ fn r1_r2_r3_no_operation_can_be_cut_in_two() {
         Step::DestroyPool { pool: 2 },
         Step::RemoveClient { pool: 0 },
         Step::RemoveClient { pool: 1 },
+        Step::StockUp { ends: true },
     ] {
         die_everywhere_in(&small, &step);
+    }
+    let stocked: Vec<_> = small.iter().cloned().chain([Step::StockUp { ends: false }]).collect();
+    for step in
+        [put(0, 0, 64 + 5), put(1, 2, 400), put(2, 2, 400), put(0, 0, 1100), Step::DestroyPool { pool: 0 }]
+    {
+        die_everywhere_in(&stocked, &step);
     }
     // Page 5 of pool 0 has these contents: two pages share a block, then three.
     let twin = |index| Step::Put { key: (0, 0, index), seed: 17 };
@@ -480,6 +539,24 @@ fn r1_r2_r3_no_operation_can_be_cut_in_two() {
     die_everywhere_in(&half_dead_shared, &Step::Compact);
     die_everywhere_in(&half_dead, &Step::Compact);
     die_everywhere_in(&half_dead, &Step::Recompress);
+    // Pages that fill some extents, every fourth of them shared by two.
+    let noise = |index: u64| Step::Put { key: (0, 0, index), seed: index as u32 * 5 + 4 };
+    let noisy = (0..110).flat_map(|i| {
+        let twin = Step::Put { key: (0, 0, i + 500), seed: i as u32 * 5 + 4 };
+        [Some(noise(i)), i.is_multiple_of(4).then_some(twin)]
+    });
+    let cold: Vec<_> = noisy.flatten().chain([Step::Recompress]).collect();
+    die_everywhere_in(&cold, &Step::WriteBack);
+    let tiered: Vec<_> = cold.iter().cloned().chain([Step::WriteBack]).collect();
+    for step in [
+        noise(3),
+        Step::Put { key: (0, 0, 4), seed: 3 },
+        Step::Flush { pool: 0, object: 0, start: 3, end: 70 },
+        Step::Flush { pool: 0, object: 0, start: 503, end: 570 },
+    ] {
+        die_everywhere_in(&tiered, &step);
+    }
+    die_everywhere_in(&tiered, &Step::RemoveClient { pool: 0 });
     for seed in [4, 9, 14] {
         // On a full store each of them makes room.
         die_everywhere_in(&full, &Step::Put { key: (seed as usize % 3, 0, 20), seed });

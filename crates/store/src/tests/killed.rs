@@ -73,7 +73,7 @@ fn work(pools: &[Arc<Pool>], log: &MemoryFile, thread: u64, mut state: u64) {
         } else {
             match put(target, object, page_index, (wanted - 2) as u32) {
                 Ok(()) => wanted,
-                Err(PutError::Full) => REFUSED,
+                Err(PutError::Full | PutError::OverShare) => REFUSED,
                 Err(error) => panic!("{error}"),
             }
         };

@@ -1,12 +1,20 @@
 //! Random operations on several pools under a tight limit, held against a HashMap.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
-use super::pages::{TestKeeper, client_options, get, page, put};
+use super::{
+    pages::{TestKeeper, client_options, get, page, put},
+    test_tier::TestTier,
+};
 use crate::{
-    Client, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError, RecompressionOptions, Store,
+    Client, ClientSettings, GetError, Keys, ObjectId, PageIndex, Persistence, Pool, PutError,
+    RecompressionOptions, Store, Weight, WriteBackOptions,
 };
 
 #[derive(Clone, Debug)]
@@ -20,7 +28,11 @@ enum Step {
     Compact,
     Recompress { cold: bool },
     TendAges,
+    WriteBack { old: bool, through: bool },
+    CleanTier,
+    TierFails { fails: bool },
     Recreate { pool: usize },
+    Settings { pool: usize, settings: ClientSettings },
     Reopen,
 }
 
@@ -38,9 +50,23 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Compact),
         2 => any::<bool>().prop_map(|cold| Step::Recompress { cold }),
         1 => Just(Step::TendAges),
+        4 => any::<(bool, bool)>().prop_map(|(old, through)| Step::WriteBack { old, through }),
+        1 => Just(Step::CleanTier),
+        1 => prop::bool::weighted(0.2).prop_map(|fails| Step::TierFails { fails }),
         1 => (0..3usize).prop_map(|pool| Step::Recreate { pool }),
+        2 => (0..3usize, settings()).prop_map(|(pool, settings)| Step::Settings { pool, settings }),
         1 => Just(Step::Reopen),
     ]
+}
+
+fn settings() -> impl Strategy<Value = ClientSettings> {
+    (proptest::option::of(0..2u64 << 20), Weight::RANGE, prop::bool::weighted(0.3)).prop_map(
+        |(cap_bytes, weight, frozen)| ClientSettings {
+            cap_bytes,
+            weight: Weight::new(weight).unwrap(),
+            frozen,
+        },
+    )
 }
 
 /// What the model knows of a key.
@@ -52,15 +78,24 @@ enum Known {
 
 struct World {
     keeper: Arc<TestKeeper>,
+    tier: Arc<TestTier>,
     store: Arc<Store>,
     pools: Vec<(Arc<Client>, Arc<Pool>)>,
     known: HashMap<(usize, u64, u64), Known>,
     lives: usize,
+    settings: [ClientSettings; 3],
+    /// What each may use: its cap, or what it may have used when that was lowered.
+    most_bytes: [u64; 3],
 }
 
-/// Pool 0: a disk. Pool 1: persistent, many objects, with a cap. Pool 2: ephemeral.
+/// How clients are at first: one with a cap.
+fn first_settings(number: usize) -> ClientSettings {
+    ClientSettings { cap_bytes: (number == 1).then_some(700 << 10), ..ClientSettings::default() }
+}
+
+/// Pool 0: a disk. Pool 1: persistent, many objects. Pool 2: ephemeral.
 fn make_pool(store: &Store, number: usize, life: usize) -> (Arc<Client>, Arc<Pool>) {
-    let cap_bytes = (number == 1).then_some(700 << 10);
+    let cap_bytes = first_settings(number).cap_bytes;
     let client = store.create_client(client_options(&format!("c{number}-{life}"), cap_bytes)).unwrap();
     let persistence = if number == 2 { Persistence::Ephemeral } else { Persistence::Persistent };
     let keys =
@@ -72,22 +107,32 @@ fn make_pool(store: &Store, number: usize, life: usize) -> (Arc<Client>, Arc<Poo
 impl World {
     fn new() -> Self {
         let keeper = Arc::<TestKeeper>::default();
-        let store = keeper.store(2 << 20);
+        let (store, tier) = (keeper.store(2 << 20), TestTier::new(24));
+        store.attach_tier(tier.clone()).unwrap();
         let pools = (0..3).map(|number| make_pool(&store, number, 0)).collect();
-        Self { keeper, store, pools, known: HashMap::new(), lives: 0 }
+        let settings = [0, 1, 2].map(first_settings);
+        let most_bytes = settings.map(|settings| settings.cap_bytes.unwrap_or(u64::MAX));
+        Self { keeper, tier, store, pools, known: HashMap::new(), lives: 0, settings, most_bytes }
     }
 
     fn run(&mut self, step: Step) {
         match step {
             Step::Put { pool, object, index, seed } => {
                 let key = (pool, object, index);
+                let ClientSettings { cap_bytes, frozen, .. } = self.settings[pool];
                 match put(&self.pools[pool].1, object, index, seed) {
                     Ok(()) => {
+                        assert!(!frozen);
                         self.known.insert(key, Known::Page(seed));
                     }
                     Err(PutError::NoSuchPage) => assert!(pool == 0 && object != 0),
                     Err(error) => {
-                        assert!(error == PutError::Full || (pool == 1 && error == PutError::OverCap));
+                        match error {
+                            PutError::Full | PutError::OverShare => assert!(!frozen),
+                            PutError::OverCap => assert!(!frozen && cap_bytes.is_some()),
+                            PutError::Frozen => assert!(frozen),
+                            error => panic!("{error}"),
+                        }
                         if let Some(known) = self.known.get_mut(&key) {
                             *known = Known::Refused; // whatever was there is gone
                         }
@@ -127,12 +172,36 @@ impl World {
                 assert!(after.held_bytes <= before.held_bytes.max(after.limit_bytes));
             }
             Step::TendAges => self.store.tend_ages(Duration::from_secs(10)),
+            Step::WriteBack { old, through } => {
+                let age = old.then_some(Duration::ZERO);
+                self.store.set_write_back_options(WriteBackOptions { age, write_through: through });
+                let before = self.store.usage();
+                let done = self.store.write_back(Duration::from_secs(10));
+                let after = self.store.usage();
+                assert!(!done.more && after.held_bytes <= before.held_bytes);
+                assert!(done.written_back_pages == 0 || after.compressed_bytes < before.compressed_bytes);
+            }
+            Step::CleanTier => {
+                let before = self.store.tier_usage().unwrap();
+                let done = self.store.clean_tier(Duration::from_secs(10));
+                let after = self.store.tier_usage().unwrap();
+                assert!(after.used_bytes <= before.used_bytes, "{done:?}");
+                assert_eq!((after.live_bytes, after.stored_pages), (before.live_bytes, before.stored_pages));
+            }
+            Step::TierFails { fails } => self.tier.refuses_writes.store(fails, Ordering::Relaxed),
             Step::Recreate { pool } => {
                 self.store.remove_client(&self.pools[pool].0).unwrap();
                 assert_eq!(put(&self.pools[pool].1, 0, 0, 2), Err(PutError::Destroyed));
                 self.lives += 1;
                 self.pools[pool] = make_pool(&self.store, pool, self.lives);
                 self.forget(|key| key.0 == pool);
+                self.settings[pool] = first_settings(pool);
+                self.most_bytes[pool] = self.settings[pool].cap_bytes.unwrap_or(u64::MAX);
+            }
+            Step::Settings { pool, settings } => {
+                self.pools[pool].0.change(|now| *now = settings).unwrap();
+                self.settings[pool] = settings;
+                self.most_bytes[pool] = self.most_bytes[pool].max(settings.cap_bytes.unwrap_or(u64::MAX));
             }
             Step::Reopen => self.reopen(),
         }
@@ -140,12 +209,13 @@ impl World {
 
     /// The process dies and another one opens the files: nothing has changed but what clients have done.
     fn reopen(&mut self) {
-        let before = self.store.usage();
+        let (before, tier_before) = (self.store.usage(), self.store.tier_usage().unwrap());
         let names: Vec<_> = self.pools.iter().map(|(client, _)| client.name().to_owned()).collect();
         self.store.detach();
         self.pools.clear();
         let (store, recovery) = self.keeper.open(before.limit_bytes);
         self.store = store;
+        self.store.attach_tier(self.tier.clone()).unwrap();
         self.pools = names
             .iter()
             .map(|name| {
@@ -154,6 +224,8 @@ impl World {
                 (client, pool)
             })
             .collect();
+        let found = self.pools.iter().map(|(client, _)| client.settings());
+        assert!(found.eq(self.settings));
         let after = self.store.usage();
         // The tables that equal pages are found by may have been larger than they had to be.
         let tables = 2 * self.pools.len() as u64 * 4096 * 4;
@@ -168,6 +240,13 @@ impl World {
         assert!(after.held_bytes <= before.held_bytes + tables);
         assert_eq!((recovery.damaged_pages, recovery.damaged_records, recovery.leftover_files), (0, 0, 0));
         assert_eq!(recovery.found_pages, after.stored_pages);
+        let tier_after = self.store.tier_usage().unwrap();
+        assert_eq!(
+            (tier_after.live_bytes, tier_after.stored_pages),
+            (tier_before.live_bytes, tier_before.stored_pages)
+        );
+        // Copies of what is in memory are made anew.
+        assert!(tier_after.used_bytes <= tier_before.used_bytes);
         // What was evicted is not counted any more.
         let cache = self.pools[2].1.clone();
         self.forget(|key| key.0 == 2 && get(&cache, key.1, key.2) == Ok(None));
@@ -210,7 +289,7 @@ impl World {
             } else {
                 assert_eq!(client.stored_pages, known, "{client:?}");
             }
-            assert!(client.used_bytes <= client.cap_bytes.unwrap_or(u64::MAX));
+            assert!(client.used_bytes <= self.most_bytes[number]);
         }
     }
 }
@@ -238,5 +317,6 @@ proptest! {
         let usage = world.store.usage();
         prop_assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
         prop_assert_eq!(world.store.engine().arena.allocated_bytes().unwrap(), 0);
+        prop_assert_eq!(world.store.tier_usage().unwrap().used_bytes, 0);
     }
 }

@@ -84,7 +84,13 @@ pub(crate) fn store(limit_bytes: u64) -> Arc<Store> {
 }
 
 pub(crate) fn client_options(name: &str, cap_bytes: Option<u64>) -> ClientOptions {
-    ClientOptions { name: name.to_owned(), kind: ClientKind::Native, cap_bytes, dedup: crate::Dedup::Alone }
+    ClientOptions {
+        name: name.to_owned(),
+        kind: ClientKind::Native,
+        cap_bytes,
+        weight: crate::Weight::default(),
+        dedup: crate::Dedup::Alone,
+    }
 }
 
 /// A persistent pool of a client of its own.

@@ -92,7 +92,7 @@ fn r1_all_pages_are_found_again_and_the_books_agree() {
     assert_eq!(recovery, expected);
     assert_eq!((recovery.damaged_pages, recovery.damaged_records, recovery.leftover_files), (0, 0, 0));
     let disk = store.client("disk").unwrap();
-    assert_eq!(disk.options().cap_bytes, Some(8 << 20));
+    assert_eq!(disk.settings().cap_bytes, Some(8 << 20));
     assert_eq!(disk.pools()[0].keys(), Keys::Flat { pages: 1 << 28 });
     assert_eq!(disk.pools()[0].persistence(), Persistence::Persistent);
 }
@@ -130,7 +130,8 @@ fn an_orderly_end_releases_every_file_and_a_handover_none() {
             "tmem-index-0",
             "tmem-index-1",
             "tmem-index-2",
-            "tmem-shared"
+            "tmem-shared",
+            "tmem-tier"
         ]
     );
     let pool = store.client("disk").unwrap().pools().remove(0);
@@ -140,7 +141,10 @@ fn an_orderly_end_releases_every_file_and_a_handover_none() {
     assert_eq!(keeper.names(), names);
     let (store, _) = keeper.open(LIMIT);
     store.remove_client(&store.client("other").unwrap()).unwrap();
-    assert_eq!(keeper.names(), ["tmem-arena", "tmem-catalog", "tmem-extents", "tmem-index-0", "tmem-shared"]);
+    assert_eq!(
+        keeper.names(),
+        ["tmem-arena", "tmem-catalog", "tmem-extents", "tmem-index-0", "tmem-shared", "tmem-tier"]
+    );
     drop(store);
     assert_eq!(keeper.names(), [""; 0]);
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::pages::{client_options, flat_pool, get, page, put, store};
 use crate::{
-    ClientOptions, Compaction, Dedup, GetError, Keys, ObjectId, PageIndex, Persistence, PutError, StoreError,
-    extents::EXTENT_BYTES,
+    ClientOptions, Compaction, Dedup, GetError, Keys, ObjectId, PAGE_BYTES, PageIndex, Persistence, PutError,
+    StoreError, extents::EXTENT_BYTES,
 };
 
 /// Seeds whose pages do not compress.
@@ -37,6 +37,41 @@ fn r2_a_refused_put_leaves_no_older_page() {
     assert_eq!(store.clients()[0].refused_puts, 2);
     assert_eq!(put(&pool, 0, 7, 0), Ok(()), "a page that needs no block still fits");
     assert!(*get(&pool, 0, 7).unwrap().unwrap() == page(0));
+}
+
+#[test]
+fn r2_pages_that_do_not_compress_well_enough_are_refused_and_leave_nothing_older() {
+    let store = store(8 << 20);
+    let client = store.create_client(client_options("a", None)).unwrap();
+    for (persistence, lost) in
+        [(Persistence::Persistent, Err(GetError::Refused)), (Persistence::Ephemeral, Ok(None))]
+    {
+        let pool = client.create_pool(persistence, Keys::Sparse { max_pages: 1000 }).unwrap();
+        let before = client.usage();
+        store.set_max_payload_bytes(PAGE_BYTES as u32);
+        (0..5).for_each(|seed| put(&pool, 0, u64::from(seed), seed).unwrap());
+        // Noise takes a page, half noise more than half of one.
+        for (most, refused) in [(PAGE_BYTES - 1, &[4][..]), (PAGE_BYTES / 2, &[3, 4])] {
+            store.set_max_payload_bytes(most as u32);
+            for i in 0..5 {
+                let refused = refused.contains(&i);
+                assert!(*get(&pool, 0, i).unwrap().unwrap() == page(i as u32), "what is stored stays");
+                let error = refused.then_some(PutError::Incompressible);
+                assert_eq!(put(&pool, 0, i, i as u32 + 5).err(), error, "{most} bytes, page {i}");
+                assert_eq!(put(&pool, 7, i, i as u32).err(), error, "{most} bytes, page {i}");
+                let got = get(&pool, 0, i);
+                assert!(if refused { got == lost } else { *got.unwrap().unwrap() == page(i as u32 + 5) });
+                assert_eq!(get(&pool, 7, i).is_ok_and(|found| found.is_some()), !refused);
+                store.set_max_payload_bytes(PAGE_BYTES as u32);
+                put(&pool, 0, i, i as u32).unwrap();
+                store.set_max_payload_bytes(most as u32);
+            }
+            pool.flush_object(ObjectId(7));
+        }
+        let after = client.usage();
+        assert_eq!(after.incompressible_puts - before.incompressible_puts, 6);
+        assert_eq!(after.refused_puts - before.refused_puts, 6);
+    }
 }
 
 #[test]

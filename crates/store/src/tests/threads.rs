@@ -1,9 +1,19 @@
 //! Several threads at once: every get is checked.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use super::pages::{client_options, flat_pool, get, page, put, store};
-use crate::{Keys, ObjectId, Persistence, Pool, PutError, Store};
+use super::{
+    pages::{client_options, flat_pool, get, page, put, store},
+    test_tier::TestTier,
+};
+use crate::{Keys, ObjectId, Persistence, Pool, PutError, RecompressionOptions, Store, WriteBackOptions};
 
 const PAGES: u64 = 4000;
 
@@ -28,7 +38,7 @@ fn work(pool: &Pool, half: u64, rounds: u32) {
         match random(&mut state) % 10 {
             0..4 => match put(pool, 0, index, seed(index, round % 1000)) {
                 Ok(()) => versions[index as usize] = Some(round % 1000),
-                Err(PutError::Full) => versions[index as usize] = None,
+                Err(PutError::Full | PutError::OverShare) => versions[index as usize] = None,
                 Err(error) => panic!("{error}"),
             },
             4 => {
@@ -92,6 +102,68 @@ fn r1_r6_threads_on_one_pool_never_see_a_wrong_page() {
     (0..5).for_each(|object| cache.flush_object(ObjectId(object)));
     let usage = store.usage();
     assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
+}
+
+/// A worker that is still at it.
+struct AtWork<'a>(&'a AtomicU32);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn r1_r6_threads_on_a_pool_whose_pages_go_to_a_tier_never_see_a_wrong_page() {
+    let (store, tier) = (store(3 << 20), TestTier::new(70));
+    store.attach_tier(tier.clone()).unwrap();
+    let pool = flat_pool(&store, "a", PAGES);
+    let cache = evictable_noise(&store);
+    let at_work = AtomicU32::new(2);
+    let running = || at_work.load(Ordering::Relaxed) > 0;
+    let work_through = |half| {
+        let _at_work = AtWork(&at_work);
+        work(&pool, half, 15_000);
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| work_through(0));
+        scope.spawn(|| work_through(1));
+        scope.spawn(|| {
+            (0..8000).for_each(|i| {
+                let _may_be_refused = put(&cache, i % 5, i, seed(i, 3));
+            })
+        });
+        scope.spawn(|| {
+            let mut round = 0;
+            while running() {
+                round += 1;
+                // It fails now and then, but not for long.
+                tier.refuses_writes.store(round % 40 == 0, Ordering::Relaxed);
+                let age = (round % 3 == 0).then_some(Duration::ZERO);
+                store.set_write_back_options(WriteBackOptions { age, write_through: round % 7 == 0 });
+                store.wait_until_write_back_is_wanted(Duration::from_millis(1));
+                store.write_back(Duration::from_millis(20));
+                store.clean_tier(Duration::from_millis(5));
+            }
+            store.end_write_back();
+        });
+        let cold = RecompressionOptions { age: Duration::ZERO, level: 1, ..Default::default() };
+        store.set_recompression(cold).unwrap();
+        while running() {
+            let usage = store.usage();
+            assert!(usage.held_bytes <= usage.limit_bytes);
+            store.compact(Duration::from_millis(1));
+            store.recompress(Duration::from_millis(1));
+            store.tend_ages(Duration::from_millis(1));
+            thread::yield_now();
+        }
+    });
+    assert!(store.clients()[0].written_back_pages > 1000 && store.clients()[0].tier_gets > 1000);
+    pool.flush_object(ObjectId(0));
+    (0..5).for_each(|object| cache.flush_object(ObjectId(object)));
+    let (usage, in_tier) = (store.usage(), store.tier_usage().unwrap());
+    assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
+    assert_eq!((in_tier.used_bytes, in_tier.live_bytes, in_tier.stored_pages), (0, 0, 0));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tmem_control::{
     AdminClient, ByteSize, DedupChoice, DiskFormat, DiskList, DiskName, DiskSpec, Frontend, NbdAddress,
     Status,
 };
+use tmem_store::Weight;
 
 use super::print;
 use crate::{
@@ -44,6 +45,10 @@ pub(crate) struct Add {
     /// The most of the pool that its pages may take [default: the pool's limit]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     cap: Option<ByteSize>,
+    /// Its share under pressure, relative to other disks', 1 to 10000: when the pool is nearly full, disks beyond their share take no
+    /// more
+    #[arg(long, value_name = "N", default_value_t, allow_negative_numbers = true)]
+    weight: Weight,
     /// With whose pages its own may share memory when they are equal: those of the same disk, none, or those of
     /// every disk that names this domain (which can then learn from timing what the others hold)
     #[arg(long, value_name = "alone|off|DOMAIN", default_value_t)]
@@ -104,6 +109,7 @@ fn run_add(add: Add, client: &AdminClient) -> Outcome {
         size_bytes: add.size.bytes(),
         frontend,
         cap_bytes: add.cap.map(ByteSize::bytes),
+        weight: add.weight,
         dedup: add.dedup,
         format: add.format,
     };

@@ -2,6 +2,7 @@
 
 mod bench;
 mod disk;
+mod freeze;
 mod guest_config;
 mod knobs;
 mod sample;
@@ -32,6 +33,13 @@ pub(crate) enum Command {
     Get(knobs::GetArguments),
     /// Change knobs of the running daemon; until it ends
     Set(knobs::SetArguments),
+    /// Refuse a client's new pages; those it has can be fetched and forgotten
+    ///
+    /// A guest whose disk is frozen gets an I/O error on each write, keeps the page in its own memory and goes on; a page that it
+    /// writes while frozen is not in the pool any more, also not as it was before. The client stays frozen until it is thawed.
+    Freeze(freeze::Arguments),
+    /// Take a frozen client's pages again
+    Thaw(freeze::Arguments),
     /// Print what a guest needs to use a disk
     GuestConfig(guest_config::Arguments),
     /// Write the pages of a running process to a file, for benchmarks
@@ -55,6 +63,8 @@ impl Command {
             Self::Status(arguments) => status::run(&arguments, &client(runtime_dir)?),
             Self::Get(arguments) => knobs::get(&arguments, &client(runtime_dir)?),
             Self::Set(arguments) => knobs::set(arguments, &client(runtime_dir)?),
+            Self::Freeze(arguments) => freeze::run(&arguments, true, &client(runtime_dir)?),
+            Self::Thaw(arguments) => freeze::run(&arguments, false, &client(runtime_dir)?),
             Self::GuestConfig(arguments) => guest_config::run(&arguments, &client(runtime_dir)?),
             Self::Sample(arguments) => sample::run(&arguments),
             Self::Bench(command) => bench::run(&command),

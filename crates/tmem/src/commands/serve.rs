@@ -10,16 +10,19 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tmem_control::{
     BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HostMemory, HttpListen, Knobs,
-    LogLevel, PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve, Server, poll_us,
+    LogLevel, MaxCompressed, PoolCeiling, PoolSize, PoolSizing, Reaction, Recompress, RecompressAge,
+    RecompressLevel, Reserve, Server, TierMode, WriteBackAge, poll_us,
 };
 use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
+use tmem_tier::{FileTier, TierOptions};
 use tmem_transport::PollLimit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::print;
 use crate::{
     Outcome, disks::Disks, maintenance::Maintenance, notify, runtime_dir::Ownership, sizing::Sizing,
+    stocking, write_back::WriteBackThread,
 };
 
 /// What `tmem serve` takes. Flags win over the file.
@@ -34,12 +37,21 @@ pub(crate) struct Arguments {
     /// What a pool of size auto leaves to the host; auto is 1/16 of its memory, 64M to 4G [default: auto]
     #[arg(long, value_name = "SIZE|auto")]
     reserve: Option<Reserve>,
+    /// The most that a pool of size auto may grow to, however much the host can spare [default: none]
+    #[arg(long, value_name = "SIZE|none")]
+    pool_ceiling: Option<PoolCeiling>,
+    /// How often a pool of size auto looks at the host, in milliseconds, 10 to 10000 [default: 100]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    reaction_ms: Option<Reaction>,
     /// Where /, /metrics and /api/v1/status are served, reads only [default: 127.0.0.1:7780]
     #[arg(long, value_name = "ADDR|off")]
     http: Option<HttpListen>,
     /// Longest time a queue's thread polls after a request, in microseconds; 0 is never [default: 1000]
     #[arg(long, value_name = "N", value_parser = poll_us, allow_negative_numbers = true)]
     poll_us: Option<u32>,
+    /// Largest compressed page worth keeping, in percent of a page; larger ones are refused [default: 100, which keeps all]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_compressed: Option<MaxCompressed>,
     /// Whether cold pages are compressed harder: on or off [default: on]
     #[arg(long, value_name = "on|off")]
     recompress: Option<Recompress>,
@@ -52,6 +64,18 @@ pub(crate) struct Arguments {
     /// The most of one CPU that compaction and recompression take, in percent [default: 20]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     background_cpu: Option<BackgroundCpu>,
+    /// File or block device for pages that do not fit in memory [default: none]
+    #[arg(long, value_name = "PATH")]
+    tier: Option<PathBuf>,
+    /// How large the tier's file may become, such as 16G; of a device, all of it if not given
+    #[arg(long, value_name = "SIZE")]
+    tier_size: Option<ByteSize>,
+    /// When pages go there: write-back, when they have to, or write-through, as soon as an extent is full [default: write-back]
+    #[arg(long, value_name = "MODE")]
+    tier_mode: Option<TierMode>,
+    /// After how many seconds without use a cold page goes there, or off: only when the pool needs room [default: off]
+    #[arg(long, value_name = "N|off", allow_negative_numbers = true)]
+    write_back_age: Option<WriteBackAge>,
     /// Certificate of the NBD server, in PEM; with the two below, NBD is served beyond this host
     #[arg(long, value_name = "FILE")]
     nbd_tls_cert: Option<PathBuf>,
@@ -71,8 +95,11 @@ impl Arguments {
         let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         config.pool_size = self.pool_size.unwrap_or(config.pool_size);
         config.reserve = self.reserve.unwrap_or(config.reserve);
+        config.pool_ceiling = self.pool_ceiling.unwrap_or(config.pool_ceiling);
+        config.reaction = self.reaction_ms.unwrap_or(config.reaction);
         config.http = self.http.unwrap_or(config.http);
         config.poll_us = self.poll_us.unwrap_or(config.poll_us);
+        config.max_compressed = self.max_compressed.unwrap_or(config.max_compressed);
         config.recompress = self.recompress.unwrap_or(config.recompress);
         config.recompress_age = self.recompress_age.unwrap_or(config.recompress_age);
         config.recompress_level = self.recompress_level.unwrap_or(config.recompress_level);
@@ -81,6 +108,10 @@ impl Arguments {
         config.nbd_tls_cert = flag_or(&self.nbd_tls_cert, config.nbd_tls_cert);
         config.nbd_tls_key = flag_or(&self.nbd_tls_key, config.nbd_tls_key);
         config.nbd_tls_client_ca = flag_or(&self.nbd_tls_client_ca, config.nbd_tls_client_ca);
+        config.tier = flag_or(&self.tier, config.tier);
+        config.tier_size = self.tier_size.or(config.tier_size);
+        config.tier_mode = self.tier_mode.unwrap_or(config.tier_mode);
+        config.write_back_age = self.write_back_age.unwrap_or(config.write_back_age);
         config.log_level = self.log_level.unwrap_or(config.log_level);
         Ok(config)
     }
@@ -92,10 +123,14 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     let (limit_bytes, rule) = pool_limit(&config)?;
     let poll_limit = PollLimit::from_us(config.poll_us);
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)? };
+    let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions::new(path, size_bytes));
     start_logging(config.log_level);
     let ownership = Ownership::take(runtime_dir)?;
     let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
+    store.set_max_payload_bytes(config.max_compressed.bytes());
+    store.set_write_back_options(config.write_back());
+    let tier = tier_options.map(|options| attach_tier(&store, options)).transpose()?;
     let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
     let budget = {
         let knobs = Arc::clone(&knobs);
@@ -105,6 +140,12 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
         Maintenance::start(Arc::clone(&store), budget).context("cannot start the maintenance thread")?;
     let sizing = Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, maintenance.waker())
         .context("cannot start the sizing thread")?;
+    let stock = stocking::start(Arc::clone(&store))?;
+    let write_back = tier
+        .as_ref()
+        .map(|tier| WriteBackThread::start(Arc::clone(&store), Arc::clone(tier)))
+        .transpose()
+        .context("cannot start the write-back thread")?;
     let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -114,16 +155,31 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     // Ends the control plane first: a request in flight finishes, and none comes after it.
     drop(runtime);
     disks.stop_all();
+    drop(write_back);
+    drop(stock);
     drop(sizing);
     drop(maintenance);
+    // Nothing in it is of use without the key, which goes with the store.
+    drop(disks);
+    tier.iter().for_each(|tier| tier.clear());
     drop(ownership);
     Ok(served?)
+}
+
+/// Opens the tier and gives it to the store, which is empty.
+fn attach_tier(store: &Store, options: TierOptions) -> Result<Arc<FileTier>> {
+    let tier = Arc::new(FileTier::new(options)?);
+    // What another daemon left there is of no use to anybody.
+    tier.clear();
+    store.attach_tier(Arc::<FileTier>::clone(&tier))?;
+    Ok(tier)
 }
 
 /// The pool's limit at first, and the rule that changes it while the pool sizes itself.
 fn pool_limit(config: &Config) -> Result<(u64, PoolSizing), ControlError> {
     let host = HostMemory::read()?;
     let mut rule = PoolSizing::new(config.reserve.bytes(host.total_bytes)?);
+    rule.set_ceiling_bytes(config.pool_ceiling.bytes());
     let limit_bytes = match config.pool_size.fixed_bytes()? {
         Some(limit_bytes) => limit_bytes,
         None => rule.limit_bytes(&host, 0, Duration::ZERO),

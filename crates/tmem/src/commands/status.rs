@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use tmem_control::{AdminClient, ByteSize, Status};
+use tmem_control::{AdminClient, ByteSize, Status, TierStatus};
 
 use super::print;
 use crate::{
@@ -46,8 +46,21 @@ fn table(status: &Status) -> String {
         size(pool.logical_bytes),
         ratio(pool.logical_bytes, pool.used_bytes)
     );
+    status.tiers.iter().for_each(|tier| text.push_str(&tier_line(tier)));
     text.push_str(&clients(status));
     text
+}
+
+fn tier_line(tier: &TierStatus) -> String {
+    let trouble = tier.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+    format!(
+        "tier {}: {}{trouble}, {} used of {}, {} pages\n\n",
+        tier.name,
+        tier.state,
+        size(tier.used_bytes),
+        size(tier.limit_bytes),
+        tier.stored_pages
+    )
 }
 
 fn clients(status: &Status) -> String {
@@ -59,14 +72,17 @@ fn clients(status: &Status) -> String {
         ("CLIENT", Left),
         ("KIND", Left),
         ("GUEST", Left),
+        ("STATE", Left),
         ("USED", Right),
         ("CAP", Right),
+        ("WEIGHT", Right),
         ("PAGES", Right),
         ("PEAK", Right),
         ("SAME", Right),
         ("DEDUP", Right),
         ("RAW", Right),
         ("RECOMPRESSED", Right),
+        ("TIERED", Right),
         ("RATIO", Right),
         ("PUTS", Right),
         ("GETS", Right),
@@ -81,14 +97,17 @@ fn clients(status: &Status) -> String {
             client.name.clone(),
             client.kind.clone(),
             guest.to_owned(),
+            if client.frozen { "frozen" } else { "-" }.to_owned(),
             size(client.used_bytes),
             client.cap_bytes.map_or("-".to_owned(), size),
+            client.weight.to_string(),
             client.stored_pages.to_string(),
             client.peak_stored_pages.to_string(),
             client.same_filled_pages.to_string(),
             client.dedup_pages.to_string(),
             client.raw_pages.to_string(),
             client.recompressed_pages.to_string(),
+            client.tiered_pages.to_string(),
             ratio(client.logical_bytes, client.used_bytes),
             client.puts.to_string(),
             client.gets.to_string(),

@@ -177,6 +177,7 @@ mod tests {
             size_bytes: 4 << 30,
             frontend: frontend.clone(),
             cap_bytes: None,
+            weight: Default::default(),
             dedup: DedupChoice::Alone,
             format: DiskFormat::Swap,
         };

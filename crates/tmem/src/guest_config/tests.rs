@@ -7,6 +7,7 @@ fn disk(socket: &str, format: DiskFormat) -> DiskInfo {
         name: "vm-1".parse().expect("name"),
         size_bytes: 4 << 30,
         cap_bytes: None,
+        weight: 100,
         dedup: DedupChoice::Alone,
         format,
         transport: TRANSPORT_VHOST_USER_BLK.to_owned(),

@@ -2,6 +2,8 @@
 // Every test file uses another part of it, and a failed step is a failed test.
 #![allow(dead_code, clippy::expect_used)]
 
+pub mod nbd;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
@@ -46,13 +48,27 @@ impl Daemon {
         daemon
     }
 
+    /// With what it says on stderr in a file.
+    pub fn start_with_log(arguments: &[&str]) -> (Self, PathBuf) {
+        let home = tempfile::tempdir().expect("directory");
+        let log = home.path().join("log");
+        let file = std::fs::File::create(&log).expect("log");
+        let mut daemon = Self::spawn(&home.path().join("run"), arguments, file.into());
+        daemon._home = Some(home);
+        (daemon, log)
+    }
+
     pub fn start_in(dir: &Path, arguments: &[&str]) -> Self {
+        Self::spawn(dir, arguments, Stdio::inherit())
+    }
+
+    fn spawn(dir: &Path, arguments: &[&str], stderr: Stdio) -> Self {
         let mut child = tmem(&["serve", "--http", "127.0.0.1:0"])
             .arg("--runtime-dir")
             .arg(dir)
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(stderr)
             .spawn()
             .expect("tmem serve");
         let mut ready_line = String::new();
@@ -107,6 +123,26 @@ impl Daemon {
     /// A request to the TCP listener, written by hand.
     pub fn http(&self, request: &str) -> (u16, String) {
         exchange(TcpStream::connect(self.http_address()).expect("connect"), request, "")
+    }
+
+    /// How often a thread of that name has gone to sleep.
+    pub fn naps(&self, thread: &str) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("tasks");
+        let naps = tasks.filter_map(|task| {
+            let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            (field("Name:")? == thread).then_some(field("voluntary_ctxt_switches:")?.parse::<u64>().ok()?)
+        });
+        naps.sum()
+    }
+
+    /// What it has used of CPUs.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat");
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+        let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks"));
+        // A tick is a hundredth of a second, whatever the kernel counts in.
+        Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
     pub fn signal(&self, signal: i32) {

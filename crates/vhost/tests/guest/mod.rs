@@ -53,6 +53,7 @@ pub fn disk(store: &Arc<Store>, name: &str) -> Arc<SwapDisk> {
         name: name.into(),
         size_bytes: 64 << 20,
         cap_bytes: None,
+        weight: tmem_store::Weight::default(),
         dedup: tmem_store::Dedup::Alone,
         format: Format::None,
     };

@@ -1,0 +1,111 @@
+//! Pages in a tier: moving them there and back, and fetching them from there.
+
+use super::{Pool, get::Got};
+use crate::{
+    block::{self, BlockHeader, MAX_BLOCK_BYTES, PayloadCrc},
+    counters::Counters,
+    dedup::IfFull,
+    entry::{BlockRef, Entry, Place, TieredRef},
+    error::GetError,
+    extents::ExtentUse,
+    ids::IndexSlot,
+    page::PageTarget,
+    tier::TierCopy,
+};
+
+impl Pool {
+    /// Makes a page's entry refer to a copy of its block in a tier. False: the page is not in that block any more.
+    pub(crate) fn move_to_tier(
+        &self,
+        slot: IndexSlot,
+        from: BlockRef,
+        to: TieredRef,
+        contents: PayloadCrc,
+    ) -> bool {
+        if u64::from(slot.0) >= self.index.slots() {
+            return false;
+        }
+        let moved = self.move_page(slot, Entry::Block(from), Entry::Tiered(to), |counters| {
+            counters.written_back_pages += 1;
+        });
+        if moved {
+            // To compare a page with it would take a read. If it has been put anew since, it is found a little less well.
+            self.forget_contents(contents, slot);
+        }
+        moved
+    }
+
+    /// Makes a page's entry refer to another copy of its block in a tier. False: the page is not there any more.
+    pub(crate) fn move_in_tier(&self, slot: IndexSlot, from: TieredRef, to: TieredRef) -> bool {
+        u64::from(slot.0) < self.index.slots()
+            && self.move_page(slot, Entry::Tiered(from), Entry::Tiered(to), |_| {})
+    }
+
+    /// Whether a page is there.
+    pub(crate) fn is_tiered_at(&self, slot: IndexSlot, tiered: TieredRef) -> bool {
+        u64::from(slot.0) < self.index.slots() && {
+            let _counters = self.lock(slot);
+            self.index.load(slot) == Ok(Entry::Tiered(tiered))
+        }
+    }
+
+    /// Whether a page that was used so many puts ago would still be in memory if the least recently used pages had gone, as far as its
+    /// stripe's counters say.
+    pub(super) fn would_reach(&self, stripe: &Counters, distance_pages: u64) -> bool {
+        let in_memory = stripe.block_pages + stripe.shared_pages;
+        let all = u128::from(in_memory + stripe.tiered_pages).max(1);
+        let reach = u128::from(self.account.stored_pages()) * u128::from(in_memory) / all;
+        u128::from(distance_pages) <= reach
+    }
+
+    /// Reads a page from a copy that is pinned, and takes it back into memory if there is plenty, or if it is wanted there and nothing has
+    /// to be written for it.
+    pub(super) fn read_tiered(
+        &self,
+        slot: IndexSlot,
+        entry: Entry,
+        (tiered, copy, is_wanted_in_memory): (TieredRef, TierCopy, bool),
+        target: &mut PageTarget<'_>,
+    ) -> Result<Got, GetError> {
+        let mut bytes = [0; MAX_BLOCK_BYTES as usize];
+        let bytes = &mut bytes[..usize::from(tiered.block_bytes)];
+        let read = self.engine.tiering.read(tiered, copy, bytes);
+        let mut counters = self.lock(slot);
+        counters.tier_gets += 1;
+        counters.tier_errors += u64::from(read == Err(GetError::TierUnavailable));
+        drop(counters);
+        read?;
+        let (header, payload) = self.unpack(slot, entry, bytes, tiered.block_bytes, target)?;
+        if self.engine.has_plenty_of_room() || is_wanted_in_memory && !self.engine.is_pressed() {
+            self.promote(slot, entry, tiered, header, payload);
+        }
+        Ok(Got::Page)
+    }
+
+    /// Takes a page back into memory. If there is no room after all, it stays where it is.
+    fn promote(&self, slot: IndexSlot, entry: Entry, tiered: TieredRef, header: BlockHeader, payload: &[u8]) {
+        let engine = &self.engine;
+        let Some(to) = engine.arena.reserve(tiered.block_bytes, ExtentUse::Persistent) else { return };
+        // SAFETY: the block was just reserved here and is committed below.
+        if let Some(block) = unsafe { engine.arena.block_mut(to) } {
+            header.write(block, payload, PayloadCrc::of(payload));
+        }
+        let moved = match entry {
+            Entry::Tiered(_) => self.move_page(slot, entry, Entry::Block(to), |_| {}),
+            Entry::Shared(shared) => {
+                let places = (Place::Tier(tiered), Place::Arena(to));
+                engine.relocate_shared(shared.cell, places.0, places.1)
+            }
+            _ => false,
+        };
+        if !moved {
+            let _pinned = engine.arena.free(to);
+        }
+        // SAFETY: the block is pinned until it is committed, and complete.
+        let contents = unsafe { engine.arena.block(to) }.and_then(block::fresh_crc);
+        engine.arena.commit(to.offset);
+        if let Some(crc) = contents.filter(|_| moved) {
+            self.remember_contents(crc, slot, IfFull::LeaveOut);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A tier in ordinary memory that can fail and be damaged. The real one is in a crate above this one, which tests the store on it, too.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use crate::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
+
+#[derive(Debug, Default)]
+pub(crate) struct TestTier {
+    places: AtomicU32,
+    copies: Mutex<HashMap<u32, (u64, Vec<u8>)>>,
+    /// No writing may have the number of another under one key, ever.
+    writings: Mutex<HashSet<u64>>,
+    key: Mutex<Option<TierKey>>,
+    pub(crate) refuses_writes: AtomicBool,
+    pub(crate) refuses_reads: AtomicBool,
+}
+
+impl TestTier {
+    pub(crate) fn new(places: u32) -> Arc<Self> {
+        Arc::new(Self { places: AtomicU32::new(places), ..Self::default() })
+    }
+
+    pub(crate) fn copies(&self) -> usize {
+        self.copies.lock().unwrap().len()
+    }
+
+    /// Turns a bit of a copy over.
+    pub(crate) fn flip_bit(&self, place: u32, bit: usize) {
+        self.copies.lock().unwrap().get_mut(&place).unwrap().1[bit / 8] ^= 1 << (bit % 8);
+    }
+
+    fn unavailable() -> TierError {
+        TierError::Unavailable("told to fail".to_owned())
+    }
+}
+
+impl Tier for TestTier {
+    fn name(&self) -> &str {
+        "test"
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    fn places(&self) -> u32 {
+        self.places.load(Ordering::Relaxed)
+    }
+
+    fn use_key(&self, key: &TierKey) {
+        let before = self.key.lock().unwrap().replace(*key);
+        assert!(before.is_none_or(|before| before == *key), "the key has changed");
+        assert_ne!(key.0, [0; 32]);
+    }
+
+    fn write(&self, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError> {
+        assert!((1..=MAX_TIER_BATCH).contains(&copies.len()));
+        let mut all = self.copies.lock().unwrap();
+        for (i, (copy, bytes)) in copies.iter().enumerate() {
+            assert!(copy.place < self.places() && bytes.len() == TIER_EXTENT_BYTES);
+            assert!(self.writings.lock().unwrap().insert(copy.writing), "writing {} again", copy.writing);
+            if self.refuses_writes.load(Ordering::Relaxed) && i == copies.len() / 2 {
+                return Err(Self::unavailable()); // after some of them, which are there now for nobody
+            }
+            all.insert(copy.place, (copy.writing, bytes.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
+        if self.refuses_reads.load(Ordering::Relaxed) {
+            return Err(Self::unavailable());
+        }
+        let copies = self.copies.lock().unwrap();
+        let (_, bytes) = copies
+            .get(&copy.place)
+            .filter(|(writing, _)| *writing == copy.writing)
+            .ok_or(TierError::Damaged)?;
+        into.copy_from_slice(&bytes[start..start + into.len()]);
+        Ok(())
+    }
+
+    fn discard(&self, place: u32) {
+        self.copies.lock().unwrap().remove(&place);
+    }
+
+    fn state(&self) -> TierState {
+        if self.refuses_writes.load(Ordering::Relaxed) { TierState::Failing } else { TierState::Ready }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+}

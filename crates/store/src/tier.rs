@@ -1,0 +1,104 @@
+//! What the store needs of a tier: a place outside its memory that keeps copies of whole extents.
+
+use std::fmt;
+
+use crate::extents::EXTENT_BYTES;
+
+/// What a tier keeps at one place, in bytes: an extent of the arena as it is.
+pub const TIER_EXTENT_BYTES: usize = EXTENT_BYTES;
+
+/// The most copies that are written by one call: 2 MiB, so that what waits for the disk is a few large writes.
+pub const MAX_TIER_BATCH: usize = 16;
+
+/// What a tier encrypts its copies with. Made from the kernel's random numbers with the store, and kept in the store's memory files
+/// alone: whoever opens the store again has it, a disk never does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TierKey(pub [u8; 32]);
+
+impl fmt::Debug for TierKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TierKey(…)") // not for logs
+    }
+}
+
+/// One copy of an extent in a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TierCopy {
+    /// Where, counted in extents from 0.
+    pub place: u32,
+    /// Which writing it is. Under one key no number is ever used for a second one, so it may serve as a nonce; and a copy that was
+    /// overwritten since, or put back from an older state of the disk, has another.
+    pub writing: u64,
+}
+
+/// How a tier is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TierState {
+    /// It takes and gives copies.
+    Ready,
+    /// It gives copies, and takes none for lack of space.
+    Full,
+    /// It gives copies, and takes none because it can't be written to.
+    ReadOnly,
+    /// There is nothing where it should be.
+    Missing,
+    /// It failed.
+    Failing,
+}
+
+impl TierState {
+    /// One lower-case word, for status and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            TierState::Ready => "ready",
+            TierState::Full => "full",
+            TierState::ReadOnly => "read-only",
+            TierState::Missing => "missing",
+            TierState::Failing => "failing",
+        }
+    }
+}
+
+/// A copy was not written, or not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TierError {
+    /// What is there is not what was written: a wrong bit, another writing, another key.
+    #[error("the tier's copy is damaged")]
+    Damaged,
+    /// The tier can't do it at present. What it has may still be there later.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Keeps copies of extents. All methods may be called by many threads at once; none is called while the store holds a lock.
+pub trait Tier: Send + Sync + fmt::Debug {
+    /// What people call it: a path.
+    fn name(&self) -> &str;
+
+    /// What it is, in one word: `file`.
+    fn kind(&self) -> &'static str;
+
+    /// How many copies it has places for. It may become more while the store uses it, never less.
+    fn places(&self) -> u32;
+
+    /// The key for all copies. Called once, before anything else.
+    fn use_key(&self, key: &TierKey);
+
+    /// Writes copies, [`MAX_TIER_BATCH`] at most, each of [`TIER_EXTENT_BYTES`], and returns when all of them can be read. Places
+    /// that follow each other are written with one movement of the disk. Only one thread writes. Errors: none of them counts as
+    /// written; whatever the tier does later, what was written by earlier calls to other places stays. It returns within about the time
+    /// that a disk may take for it: a tier that has just failed says so at once, and tries again now and then.
+    fn write(&self, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError>;
+
+    /// Reads `into.len()` bytes, a block's, of a copy from byte `start`. Errors: `into` holds anything.
+    fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError>;
+
+    /// The copy at a place is not needed any more.
+    fn discard(&self, place: u32);
+
+    /// How it is.
+    fn state(&self) -> TierState;
+
+    /// The last thing that went wrong, if it still matters, for people.
+    fn trouble(&self) -> Option<String>;
+}

@@ -1,0 +1,176 @@
+//! Cleaning: what is still needed of mostly dead copies in the tier is written together, so that their places are free again.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    block::{self, BlockHeader},
+    engine::{Engine, Owner},
+    entry::{Place, TierPlace, TieredRef},
+    extents::EXTENT_BYTES,
+    tier::{TierCopy, TierError},
+};
+
+/// What a round of cleaning did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleaning {
+    /// Copies that are not needed any more.
+    pub emptied_extents: u64,
+    /// Pages moved for it.
+    pub moved_pages: u64,
+}
+
+/// Nothing is cleaned as long as less than half of the tier is in use: its space costs nothing there.
+const FULL_PART: u32 = 2;
+
+/// Copies are cleaned as long as more than a quarter of the places in use is dead...
+const TOLERATED_DEAD_PART: u64 = 4;
+
+/// ...from a quarter of dead bytes on, each.
+const MOST_LIVE_BYTES: u32 = (EXTENT_BYTES - EXTENT_BYTES / 4) as u32;
+
+/// Working memory, found when a tier is first written to or cleaned.
+#[derive(Debug, Default)]
+pub(crate) struct Cleaner {
+    from: Vec<u8>,
+    to: Vec<u8>,
+    filled_bytes: usize,
+    moves: Vec<Move>,
+    sources: Vec<TierCopy>,
+}
+
+/// A block that is about to be moved.
+#[derive(Debug)]
+struct Move {
+    header: BlockHeader,
+    from: TieredRef,
+    /// Where it will start.
+    start: u32,
+}
+
+/// Why cleaning ends before its time.
+enum Stop {
+    /// The tier can't be read or written to, or has no place to write to.
+    Blocked,
+}
+
+impl Engine {
+    /// Cleans for as long as it pays, and at most about `time`.
+    pub(crate) fn clean_tier(&self, time: Duration) -> Cleaning {
+        let (start, mut done) = (Instant::now(), Cleaning::default());
+        let Ok(mut cleaner) = self.tiering.cleaner.try_lock() else { return done };
+        while start.elapsed() < time && !self.files.is_detached() && self.is_worth_cleaning() {
+            let Some(copy) = self.tiering.table.pin_emptiest(MOST_LIVE_BYTES) else { break };
+            if self.gather(copy, &mut cleaner, &mut done).is_err() {
+                break;
+            }
+        }
+        let _stopped = self.write_gathered(&mut cleaner, &mut done);
+        done
+    }
+
+    fn is_worth_cleaning(&self) -> bool {
+        let Some(tier) = self.tiering.tier() else { return false };
+        let (used, live_bytes) = self.tiering.table.used_and_live_bytes();
+        let used_bytes = u64::from(used) * EXTENT_BYTES as u64;
+        used > tier.places() / FULL_PART
+            && used_bytes.saturating_sub(live_bytes) * TOLERATED_DEAD_PART > used_bytes
+    }
+
+    /// Copies what is needed of a pinned copy to the working memory, which is written when it is full. The copy stays pinned until then.
+    fn gather(&self, copy: TierCopy, cleaner: &mut Cleaner, done: &mut Cleaning) -> Result<(), Stop> {
+        cleaner.from.resize(EXTENT_BYTES, 0);
+        cleaner.to.resize(EXTENT_BYTES, 0);
+        let mut from = std::mem::take(&mut cleaner.from);
+        let gathered = match self.tiering.read_at(copy, 0, &mut from) {
+            Ok(()) => self.gather_blocks(copy, &from, cleaner, done),
+            Err(TierError::Damaged) => {
+                // Those of its blocks that are whole can still be read one by one.
+                self.tiering.table.mark_damaged(copy);
+                Ok(())
+            }
+            Err(TierError::Unavailable(_)) => Err(Stop::Blocked),
+        };
+        cleaner.from = from;
+        cleaner.sources.push(copy);
+        gathered
+    }
+
+    fn gather_blocks(
+        &self,
+        copy: TierCopy,
+        from: &[u8],
+        cleaner: &mut Cleaner,
+        done: &mut Cleaning,
+    ) -> Result<(), Stop> {
+        let mut at = 0;
+        while !block::is_end(&from[at..]) {
+            let Ok((header, _)) = block::read(&from[at..]) else {
+                self.tiering.table.mark_damaged(copy);
+                return Ok(());
+            };
+            let block_bytes = block::block_bytes(header.payload_bytes);
+            let tiered = TieredRef { place: TierPlace(copy.place), start: at as u32, block_bytes };
+            let bytes = &from[at..(at + usize::from(block_bytes)).min(EXTENT_BYTES)];
+            at += bytes.len();
+            if !self.is_needed(header, tiered) {
+                continue;
+            }
+            if cleaner.filled_bytes + bytes.len() > EXTENT_BYTES {
+                self.write_gathered(cleaner, done)?;
+            }
+            let start = cleaner.filled_bytes;
+            cleaner.to[start..start + bytes.len()].copy_from_slice(bytes);
+            cleaner.filled_bytes += bytes.len();
+            cleaner.moves.push(Move { header, from: tiered, start: start as u32 });
+        }
+        Ok(())
+    }
+
+    fn is_needed(&self, header: BlockHeader, tiered: TieredRef) -> bool {
+        match self.owner(header.pool) {
+            Owner::Pool(pool) => pool.is_tiered_at(header.slot, tiered),
+            Owner::Shared => self.shared_blocks.domain_at(header.slot, Place::Tier(tiered)).is_some(),
+            Owner::Changing | Owner::Nobody => false,
+        }
+    }
+
+    /// Writes what was gathered as one copy and has the index refer to it.
+    fn write_gathered(&self, cleaner: &mut Cleaner, done: &mut Cleaning) -> Result<(), Stop> {
+        let written = self.write_copy(cleaner, done);
+        cleaner.moves.clear();
+        cleaner.filled_bytes = 0;
+        for source in cleaner.sources.drain(..) {
+            done.emptied_extents += u64::from(self.tiering.table.live_bytes(source) == 0);
+            self.tiering.table.unpin(TierPlace(source.place));
+        }
+        written
+    }
+
+    fn write_copy(&self, cleaner: &mut Cleaner, done: &mut Cleaning) -> Result<(), Stop> {
+        if cleaner.moves.is_empty() {
+            return Ok(());
+        }
+        block::write_end(&mut cleaner.to[cleaner.filled_bytes..]);
+        let copy = self.tiering.take_last_place().ok_or(Stop::Blocked)?;
+        if self.tiering.write(&[(copy, &cleaner.to)]).is_err() {
+            self.tiering.table.put_back(copy);
+            return Err(Stop::Blocked);
+        }
+        self.tiering.table.enter(copy);
+        for Move { header, from, start } in &cleaner.moves {
+            let to = TieredRef { place: TierPlace(copy.place), start: *start, block_bytes: from.block_bytes };
+            self.tiering.table.add(to);
+            let moved = match self.owner(header.pool) {
+                Owner::Pool(pool) => pool.move_in_tier(header.slot, *from, to),
+                Owner::Shared => self.relocate_shared(header.slot, Place::Tier(*from), Place::Tier(to)),
+                Owner::Changing | Owner::Nobody => false,
+            };
+            done.moved_pages += u64::from(moved);
+            if !moved {
+                self.tiering.table.free(to);
+            }
+        }
+        self.tiering.table.close(copy);
+        Ok(())
+    }
+}

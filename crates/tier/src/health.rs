@@ -1,0 +1,87 @@
+//! How the tier is, and when it is worth another try.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tmem_store::{TierError, TierState};
+
+use crate::trouble::Trouble;
+
+/// Between two tries of a tier that does not work: a disk that comes back is found soon, and one that stays away costs next to nothing.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The state, and what led to it.
+pub(crate) struct Health {
+    name: String,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    state: TierState,
+    trouble: Option<String>,
+    retry_at: Instant,
+}
+
+impl Health {
+    /// Of a tier that nobody has looked at.
+    pub(crate) fn new(name: String) -> Self {
+        let inner = Inner { state: TierState::Ready, trouble: None, retry_at: Instant::now() };
+        Self { name, inner: Mutex::new(inner) }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn state(&self) -> TierState {
+        self.lock().state.clone()
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// Something went wrong.
+    pub(crate) fn fail(&self, (state, trouble): Trouble) {
+        let mut inner = self.lock();
+        if inner.state != state {
+            log::warn!("tier {} is {}: {trouble}", self.name, state.as_str());
+        }
+        *inner = Inner { state, trouble: Some(trouble), retry_at: Instant::now() + RETRY };
+    }
+
+    /// It works.
+    pub(crate) fn recover(&self) {
+        let mut inner = self.lock();
+        if inner.state != TierState::Ready {
+            log::info!("tier {} is ready again", self.name);
+        }
+        *inner = Inner { state: TierState::Ready, trouble: None, retry_at: Instant::now() };
+    }
+
+    /// Whether it does not work and was not tried for a while. Then it counts as tried now.
+    pub(crate) fn is_due(&self) -> bool {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        let is_due = inner.state != TierState::Ready && inner.retry_at <= now;
+        if is_due {
+            inner.retry_at = now + RETRY;
+        }
+        is_due
+    }
+
+    /// What to tell somebody who wanted something of it.
+    pub(crate) fn refusal(&self) -> TierError {
+        let inner = self.lock();
+        let state = inner.state.as_str();
+        let trouble = inner.trouble.as_deref().unwrap_or("try again");
+        TierError::Unavailable(format!("the tier {} is {state}: {trouble}", self.name))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Whole between any two of its changes.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
