@@ -50,6 +50,7 @@ mod records;
 mod recovery;
 mod repair;
 mod reuse;
+mod sparse;
 mod stamp;
 mod store;
 mod survey;
