@@ -7,7 +7,8 @@
  * and text-like bytes, as in real memory. Nothing that the check relies on is read back from swap but the
  * generations: a damaged one shows as a mismatch too.
  *
- * usage: check_pages MIB SEED ROUNDS [kind=mixed|random] [pageout] [forever]
+ * usage: check_pages MIB SEED ROUNDS [kind=mixed|random|text] [seconds=N] [pageout] [forever]
+ *   seconds  go on with rounds for so long, at least for ROUNDS
  *   pageout  ask the kernel to swap everything out after the fill and after every round
  *   forever  go on with rounds until killed
  * Prints "VERIFIED pages=N checks=N rewrites=N", or "MISMATCH page=N ..." and exits 1.
@@ -18,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define PAGE 4096
 #ifndef MADV_PAGEOUT
@@ -25,7 +27,7 @@
 #endif
 
 static uint64_t seed;
-static int only_random;
+static int only_random, only_text;
 
 /* splitmix64 (Steele, Lea, Flood 2014). */
 static uint64_t next(uint64_t *state)
@@ -68,7 +70,7 @@ static void make_page(uint8_t *page, uint64_t index, uint8_t generation)
 {
     uint64_t state = seed ^ (index << 8) ^ generation;
     uint64_t kind = next(&state) % 8;
-    if (only_random || kind == 2 || kind == 3)
+    if (only_random || (!only_text && (kind == 2 || kind == 3)))
         fill_random(page, state);
     else if (kind == 0)
         memset(page, 0, PAGE);
@@ -76,6 +78,13 @@ static void make_page(uint8_t *page, uint64_t index, uint8_t generation)
         memset(page, (int)(state >> 56), PAGE);
     else
         fill_text(page, state);
+}
+
+static long now_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
 }
 
 static void check_page(const uint8_t *memory, uint64_t index, uint8_t generation)
@@ -96,17 +105,21 @@ static void check_page(const uint8_t *memory, uint64_t index, uint8_t generation
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr, "usage: check_pages MIB SEED ROUNDS [kind=mixed|random] [pageout] [forever]\n");
+        fprintf(stderr, "usage: check_pages MIB SEED ROUNDS [kind=mixed|random|text] [seconds=N] [pageout] [forever]\n");
         return 2;
     }
     uint64_t pages = strtoull(argv[1], NULL, 10) * 256, checks = 0, rewrites = 0;
     seed = strtoull(argv[2], NULL, 10) << 40;
     long rounds = strtol(argv[3], NULL, 10);
     int pageout = 0, forever = 0;
+    long end = now_seconds();
     for (int i = 4; i < argc; i++) {
         pageout |= strcmp(argv[i], "pageout") == 0;
         forever |= strcmp(argv[i], "forever") == 0;
         only_random |= strcmp(argv[i], "kind=random") == 0;
+        only_text |= strcmp(argv[i], "kind=text") == 0;
+        if (strncmp(argv[i], "seconds=", 8) == 0)
+            end += strtol(argv[i] + 8, NULL, 10);
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
 
@@ -124,7 +137,7 @@ int main(int argc, char **argv)
     printf("filled pages=%llu\n", (unsigned long long)pages);
 
     uint64_t dice = seed + 1;
-    for (long round = 0; forever || round < rounds; round++) {
+    for (long round = 0; forever || round < rounds || now_seconds() < end; round++) {
         if (pageout && madvise(memory, pages * PAGE, MADV_PAGEOUT) != 0) {
             perror("check_pages: madvise(MADV_PAGEOUT)");
             return 2;

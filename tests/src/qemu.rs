@@ -16,6 +16,9 @@ for module in $MODULES; do insmod /$module.ko || echo "@exit no $module"; done
 set -e
 "#;
 
+/// Emulated, everything takes thirteen times as long, so that less could be a guest at work.
+const HUNG_TASKS_END_IT: &str = "echo 30 > /proc/sys/kernel/hung_task_timeout_secs\necho 1 > /proc/sys/kernel/hung_task_panic\necho 3 > /proc/sys/kernel/panic_print\n";
+
 const EPILOGUE: &str = r#"
 )
 echo "@exit $?"
@@ -23,13 +26,13 @@ poweroff -f
 "#;
 
 /// The busybox commands that scripts may use.
-const COMMANDS: [&str; 16] = [
-    "sh", "mount", "insmod", "poweroff", "swapon", "cat", "grep", "echo", "sleep", "dmesg", "blkid", "mkdir",
-    "uname", "test", "ls", "ip",
-];
+const COMMANDS: &str = "sh mount insmod poweroff swapon cat grep echo sleep dmesg blkid mkdir uname test ls ip swapoff dd cmp blkdiscard kill \
+                        head tail sed awk wc tr cut ps free top";
 
 /// What a guest has its disk by.
 const DISK_MODULES: [&str; 1] = ["virtio_blk"];
+/// What a guest has a block device of its own daemon's by.
+const UBLK_MODULES: [&str; 1] = ["ublk_drv"];
 /// What a guest has NBD by, each behind those that it needs.
 const NBD_MODULES: [&str; 4] = ["failover", "net_failover", "virtio_net", "nbd"];
 
@@ -72,6 +75,17 @@ impl QemuGuest {
         Self::start("the QEMU guest with nbd-client", &arguments, &NBD_MODULES, &programs, checker, &script)
     }
 
+    /// Boots a guest with so much memory that has `tmem` and runs it itself, and can make disks on ublk. A task that waits for longer
+    /// than 30 seconds is the end of it.
+    ///
+    /// # Errors
+    /// As [`QemuGuest::boot`].
+    pub fn boot_with_tmem(memory_mib: u64, cpus: u32, checker: &Path, script: &str) -> Result<Self> {
+        let arguments = ["-m".to_owned(), format!("{memory_mib}M"), "-smp".to_owned(), cpus.to_string()];
+        let script = format!("export PATH=/bin\n{HUNG_TASKS_END_IT}{script}");
+        Self::start("the QEMU guest with tmem", &arguments, &UBLK_MODULES, &["tmem"], checker, &script)
+    }
+
     fn start(
         name: &str,
         arguments: &[String],
@@ -88,19 +102,22 @@ impl QemuGuest {
         }
         let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let mut archive = Initramfs::default();
-        for directory in ["bin", "dev", "proc", "sys", "mnt"] {
+        for directory in ["bin", "dev", "proc", "sys", "mnt", "run", "tmp"] {
             archive.directory(directory);
         }
         archive.program("bin/busybox", &read(&places::program("busybox")?)?);
-        for command in COMMANDS {
+        for command in COMMANDS.split(' ').filter(|word| !word.is_empty()) {
             archive.symlink(&format!("bin/{command}"), "busybox");
         }
         for module in modules.iter().map(|module| format!("{module}.ko")) {
             archive.program(&module, &read(&places::guest_file(&module)?)?);
         }
         for program in programs {
-            let path = places::program(program)?;
-            archive.program(&format!("bin/{program}"), &read(&path)?);
+            let path = match *program {
+                "tmem" => places::tmem_binary()?,
+                program => places::program(program)?,
+            };
+            archive.program(&format!("bin/{program}"), &stripped(&path)?);
             for library in libraries(&path)? {
                 archive.file_with_folders(&library, &read(Path::new(&library))?);
             }
@@ -139,6 +156,22 @@ impl QemuGuest {
         self.process.wait(Duration::from_secs(30))?;
         Ok(console)
     }
+}
+
+/// A program without what only a debugger reads: guests have little memory.
+fn stripped(program: &Path) -> Result<Vec<u8>> {
+    let directory = places::scratch()?;
+    let stripped = directory.path().join("stripped");
+    let output = Command::new(places::program("strip")?)
+        .arg("-o")
+        .arg(&stripped)
+        .arg(program)
+        .output()
+        .context("cannot run strip")?;
+    if !output.status.success() {
+        bail!("cannot strip {}: {}", program.display(), String::from_utf8_lossy(&output.stderr));
+    }
+    fs::read(&stripped).context("cannot read what strip wrote")
 }
 
 /// The shared libraries that a program of the host needs, by their paths.

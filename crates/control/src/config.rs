@@ -162,6 +162,8 @@ struct DiskSection {
     size: ByteSize,
     vhost_user: Option<PathBuf>,
     nbd: Option<NbdAddress>,
+    #[serde(default)]
+    ublk: bool,
     cap: Option<ByteSize>,
     #[serde(default)]
     dedup: DedupChoice,
@@ -173,7 +175,7 @@ struct DiskSection {
 fn deserialize_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DiskSpec>, D::Error> {
     let sections = Vec::<DiskSection>::deserialize(deserializer)?;
     let spec = |section: DiskSection| {
-        let frontend = Frontend::new(section.vhost_user, section.nbd, section.queues)
+        let frontend = Frontend::new(section.vhost_user, section.nbd, section.ublk, section.queues)
             .map_err(|wrong| de::Error::custom(format!("disk {}: {wrong}", section.name)))?;
         Ok(DiskSpec {
             name: section.name,
@@ -228,7 +230,8 @@ mod tests {
              nbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nformat = \"none\"\nqueues = 3\n\
              [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n\
-             [[disk]]\nname = \"c\"\nsize = \"1M\"\nnbd = \"[::1]:10809\"\n",
+             [[disk]]\nname = \"c\"\nsize = \"1M\"\nnbd = \"[::1]:10809\"\n\
+             [[disk]]\nname = \"d\"\nsize = \"1M\"\nublk = true\nqueues = 2\n",
         )
         .expect("config");
         assert_eq!(config.pool_size, PoolSize::Fixed(ByteSize::from_bytes(4 << 30)));
@@ -239,12 +242,13 @@ mod tests {
         assert_eq!(config.background_cpu.percent(), 100);
         let tls = config.nbd_tls().expect("all three").expect("TLS");
         assert_eq!((tls.cert, tls.key, tls.client_ca), ("/c".into(), "/k".into(), "/a".into()));
-        let [a, b, c] = config.disks.as_slice() else { panic!("three disks") };
+        let [a, b, c, d] = config.disks.as_slice() else { panic!("four disks") };
         let vhost_user = |socket: &str, queues| Frontend::VhostUser { socket: socket.into(), queues };
         assert_eq!((a.size_bytes, a.cap_bytes, a.format), (2 << 30, Some(512 << 20), DiskFormat::None));
         assert_eq!((b.size_bytes, b.cap_bytes, b.format), (1 << 20, None, DiskFormat::Swap));
         assert_eq!((&a.frontend, &b.frontend), (&vhost_user("/s/a", 3), &vhost_user("/s/b", 4)));
         assert_eq!(c.frontend, Frontend::Nbd("[::1]:10809".parse().expect("address")));
+        assert_eq!(d.frontend, Frontend::Ublk { queues: Some(2), device: None });
     }
 
     #[test]
@@ -289,6 +293,9 @@ mod tests {
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nqueues = 0", "queues"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"", "disk a: neither"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nnbd = \"/b\"", "exclude"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nublk = true\nnbd = \"/b\"", "exclude"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nublk = true\ndedup = \"tenant\"", "dedup tenant"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nublk = \"/dev/ublkb0\"", "boolean"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nnbd = \"localhost:10809\"", "localhost"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nnbd = \"nbd.sock\"", "nbd.sock"),
             ("http = ", "line 1"),

@@ -52,7 +52,7 @@ pub use dedup_choice::DedupChoice;
 pub use disk_name::DiskName;
 pub use disk_service::{
     AdminError, DiskFormat, DiskInfo, DiskList, DiskService, DiskSpec, Frontend, TRANSPORT_NBD,
-    TRANSPORT_VHOST_USER_BLK,
+    TRANSPORT_UBLK, TRANSPORT_VHOST_USER_BLK,
 };
 pub use error::ControlError;
 pub use host_memory::{HostMemory, host_memory_bytes};

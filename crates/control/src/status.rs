@@ -137,12 +137,15 @@ pub struct DiskStatus {
     pub size_bytes: u64,
     /// How guests reach it.
     pub transport: String,
-    /// The Unix socket where guests reach it; null where it is TCP.
+    /// The Unix socket where guests reach it; null where there is none.
     pub socket: Option<PathBuf>,
-    /// The TCP address where guests reach it; null where it is a socket.
+    /// The TCP address where guests reach it; null where there is none.
     #[serde(default)]
     pub address: Option<SocketAddr>,
-    /// Whether a guest is connected now.
+    /// The block device of the daemon's host; null where there is none.
+    #[serde(default)]
+    pub device: Option<PathBuf>,
+    /// Whether a guest is connected now, or the block device is swap or mounted.
     pub connected: bool,
 }
 
@@ -195,8 +198,8 @@ impl Status {
 impl DiskStatus {
     /// Where guests reach it, for people.
     pub fn place(&self) -> String {
-        match (&self.socket, self.address) {
-            (Some(socket), _) => socket.display().to_string(),
+        match (self.socket.as_ref().or(self.device.as_ref()), self.address) {
+            (Some(path), _) => path.display().to_string(),
             (None, Some(address)) => address.to_string(),
             (None, None) => "-".to_owned(),
         }
@@ -270,6 +273,7 @@ impl ClientStatus {
                 transport: disk.transport,
                 socket: disk.socket,
                 address: disk.address,
+                device: disk.device,
                 connected: disk.connected,
             }),
         }
@@ -332,6 +336,7 @@ pub(crate) mod tests {
             transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
             socket: Some("/run/tmem/vm1.sock".into()),
             address: None,
+            device: None,
             queues: Some(1),
             connected: true,
         };
@@ -405,7 +410,7 @@ pub(crate) mod tests {
         );
         assert_eq!(
             names(&json["clients"][0]["disk"]),
-            ["address", "connected", "size_bytes", "socket", "transport"].into()
+            ["address", "connected", "device", "size_bytes", "socket", "transport"].into()
         );
         let tier = TierStatus {
             name: "n".into(),

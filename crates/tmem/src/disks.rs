@@ -100,7 +100,7 @@ impl Disks {
             name: spec.name.to_string(),
             size_bytes: spec.size_bytes,
             cap_bytes: spec.cap_bytes,
-            dedup: match &spec.dedup {
+            dedup: match spec.dedup_in_effect() {
                 DedupChoice::Alone => Dedup::Alone,
                 DedupChoice::Off => Dedup::Off,
                 DedupChoice::Domain(name) => Dedup::Domain(name.to_string()),
@@ -197,8 +197,8 @@ impl DiskService for Disks {
                 }
                 Slot::Running(running) if running.serving.is_connected() && !force => {
                     return Err(AdminError::Conflict(format!(
-                        "disk {name} is in use: a guest is connected; shut the guest down first, or take the disk and its \
-                         pages away from it with `tmem disk rm {name} --force`"
+                        "disk {name} is in use: {}, or take the disk and its pages away with `tmem disk rm {name} --force`",
+                        running.serving.way_out()
                     )));
                 }
                 Slot::Running(_) => {

@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use tmem_control::{
-    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HostMemory, HttpListen, Knobs,
-    LogLevel, PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve, Server, poll_us,
+    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, HttpListen,
+    Knobs, LogLevel, PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve, Server,
+    poll_us,
 };
 use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
@@ -93,6 +94,7 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     let poll_limit = PollLimit::from_us(config.poll_us);
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)? };
     start_logging(config.log_level);
+    get_fit_for_swap(&config)?;
     let ownership = Ownership::take(runtime_dir)?;
     let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
@@ -129,6 +131,21 @@ fn pool_limit(config: &Config) -> Result<(u64, PoolSizing), ControlError> {
         None => rule.limit_bytes(&host, 0, Duration::ZERO),
     };
     Ok((limit_bytes, rule))
+}
+
+/// Where this host may come to swap to the daemon, all of its threads have to be I/O flushers: those to come inherit it from
+/// this one.
+fn get_fit_for_swap(config: &Config) -> Result<()> {
+    let is_asked_for = config.disks.iter().any(|disk| matches!(disk.frontend, Frontend::Ublk { .. }));
+    if !is_asked_for && !tmem_ublk::is_available() {
+        return Ok(());
+    }
+    match tmem_ublk::become_io_flusher() {
+        // The kernel has ublk, but nobody may ever ask for it; whoever does so is told.
+        Err(error) if !is_asked_for => log::debug!("disks on ublk are not possible: {error}"),
+        result => result.context("the configuration's disks")?,
+    }
+    Ok(())
 }
 
 /// What makes TLS on NBD possible, if it is configured.
