@@ -94,7 +94,10 @@ pub(super) fn run(
 
     for turn in turns {
         match (turn, zram) {
-            (Turn::Tmem, _) => times.tmem_put += &driver.put_all(&tmem, 0)?,
+            (Turn::Tmem, _) => {
+                let _stock = tmem.stocked()?;
+                times.tmem_put += &driver.put_all(&tmem, 0)?;
+            }
             (Turn::Zram, Some(zram)) => times.zram_put += &driver.put_all(zram, 0)?,
             (Turn::Zram, None) => {}
             (Turn::Lz4, _) => times.lz4_compress += &driver.put_all(lz4, 0)?,
@@ -196,7 +199,9 @@ fn overwritten(driver: &Driver<'_>, order: &[usize]) -> Result<(f64, f64, Latenc
     driver.put_all(&tmem, 0)?;
     let before = tmem.usage();
     let shift = (count / 3).max(1);
+    let stock = tmem.stocked()?;
     let times = driver.put_all(&tmem, shift)?;
+    drop(stock);
     let after = tmem.usage();
     driver.get(&tmem, order, shift)?;
     Ok((ratio(before.logical_bytes, before.held_bytes), ratio(after.logical_bytes, after.held_bytes), times))

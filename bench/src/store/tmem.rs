@@ -7,7 +7,7 @@ use std::{
 
 use tmem_store::{
     ClientKind, ClientOptions, Dedup, Got, Keys, MAX_LIMIT_BYTES, ObjectId, PageIndex, Persistence, Pool,
-    Store, StoreOptions, StoreUsage,
+    StockKeeper, Store, StoreOptions, StoreUsage,
 };
 
 use super::keeper::Keeper;
@@ -47,6 +47,11 @@ impl Tmem {
         let keys = Keys::Flat { pages: pages as u64 };
         let pool = store.create_client(options)?.create_pool(Persistence::Persistent, keys)?;
         Ok(Self { store, pool })
+    }
+
+    /// Has memory found ahead of puts, as in the daemon, until what this gives is dropped.
+    pub(super) fn stocked(&self) -> Result<StockKeeper, BenchError> {
+        StockKeeper::start(Arc::clone(&self.store), || u64::MAX).map_err(BenchError::Threads)
     }
 
     pub(super) fn usage(&self) -> StoreUsage {

@@ -103,12 +103,12 @@ pub enum ControlError {
     },
     /// The pool's size does not fit this host.
     #[error(
-        "pool-size {asked}: this host has {host} of memory; give a smaller size, or `auto` for half of it"
+        "pool-size {asked}: this host has {host} of memory, or its cgroup leaves the daemon as much; give a smaller size, or `auto`"
     )]
     PoolTooLarge {
         /// What was asked for.
         asked: ByteSize,
-        /// MemTotal of the host, readable.
+        /// What there is, readable.
         host: String,
     },
     /// The configuration file cannot be read.

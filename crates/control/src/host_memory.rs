@@ -1,15 +1,15 @@
-//! How much memory this host has, has left, and how much its tasks wait for some.
+//! How much memory there is for this process, is left, and how much the host's tasks wait for some.
 
 use std::{fs, io, time::Duration};
 
-use crate::ControlError;
+use crate::{ControlError, memory_cgroup::MemoryCgroup};
 
 /// The host's memory at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostMemory {
-    /// MemTotal of `/proc/meminfo`, in bytes.
+    /// MemTotal of `/proc/meminfo`, or the limit of the memory cgroup that this process is in, if that is less, in bytes.
     pub total_bytes: u64,
-    /// MemAvailable: what programs can still have without swapping, in bytes.
+    /// MemAvailable: what programs can still have without swapping, or what this process can before its cgroup's limit, in bytes.
     pub available_bytes: u64,
     /// For how long some task has waited for memory since the host was started: `some total` of `/proc/pressure/memory`. `None`: the
     /// kernel does not say.
@@ -31,15 +31,19 @@ impl HostMemory {
         };
         // Kernels without pressure information, and those told to keep none, have no such file.
         let pressure = fs::read_to_string("/proc/pressure/memory").ok();
+        let (total_bytes, available_bytes) = (bytes("MemTotal")?, bytes("MemAvailable")?);
+        let cgroup = MemoryCgroup::read();
+        let (most_bytes, left_bytes) =
+            cgroup.map_or((u64::MAX, u64::MAX), |cgroup| (cgroup.limit_bytes, cgroup.available_bytes));
         Ok(Self {
-            total_bytes: bytes("MemTotal")?,
-            available_bytes: bytes("MemAvailable")?,
+            total_bytes: total_bytes.min(most_bytes),
+            available_bytes: available_bytes.min(left_bytes),
             stalled: pressure.as_deref().and_then(stalled),
         })
     }
 }
 
-/// MemTotal of `/proc/meminfo`, in bytes.
+/// [`HostMemory::total_bytes`].
 ///
 /// # Errors
 /// As [`HostMemory::read`].

@@ -33,6 +33,7 @@ mod host_memory;
 mod knobs;
 mod listen;
 mod log_level;
+mod memory_cgroup;
 mod metrics;
 mod nbd_address;
 mod nbd_tls;

@@ -28,10 +28,12 @@ use crate::{
     ids::ArenaOffset,
     memory_file::{HUGE_PAGE_BYTES, MemoryFile},
     prefetch::prefetch,
+    stock::Stock,
     walk::Walk,
 };
 
 mod recover;
+mod stocking;
 
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -50,6 +52,7 @@ pub(crate) struct Arena {
     search_from: AtomicU32,
     /// Where the next search for a stretch without a huge page starts.
     collapse_from: AtomicU32,
+    stock: Arc<Stock>,
 }
 
 /// An extent that a block's end left without users. Hand it to [`Arena::settle`] once no lock is held.
@@ -111,10 +114,15 @@ impl Arena {
 
     /// An arena over these files. It can grow as far as offsets reach and the budget allows, and costs address space only, until
     /// used.
-    pub(crate) fn over(memory: MemoryFile, extents: MemoryFile, budget: Arc<Budget>) -> Self {
+    pub(crate) fn over(
+        memory: MemoryFile,
+        extents: MemoryFile,
+        budget: Arc<Budget>,
+        stock: Arc<Stock>,
+    ) -> Self {
         Self {
             memory,
-            extents: Extents::over(extents, EXTENT_COUNT, budget),
+            extents: Extents::over(extents, EXTENT_COUNT, budget, stock.clone()),
             persistent: Head::default(),
             ephemeral: Head::default(),
             survivors: Head::default(),
@@ -124,6 +132,7 @@ impl Arena {
             born: Instant::now(),
             search_from: AtomicU32::new(0),
             collapse_from: AtomicU32::new(0),
+            stock,
         }
     }
 
@@ -151,7 +160,8 @@ impl Arena {
                 self.extents.give_back(&self.memory, fresh); // another thread was quicker
                 continue;
             }
-            let full = open.replace(OpenExtent::empty(fresh));
+            let populated = self.extents.state(fresh).see().populated;
+            let full = open.replace(OpenExtent::empty(fresh, populated));
             drop(open);
             self.seal(usage, full);
         }

@@ -14,6 +14,7 @@ use crate::{
     extents::{EXTENT_BYTES, ExtentUse},
     ids::IndexSlot,
     page::PAGE_BYTES,
+    stock::Patience,
     walk::Walk,
 };
 
@@ -52,11 +53,19 @@ pub(crate) enum Emptying {
 }
 
 impl Engine {
-    /// Makes room. False: there is nothing to be had.
-    pub(crate) fn make_room(&self, need: Need) -> bool {
+    /// Makes room. False: there is nothing to be had. Where a stock is kept, more memory is waited for first; if the OS has none, it is
+    /// as if the limit were reached.
+    pub(crate) fn make_room(&self, need: Need, patience: &mut Patience) -> bool {
         while !self.arena.has_room(need) {
-            if !self.arena.release_spare() && !self.evict_oldest_ephemeral() {
-                return self.compact_until_room(need);
+            if self.arena.wait_for_extent(need, patience)
+                || self.arena.release_spare_for(need)
+                || self.evict_oldest_ephemeral()
+            {
+                continue;
+            }
+            // Compaction itself needs an extent, which may just be being found.
+            if self.compact_until_room(need) || !self.arena.wait_for_extent(need, patience) {
+                return self.arena.has_room(need);
             }
         }
         true
@@ -94,7 +103,7 @@ impl Engine {
         let mut done = Compaction::default();
         for _ in 0..MOST_EXTENTS_AT_ONCE {
             self.arena.seal_full(need);
-            while !self.arena.has_room(need) && self.arena.release_spare() {}
+            while !self.arena.has_room(need) && self.arena.release_spare_for(need) {}
             if self.arena.has_room(need) {
                 return true;
             }

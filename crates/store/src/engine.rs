@@ -17,12 +17,16 @@ use crate::{
     memory_file::MemoryFile,
     pool::Pool,
     recompression::{RecompressionSettings, Recompressor},
+    stock::Stock,
 };
 
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) budget: Arc<Budget>,
     pub(crate) arena: Arena,
+    pub(crate) stock: Arc<Stock>,
+    /// Held by whoever stocks up.
+    pub(crate) stocking: Mutex<()>,
     pub(crate) catalog: Catalog,
     pub(crate) files: Arc<Files>,
     /// Held by whoever compacts: one at a time.
@@ -87,11 +91,14 @@ impl Engine {
     ) -> Self {
         // Emptying an extent takes at most one other to move its blocks to.
         let budget = Arc::new(Budget::new(limit_bytes, EXTENT_BYTES as u64));
-        let arena = Arena::over(arena, extents, budget.clone());
-        let shared_blocks = SharedBlocks::over(shared, budget.clone());
+        let stock = Arc::new(Stock::new());
+        let arena = Arena::over(arena, extents, budget.clone(), stock.clone());
+        let shared_blocks = SharedBlocks::over(shared, budget.clone(), stock.clone());
         Self {
             budget,
             arena,
+            stock,
+            stocking: Mutex::default(),
             shared_blocks,
             domains: Mutex::default(),
             catalog,
@@ -116,6 +123,22 @@ impl Engine {
         pool
     }
 
+    /// Whether there are any pools.
+    pub(crate) fn has_pools(&self) -> bool {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.iter().any(|seat| !matches!(seat, PoolSeat::Free))
+    }
+
+    /// All pools.
+    pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let taken = pools.iter().filter_map(|seat| match seat {
+            PoolSeat::Taken(pool) => pool.upgrade(),
+            PoolSeat::Free | PoolSeat::Reserved => None,
+        });
+        taken.collect()
+    }
+
     /// Makes a pool with a number of its own and enters it in the list.
     pub(crate) fn add_pool(
         &self,
@@ -127,6 +150,7 @@ impl Engine {
                 let pool = Arc::new(pool);
                 pool.enter_domain();
                 self.set_seat(id, PoolSeat::Taken(Arc::downgrade(&pool)));
+                pool.request_first_index_page();
                 Ok(pool)
             }
             Err(error) => {
@@ -153,7 +177,7 @@ impl Engine {
         }
         domains.last_id += 1;
         let id = DomainId(domains.last_id);
-        let domain = Domain::new(id, scope, self.budget.clone())
+        let domain = Domain::new(id, scope, self.budget.clone(), self.stock.clone())
             .map_err(|source| StoreError::Memory { what: "a dedup domain", source })?;
         let domain = Arc::new(domain);
         domains.by_id.insert(id, Arc::downgrade(&domain));
@@ -199,5 +223,6 @@ impl Engine {
 
     fn set_seat(&self, id: PoolId, seat: PoolSeat) {
         self.pools.write().unwrap_or_else(PoisonError::into_inner)[usize::from(id.0)] = seat;
+        self.stock.want(); // the first pool has it filled, and the last one emptied
     }
 }

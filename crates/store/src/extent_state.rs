@@ -15,7 +15,7 @@
 use crate::sync::{AtomicU64, Ordering};
 
 /// ```text
-/// | sealed (1) | damaged (1) | complete (1) | recovered (1) | pins (28) | live bytes (32) |
+/// | sealed (1) | damaged (1) | complete (1) | recovered (1) | populated (1) | pins (27) | live bytes (32) |
 /// ```
 #[derive(Debug)]
 #[repr(transparent)]
@@ -33,12 +33,15 @@ pub(crate) struct Seen {
     pub(crate) complete: bool,
     /// Its live bytes were counted when the store was opened, from index entries alone.
     pub(crate) recovered: bool,
+    /// The OS found all of its memory before it was opened.
+    pub(crate) populated: bool,
 }
 
 const SEALED: u64 = 1 << 63;
 const DAMAGED: u64 = 1 << 62;
 const COMPLETE: u64 = 1 << 61;
 const RECOVERED: u64 = 1 << 60;
+const POPULATED: u64 = 1 << 59;
 const PIN: u64 = 1 << 32;
 const LIVE_MASK: u64 = PIN - 1;
 
@@ -48,9 +51,14 @@ impl ExtentState {
         Self(AtomicU64::new(0))
     }
 
-    /// Makes it the state of an open, empty extent.
-    pub(crate) fn open(&self) {
-        self.0.store(0, Ordering::Release);
+    /// Makes it the state of an open, empty extent, whose memory is all there if it is `populated`.
+    pub(crate) fn open(&self, populated: bool) {
+        self.0.store(if populated { POPULATED } else { 0 }, Ordering::Release);
+    }
+
+    /// Has the OS find the memory that the state itself is in.
+    pub(crate) fn touch(&self) {
+        self.0.fetch_or(0, Ordering::Relaxed);
     }
 
     /// Enters a block that is about to be written. Only for open extents, under the lock of their head.
@@ -125,11 +133,12 @@ impl Seen {
     fn of(bits: u64) -> Self {
         Self {
             live_bytes: (bits & LIVE_MASK) as u32,
-            pins: (bits >> 32) as u32 & 0x0fff_ffff,
+            pins: (bits >> 32) as u32 & 0x07ff_ffff,
             sealed: bits & SEALED != 0,
             damaged: bits & DAMAGED != 0,
             complete: bits & COMPLETE != 0,
             recovered: bits & RECOVERED != 0,
+            populated: bits & POPULATED != 0,
         }
     }
 
@@ -154,7 +163,7 @@ mod loom_tests {
         loom::model(|| {
             let state = Arc::new(ExtentState::new());
             let returned = Arc::new(AtomicU32::new(0));
-            state.open();
+            state.open(false);
             state.reserve(8);
             state.unpin(); // an old block
             state.reserve(16); // a new one, still being written
@@ -191,7 +200,7 @@ mod loom_tests {
         loom::model(|| {
             let state = Arc::new(ExtentState::new());
             let written = Arc::new(AtomicU32::new(0));
-            state.open();
+            state.open(false);
             state.reserve(8);
             state.unpin(); // an old block
             state.reserve(16); // a new one, still being written

@@ -16,6 +16,7 @@ use crate::{
     fault_injection,
     memory_file::{HUGE_PAGE_BYTES, MemoryFile},
     pool::Persistence,
+    stock::Stock,
     survey::Survey,
     zeroed::zeroed,
 };
@@ -74,6 +75,7 @@ pub(crate) struct Extents {
     huge: Box<[AtomicU32]>,
     free: Mutex<FreeExtents>,
     budget: Arc<Budget>,
+    stock: Arc<Stock>,
 }
 
 #[derive(Debug, Default)]
@@ -82,21 +84,83 @@ struct FreeExtents {
     returned: BinaryHeap<Reverse<u32>>,
     /// From here on none was ever used.
     untouched_from: u32,
-    /// Free extents whose memory was kept.
+    /// Free extents whose memory was kept, of which the OS may have yet to find some.
     spare: Vec<ExtentId>,
+    /// The stock: free extents whose memory is all there.
+    ready: Vec<ExtentId>,
+    /// Extents taken from the stock since somebody last looked.
+    taken: u32,
     /// Extents in use.
     used: u32,
+}
+
+/// What became of the search for an extent's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stocking {
+    /// The stock has one more extent.
+    Stocked,
+    /// It has as many as it is to have.
+    Enough,
+    /// The limit has no room for more.
+    AtLimit,
+    /// The OS has no memory.
+    NoMemory,
 }
 
 /// One extent is kept for so many in use: taking memory from the OS and giving it back costs 60 us, a tenth of what the puts do that
 /// fill an extent; and what is kept is 1.6% at most.
 const USED_EXTENTS_PER_SPARE: usize = 64;
 
+/// Of what becomes free, so many times the stock is kept at least, until nothing was taken for a while: where pages are overwritten,
+/// extents become free as fast as they are taken, but not just then.
+const KEPT_PER_STOCKED: usize = 2;
+
 impl FreeExtents {
-    fn take_spare(&mut self) -> Option<ExtentId> {
-        let spare = self.spare.pop()?;
+    /// A free extent that is held, and whether its memory is all there.
+    fn take_held(&mut self) -> Option<(ExtentId, bool)> {
+        let ready = self.ready.pop().map(|extent| (extent, true));
+        let held = ready.or_else(|| Some((self.spare.pop()?, false)))?;
         self.used += 1;
-        Some(spare)
+        Some(held)
+    }
+
+    fn has_held(&self) -> bool {
+        !self.ready.is_empty() || !self.spare.is_empty()
+    }
+
+    fn take_ready(&mut self, claim: Claim) -> Option<ExtentId> {
+        if !self.has_ready(claim) {
+            return None;
+        }
+        let ready = self.ready.pop()?;
+        self.used += 1;
+        self.taken += 1;
+        Some(ready)
+    }
+
+    /// Takes out what is more than so many of those that are free and held, first those whose memory is not all there.
+    fn cut_to(&mut self, kept: usize) -> Vec<ExtentId> {
+        let excess = (self.ready.len() + self.spare.len()).saturating_sub(kept);
+        let mut surplus = self.spare.split_off(self.spare.len().saturating_sub(excess));
+        surplus.extend(self.ready.split_off(self.ready.len() - (excess - surplus.len())));
+        surplus
+    }
+
+    /// The last one is compaction's, which must be able to move blocks just when there is nothing else.
+    fn has_ready(&self, claim: Claim) -> bool {
+        self.ready.len() > usize::from(claim == Claim::Growth)
+    }
+
+    /// The lowest extent that is neither in use nor held. `None`: the arena has no more.
+    fn take_free(&mut self, count: usize) -> Option<ExtentId> {
+        if let Some(Reverse(extent)) = self.returned.pop() {
+            return Some(ExtentId(extent));
+        }
+        if self.untouched_from as usize == count {
+            return None;
+        }
+        self.untouched_from += 1;
+        Some(ExtentId(self.untouched_from - 1))
     }
 }
 
@@ -106,55 +170,158 @@ impl Extents {
         (count as usize * 2).next_multiple_of(4096)
     }
 
-    pub(crate) fn over(table: MemoryFile, count: u32, budget: Arc<Budget>) -> Self {
+    pub(crate) fn over(table: MemoryFile, count: u32, budget: Arc<Budget>, stock: Arc<Stock>) -> Self {
         Self {
             table,
             states: zeroed(count as usize),
             huge: zeroed((count / EXTENTS_PER_HUGE_PAGE) as usize),
             free: Mutex::default(),
             budget,
+            stock,
         }
     }
 
-    /// Takes a free extent; it is open and empty, and the OS may have yet to find its memory. `None`: the claim goes beyond the limit.
+    /// Takes a free extent; it is open and empty. Where a stock is kept its memory is there, else the OS may have yet to find it. `None`:
+    /// the claim goes beyond the limit, or the stock.
     pub(crate) fn acquire(&self, usage: ExtentUse, claim: Claim) -> Option<ExtentId> {
-        // A spare one is held already. But growth must leave the working room free, or compaction could not go on.
-        let spare = if self.budget.has_room(0, claim) { self.lock().take_spare() } else { None };
-        let extent = match spare {
-            Some(spare) => spare,
-            None if self.budget.try_reserve(EXTENT_BYTES as u64, claim) => {
-                let Some(extent) = self.pop_free() else {
-                    self.budget.release(EXTENT_BYTES as u64);
-                    return None;
-                };
-                extent
-            }
-            None => return None,
+        // What is free and held takes nothing more. But growth must leave the working room free, or compaction could not go on.
+        let may_take = self.budget.has_room(0, claim);
+        let (extent, populated) = if self.stock.is_kept() {
+            (may_take.then(|| self.take_ready(claim)).flatten()?, true)
+        } else {
+            let held = may_take.then(|| self.lock().take_held()).flatten();
+            held.or_else(|| Some((self.take_new(claim)?, false)))?
         };
-        self.state(extent).open();
+        self.state(extent).open(populated);
         self.set_cell(extent, usage.cell(false));
+        Some(extent)
+    }
+
+    fn take_ready(&self, claim: Claim) -> Option<ExtentId> {
+        let mut free = self.lock();
+        let ready = free.take_ready(claim);
+        let is_low = free.ready.len() <= self.stock.target() as usize / 2;
+        drop(free);
+        if is_low {
+            self.stock.want();
+        }
+        ready
+    }
+
+    fn take_new(&self, claim: Claim) -> Option<ExtentId> {
+        if !self.budget.try_reserve(EXTENT_BYTES as u64, claim) {
+            return None;
+        }
+        let mut free = self.lock();
+        let Some(extent) = free.take_free(self.states.len()) else {
+            drop(free);
+            self.budget.release(EXTENT_BYTES as u64);
+            return None;
+        };
+        free.used += 1;
         Some(extent)
     }
 
     /// Takes back an extent that nobody uses. Its memory goes to the OS, but for a few that are kept to be used again.
     pub(crate) fn give_back(&self, memory: &MemoryFile, extent: ExtentId) {
         self.set_cell(extent, 0);
+        let populated = self.state(extent).see().populated;
+        let is_kept = self.stock.is_kept();
         let surplus = {
             let mut free = self.lock();
             free.used -= 1;
-            free.spare.push(extent);
-            // Not in the working room: what compaction took from it has to come back.
-            let may_keep = self.budget.has_room(0, Claim::Growth);
-            let kept = if may_keep { free.used as usize / USED_EXTENTS_PER_SPARE } else { 0 };
-            if free.spare.len() <= kept { Vec::new() } else { free.spare.split_off(kept) }
+            let free = &mut *free;
+            let list = if populated { &mut free.ready } else { &mut free.spare };
+            list.push(extent);
+            // Not in the working room: what compaction took from it has to come back. But the last of the stock is the working room.
+            let kept = if self.budget.has_room(0, Claim::Growth) {
+                let part = free.used as usize / USED_EXTENTS_PER_SPARE;
+                if is_kept { part.max(KEPT_PER_STOCKED * self.stock.target() as usize) } else { part }
+            } else {
+                usize::from(is_kept && self.budget.has_room(0, Claim::Compaction))
+            };
+            free.cut_to(kept)
         };
+        surplus.into_iter().for_each(|extent| self.give_to_os(memory, extent));
+        if is_kept {
+            if populated {
+                self.stock.note_arrival();
+            } else {
+                self.stock.want();
+            }
+        }
+    }
+
+    /// Gives one of the extents that are kept to be used again to the OS, but not the last of a stock. False: there is none.
+    pub(crate) fn release_spare(&self, memory: &MemoryFile) -> bool {
+        let mut free = self.lock();
+        let least = usize::from(self.stock.is_kept());
+        let spare =
+            free.spare.pop().or_else(|| if free.ready.len() > least { free.ready.pop() } else { None });
+        drop(free);
+        spare.map(|extent| self.give_to_os(memory, extent)).is_some()
+    }
+
+    /// Has the OS find the memory of one more extent of the stock, in the time that takes, if it has `available_bytes` of it.
+    pub(crate) fn stock_one(&self, memory: &MemoryFile, available_bytes: u64) -> Stocking {
+        let (held, claim) = {
+            let mut free = self.lock();
+            if free.ready.len() >= self.stock.target() as usize {
+                return Stocking::Enough;
+            }
+            // The first is compaction's.
+            let claim = if free.ready.is_empty() { Claim::Compaction } else { Claim::Growth };
+            (free.spare.pop(), claim)
+        };
+        let extent = if let Some(held) = held {
+            held
+        } else {
+            if !self.budget.try_reserve(EXTENT_BYTES as u64, claim) {
+                return Stocking::AtLimit;
+            }
+            if available_bytes < EXTENT_BYTES as u64 {
+                self.budget.release(EXTENT_BYTES as u64);
+                return Stocking::NoMemory;
+            }
+            let Some(extent) = self.lock().take_free(self.states.len()) else {
+                self.budget.release(EXTENT_BYTES as u64);
+                return Stocking::AtLimit;
+            };
+            extent
+        };
+        // What is known of it is in memory that may have yet to be found as well.
+        self.state(extent).touch();
+        self.cell(extent).fetch_or(0, Ordering::Relaxed);
+        if memory.populate(extent.offset(), EXTENT_BYTES).is_err() {
+            self.give_to_os(memory, extent);
+            return Stocking::NoMemory;
+        }
+        self.lock().ready.push(extent);
+        self.stock.note_arrival();
+        Stocking::Stocked
+    }
+
+    /// Gives what is more than the stock is to have to the OS.
+    pub(crate) fn trim_stock(&self, memory: &MemoryFile) {
+        let surplus = self.lock().cut_to(self.stock.target() as usize);
         surplus.into_iter().for_each(|extent| self.give_to_os(memory, extent));
     }
 
-    /// Gives one of the extents that are kept to be used again to the OS. False: there is none.
-    pub(crate) fn release_spare(&self, memory: &MemoryFile) -> bool {
-        let spare = self.lock().spare.pop();
-        spare.map(|extent| self.give_to_os(memory, extent)).is_some()
+    /// How many extents were taken from the stock since this was last asked.
+    pub(crate) fn take_taken(&self) -> u32 {
+        std::mem::take(&mut self.lock().taken)
+    }
+
+    /// Whether the stock can get another extent, were the OS to find its memory.
+    pub(crate) fn can_be_stocked(&self) -> bool {
+        let free = self.lock();
+        let claim = if free.ready.is_empty() { Claim::Compaction } else { Claim::Growth };
+        !free.spare.is_empty() || self.budget.has_room(EXTENT_BYTES as u64, claim)
+    }
+
+    /// Extents in the stock.
+    pub(crate) fn stocked(&self) -> usize {
+        self.lock().ready.len()
     }
 
     fn give_to_os(&self, memory: &MemoryFile, extent: ExtentId) {
@@ -168,8 +335,11 @@ impl Extents {
 
     /// Whether a claim for one more extent would be granted now.
     pub(crate) fn has_room(&self, claim: Claim) -> bool {
+        if self.stock.is_kept() {
+            return self.budget.has_room(0, claim) && self.lock().has_ready(claim);
+        }
         self.budget.has_room(EXTENT_BYTES as u64, claim)
-            || self.budget.has_room(0, claim) && !self.lock().spare.is_empty()
+            || self.budget.has_room(0, claim) && self.lock().has_held()
     }
 
     /// Whether so many bytes outside the arena would be granted now.
@@ -232,7 +402,7 @@ impl Extents {
     pub(crate) fn resume(&self, free: Vec<ExtentId>, untouched_from: u32) {
         let used = untouched_from - free.len() as u32;
         let returned = free.into_iter().map(|extent| Reverse(extent.0)).collect();
-        *self.lock() = FreeExtents { returned, untouched_from, spare: Vec::new(), used };
+        *self.lock() = FreeExtents { returned, untouched_from, used, ..FreeExtents::default() };
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -267,20 +437,6 @@ impl Extents {
 
     fn cell(&self, extent: ExtentId) -> &AtomicU16 {
         &self.table.as_u16s()[extent.0 as usize]
-    }
-
-    fn pop_free(&self) -> Option<ExtentId> {
-        let mut free = self.lock();
-        if let Some(Reverse(extent)) = free.returned.pop() {
-            free.used += 1;
-            return Some(ExtentId(extent));
-        }
-        if free.untouched_from as usize == self.states.len() {
-            return None;
-        }
-        free.untouched_from += 1;
-        free.used += 1;
-        Some(ExtentId(free.untouched_from - 1))
     }
 
     fn lock(&self) -> MutexGuard<'_, FreeExtents> {

@@ -15,8 +15,8 @@ pub(crate) struct Head {
     open: Mutex<Option<OpenExtent>>,
 }
 
-/// The OS finds an extent's memory piece by piece, as it fills: 16 KiB take some 6 us, once in a dozen puts, where all of it at once
-/// made every hundredth put wait for 60.
+/// Where nobody finds memory ahead, the OS finds an extent's piece by piece, as it fills: 16 KiB take some 6 us, once in a dozen puts,
+/// where all of it at once made every hundredth put wait for 60.
 const PIECE_BYTES: u32 = 16 << 10;
 
 /// An extent and how far it is filled.
@@ -36,8 +36,9 @@ impl Head {
 }
 
 impl OpenExtent {
-    pub(crate) fn empty(extent: ExtentId) -> Self {
-        Self { extent, filled_bytes: 0, populated_bytes: 0 }
+    /// An empty one, whose memory is all there already if it is `populated`.
+    pub(crate) fn empty(extent: ExtentId, populated: bool) -> Self {
+        Self { extent, filled_bytes: 0, populated_bytes: if populated { EXTENT_BYTES as u32 } else { 0 } }
     }
 
     pub(crate) fn has_room(&self, block_bytes: u16) -> bool {

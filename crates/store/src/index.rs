@@ -6,7 +6,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -15,11 +15,19 @@ use crate::{
     budget::{Budget, Claim},
     entry::{DamagedEntry, Entry},
     fault_injection,
-    ids::IndexSlot,
+    ids::{IndexSlot, PoolId},
     memory_file::MemoryFile,
     stamp::Stamp,
+    stock::Stock,
     zeroed::zeroed,
 };
+
+mod ahead;
+mod page_state;
+
+use ahead::Ahead;
+use page_state::PageMemory;
+pub(crate) use page_state::PageState;
 
 /// Entries in one 4 KiB page of the index.
 pub(crate) const ENTRIES_PER_INDEX_PAGE: u64 = 512;
@@ -33,6 +41,9 @@ pub(crate) struct Index {
     entries: MemoryFile,
     /// How many entries of each index page are not absent. Derived; changed under the page's stripe.
     populations: Box<[AtomicU32]>,
+    /// Who has the memory of each index page.
+    states: Box<[PageState]>,
+    ahead: Ahead,
     budget: Arc<Budget>,
 }
 
@@ -52,7 +63,14 @@ pub(crate) struct NoRoom;
 
 /// An index page that was charged to the budget before it is known whether it will be needed. What is not used is given back.
 #[derive(Debug)]
-pub(crate) struct PaidPage<'a>(Option<&'a Budget>);
+pub(crate) struct PaidPage<'a>(Option<Charge<'a>>);
+
+#[derive(Debug)]
+struct Charge<'a> {
+    budget: &'a Budget,
+    /// The page that came with the charge, if it was found ahead.
+    taken: Option<&'a PageState>,
+}
 
 impl PaidPage<'_> {
     pub(crate) fn none() -> Self {
@@ -70,7 +88,9 @@ impl PaidPage<'_> {
 
 impl Drop for PaidPage<'_> {
     fn drop(&mut self) {
-        if let Some(budget) = self.0 {
+        if let Some(Charge { budget, taken }) = &self.0
+            && !taken.is_some_and(PageState::put_back)
+        {
             budget.release(INDEX_PAGE_BYTES);
         }
     }
@@ -83,9 +103,17 @@ impl Index {
     }
 
     /// An index over a file in which nothing is stored yet. Costs nothing until used.
-    pub(crate) fn over(entries: MemoryFile, slots: u64, budget: Arc<Budget>) -> Self {
+    /// `owner` is the pool that asks for its pages to be found ahead.
+    pub(crate) fn over(
+        entries: MemoryFile,
+        slots: u64,
+        owner: PoolId,
+        budget: Arc<Budget>,
+        stock: Arc<Stock>,
+    ) -> Self {
         let pages = Self::file_bytes(slots) / INDEX_PAGE_BYTES as usize;
-        Self { entries, populations: zeroed(pages), budget }
+        let ahead = Ahead { stock, owner, found: Mutex::default() };
+        Self { entries, populations: zeroed(pages), states: zeroed(pages), ahead, budget }
     }
 
     /// Takes over what the file holds: `look` is shown the cells of every index page that the OS holds, by number of the index page,
@@ -99,6 +127,7 @@ impl Index {
                 let cells = &self.entries.as_u64s()[first..][..ENTRIES_PER_INDEX_PAGE as usize];
                 let population = look(index_page as u64, cells);
                 self.budget.adopt(INDEX_PAGE_BYTES);
+                let _nobodys = self.states[index_page].use_up();
                 if population == 0 {
                     self.give_back_page_of(IndexSlot(first as u32));
                 }
@@ -110,7 +139,8 @@ impl Index {
 
     #[cfg(test)]
     fn new(slots: u64, budget: Arc<Budget>) -> io::Result<Self> {
-        Ok(Self::over(MemoryFile::create("tmem-index", Self::file_bytes(slots))?, slots, budget))
+        let file = MemoryFile::create("tmem-index", Self::file_bytes(slots))?;
+        Ok(Self::over(file, slots, PoolId(0), budget, Arc::new(Stock::new())))
     }
 
     pub(crate) fn index_pages(&self) -> u64 {
@@ -135,10 +165,14 @@ impl Index {
         if !self.is_page_empty(slot) {
             return Ok(PaidPage::none());
         }
-        if !self.budget.try_reserve(INDEX_PAGE_BYTES, Claim::Growth) {
+        let state = self.state(slot);
+        let taken = state.take().then_some(state);
+        if taken.is_some() {
+            self.request_pages_behind(slot);
+        } else if !self.budget.try_reserve(INDEX_PAGE_BYTES, Claim::Growth) {
             return Err(NoRoom);
         }
-        Ok(PaidPage(Some(&self.budget)))
+        Ok(PaidPage(Some(Charge { budget: &self.budget, taken })))
     }
 
     /// Replaces an entry by one with that stamp. Errors: the new entry needs an index page that the limit has no room for; nothing has
@@ -158,9 +192,7 @@ impl Index {
         match (was_absent, new == Entry::Absent) {
             (true, false) => {
                 if population.load(Ordering::Relaxed) == 0 {
-                    if !paid.use_up() && !self.budget.try_reserve(INDEX_PAGE_BYTES, Claim::Growth) {
-                        return Err(NoRoom);
-                    }
+                    self.use_page_of(slot, paid)?;
                     memory = IndexMemory::Grew;
                 }
                 population.fetch_add(1, Ordering::Relaxed);
@@ -185,6 +217,24 @@ impl Index {
             }
         }
         Ok(memory)
+    }
+
+    /// A slot's index page gets its first entry, which a charge goes with.
+    fn use_page_of(&self, slot: IndexSlot, paid: &mut PaidPage<'_>) -> Result<(), NoRoom> {
+        let state = self.state(slot);
+        if self.ahead.stock.is_kept() && !state.see().is_there() {
+            return Err(NoRoom); // it went back since it was paid for
+        }
+        if !paid.is_paid() && state.use_ready() {
+            return Ok(());
+        }
+        if !paid.use_up() && !self.budget.try_reserve(INDEX_PAGE_BYTES, Claim::Growth) {
+            return Err(NoRoom);
+        }
+        if state.use_up() == PageMemory::Ready {
+            self.budget.release(INDEX_PAGE_BYTES);
+        }
+        Ok(())
     }
 
     /// The stamp of an entry that stands for a page.
@@ -230,6 +280,7 @@ impl Index {
         // It only fails for lack of kernel memory, and an index page that stays is all zeroes: absent, as it should be.
         let _ = self.entries.give_back((index_page * INDEX_PAGE_BYTES) as usize, INDEX_PAGE_BYTES as usize);
         self.budget.release(INDEX_PAGE_BYTES);
+        self.state(slot).give_back();
     }
 
     /// The entry's bits. An empty index page is not looked at: even reading it would make the OS find memory for it.
@@ -239,6 +290,10 @@ impl Index {
 
     fn population(&self, slot: IndexSlot) -> &AtomicU32 {
         &self.populations[(u64::from(slot.0) / ENTRIES_PER_INDEX_PAGE) as usize]
+    }
+
+    fn state(&self, slot: IndexSlot) -> &PageState {
+        &self.states[(u64::from(slot.0) / ENTRIES_PER_INDEX_PAGE) as usize]
     }
 
     fn cell(&self, slot: IndexSlot) -> &AtomicU64 {
@@ -302,7 +357,7 @@ mod tests {
         let file = std::os::fd::AsFd::as_fd(&index.entries).try_clone_to_owned().unwrap();
         let file = MemoryFile::open(file, Index::file_bytes(4096)).unwrap();
         let fresh = Arc::new(Budget::new(1 << 20, 0));
-        let again = Index::over(file, 4096, fresh.clone());
+        let again = Index::over(file, 4096, PoolId(0), fresh.clone(), Arc::new(Stock::new()));
         let count =
             |cells: &[AtomicU64]| cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count();
         again.recover(|_, cells| count(cells) as u32).unwrap();

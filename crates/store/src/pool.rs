@@ -6,7 +6,10 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{
@@ -117,6 +120,8 @@ const MAX_STRIPES: u64 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     NoRoom(Need),
+    /// The memory of the index page was not found yet.
+    NoIndexMemory,
     OverCap,
     Destroyed,
 }
@@ -126,7 +131,7 @@ const NO_INDEX_PAGE: Refusal = Refusal::NoRoom(Need::Bytes(INDEX_PAGE_BYTES));
 impl From<Refusal> for PutError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NoRoom(_) => PutError::Full,
+            Refusal::NoRoom(_) | Refusal::NoIndexMemory => PutError::Full,
             Refusal::OverCap => PutError::OverCap,
             Refusal::Destroyed => PutError::Destroyed,
         }
@@ -155,7 +160,8 @@ impl Pool {
             }
         };
         let index = files.create(&files::index_name(id), Index::file_bytes(keys.pages()));
-        let index = Index::over(index.map_err(refused("an index"))?, keys.pages(), engine.budget.clone());
+        let (budget, stock) = (engine.budget.clone(), engine.stock.clone());
+        let index = Index::over(index.map_err(refused("an index"))?, keys.pages(), id, budget, stock);
         Ok(Self::over(id, persistence, keys, (account, domain), engine, directory, index))
     }
 
@@ -214,6 +220,22 @@ impl Pool {
         let mut sum = Counters::default();
         self.stripes.iter().for_each(|stripe| sum += *stripe.lock());
         sum
+    }
+
+    /// Asks for the memory of the index pages that are used first.
+    pub(crate) fn request_first_index_page(&self) {
+        self.index.request_page_of(IndexSlot(0));
+    }
+
+    /// Has the OS find the memory of an index page and of those behind it. False: it had less than `left_bytes` and what is wanted.
+    pub(crate) fn find_index_pages(&self, first: u32, left_bytes: &mut u64) -> bool {
+        self.destroyed.load(Ordering::SeqCst)
+            || self.index.find_pages(first, left_bytes, |slot| self.lock(slot))
+    }
+
+    /// Gives index pages back that were found and not used.
+    pub(crate) fn release_found_index_pages(&self) {
+        self.index.release_found_pages(|slot| self.lock(slot));
     }
 
     #[cfg(test)]

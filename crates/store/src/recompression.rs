@@ -214,7 +214,8 @@ impl Engine {
     fn is_nearly_full(&self) -> bool {
         let limit_bytes = self.budget.limit_bytes();
         let kept_bytes = (limit_bytes / NEARLY_FULL_PART).max(4 * EXTENT_BYTES as u64);
-        self.budget.held_bytes() + kept_bytes > limit_bytes
+        // While the OS has nothing to give, what is held is all there is.
+        self.budget.held_bytes() + kept_bytes > limit_bytes || self.stock.is_starved()
     }
 
     /// Compresses the cold blocks of an extent. A damaged block ends it: those behind it cannot be found.

@@ -80,6 +80,7 @@ impl Store {
     /// the files with their keeper. The caller's threads use none of them any more.
     pub fn detach(&self) {
         let _no_compaction = self.engine.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _no_stocking = self.engine.stocking.lock().unwrap_or_else(PoisonError::into_inner);
         self.engine.files.detach();
         self.lock().iter().for_each(|client| client.detach());
     }
@@ -207,7 +208,6 @@ impl Store {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(test)]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }

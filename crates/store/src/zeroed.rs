@@ -2,7 +2,7 @@
 
 use std::{alloc::Layout, sync::atomic::AtomicU32};
 
-use crate::extent_state::ExtentState;
+use crate::{extent_state::ExtentState, index::PageState};
 
 /// Types for which zeroed memory is a valid value.
 ///
@@ -18,6 +18,13 @@ unsafe impl Zeroed for ExtentState {}
 #[cfg(loom)]
 // SAFETY: never used; it only lets the crate build for loom.
 unsafe impl Zeroed for ExtentState {}
+
+// SAFETY: as for ExtentState.
+#[cfg(not(loom))]
+unsafe impl Zeroed for PageState {}
+#[cfg(loom)]
+// SAFETY: as for ExtentState.
+unsafe impl Zeroed for PageState {}
 
 /// `len` zeroed values, in memory that the OS only finds when they are written.
 pub(crate) fn zeroed<T: Zeroed>(len: usize) -> Box<[T]> {

@@ -22,6 +22,7 @@ mod notify;
 mod runtime_dir;
 mod serving;
 mod sizing;
+mod stocking;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode};

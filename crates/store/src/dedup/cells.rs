@@ -35,6 +35,11 @@ mod in_a_file {
             &buckets[bucket as usize]
         }
 
+        /// Makes the OS find the memory of a page of buckets.
+        pub(in super::super) fn populate(&self, page: u32) -> io::Result<()> {
+            self.0.populate(page as usize * PAGE_BYTES, PAGE_BYTES)
+        }
+
         /// Frees the buckets of a page. It only fails for lack of kernel memory, and old cells do no harm.
         pub(in super::super) fn give_back(&self, page: u32) {
             let _ = self.0.give_back(page as usize * PAGE_BYTES, PAGE_BYTES);
@@ -70,6 +75,10 @@ mod modelled {
 
         pub(in super::super) fn bucket(&self, bucket: u32) -> &Bucket {
             &self.0[bucket as usize]
+        }
+
+        pub(in super::super) fn populate(&self, _page: u32) -> io::Result<()> {
+            Ok(())
         }
 
         pub(in super::super) fn give_back(&self, page: u32) {

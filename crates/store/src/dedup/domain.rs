@@ -12,7 +12,7 @@ use std::{
 use super::table::{IfFull, MAX_NUMBER_BITS, Table};
 use crate::{
     block::PayloadCrc, budget::Budget, catalog::ClientSlot, counters::Counters, ids::IndexSlot, pool::Pool,
-    stamp::Stamp,
+    stamp::Stamp, stock::Stock,
 };
 
 /// A domain, unique for the life of the process. Never 0.
@@ -106,12 +106,17 @@ impl DomainScope<'_> {
 }
 
 impl Domain {
-    pub(crate) fn new(id: DomainId, scope: DomainScope<'_>, budget: Arc<Budget>) -> io::Result<Self> {
+    pub(crate) fn new(
+        id: DomainId,
+        scope: DomainScope<'_>,
+        budget: Arc<Budget>,
+        stock: Arc<Stock>,
+    ) -> io::Result<Self> {
         Ok(Self {
             id,
             mark: scope.mark(),
             name: scope.name().map(str::to_owned),
-            table: Table::new(budget)?,
+            table: Table::new(budget, stock)?,
             seats: RwLock::default(),
             shared_blocks: AtomicU64::new(0),
             shared_block_bytes: AtomicU64::new(0),
@@ -228,6 +233,11 @@ impl Domain {
     /// Makes the table as large as all pages need that are counted.
     pub(crate) fn make_room(&self) {
         self.table.make_room();
+    }
+
+    /// Has the OS find the memory of what the table needs next. False: it had less than `left_bytes` and what is wanted.
+    pub(crate) fn find_table_page(&self, left_bytes: &mut u64) -> bool {
+        self.table.find_page(left_bytes)
     }
 
     /// Lets a page not be found any more that does not have that payload.

@@ -24,6 +24,7 @@ use crate::{
     memory_file::MemoryFile,
     sparse::{Sparse, sparse},
     stamp::Stamp,
+    stock::Stock,
     zeroed::Zeroed,
 };
 
@@ -107,9 +108,9 @@ impl SharedBlocks {
     }
 
     /// Cells in a file in which nothing is stored yet, or whose contents are still to be taken over.
-    pub(crate) fn over(file: MemoryFile, budget: Arc<Budget>) -> Self {
+    pub(crate) fn over(file: MemoryFile, budget: Arc<Budget>, stock: Arc<Stock>) -> Self {
         Self {
-            cells: Index::over(file, MAX_CELLS, budget),
+            cells: Index::over(file, MAX_CELLS, SHARED_POOL, budget, stock),
             records: sparse(MAX_CELLS as usize),
             locks: [const { Mutex::new(()) }; LOCKS],
             free: Mutex::default(),
@@ -282,6 +283,21 @@ impl SharedBlocks {
         }
     }
 
+    /// Has the OS find the memory of a page of cells and of those behind it. False: it had less than `left_bytes` and what is wanted.
+    pub(crate) fn find_pages(&self, first: u32, left_bytes: &mut u64) -> bool {
+        // What else is known of the cells is in memory that may have yet to be found as well.
+        let start = first as usize * ENTRIES_PER_INDEX_PAGE as usize;
+        for record in self.records.iter().skip(start).step_by(ENTRIES_PER_INDEX_PAGE as usize / 2).take(16) {
+            record.pages.fetch_or(0, Ordering::Relaxed);
+        }
+        self.cells.find_pages(first, left_bytes, |cell| self.lock(cell))
+    }
+
+    /// Gives pages of cells back that were found and not used.
+    pub(crate) fn release_found_pages(&self) {
+        self.cells.release_found_pages(|cell| self.lock(cell));
+    }
+
     fn lock(&self, cell: IndexSlot) -> Option<MutexGuard<'_, ()>> {
         if u64::from(cell.0) >= MAX_CELLS {
             return None;
@@ -335,8 +351,13 @@ impl NewCell<'_> {
         pages: u32,
     ) -> Result<SharedRef, NoRoom> {
         let cell = self.number.ok_or(NoRoom)?;
+        let mut page = self.cells.cells.pay_for_page(cell)?;
+        if page.is_paid() && !self.cells.cells.is_page_there(cell) {
+            self.cells.cells.request_page_of(cell); // the next page that could be shared finds it
+            return Err(NoRoom);
+        }
         let locked = self.cells.lock(cell);
-        self.cells.cells.replace(cell, Entry::Block(block), domain.mark(), &mut PaidPage::none())?;
+        self.cells.cells.replace(cell, Entry::Block(block), domain.mark(), &mut page)?;
         self.cells.records[cell.0 as usize].enter(domain, pages);
         drop(locked);
         self.number = None;

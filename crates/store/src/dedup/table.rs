@@ -34,6 +34,7 @@ use crate::{
     block::PayloadCrc,
     budget::{Budget, Claim},
     prefetch::prefetch,
+    stock::{Request, Stock},
     sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
@@ -73,24 +74,29 @@ pub(super) struct Table {
     /// Pages with a block, of their own or shared: as many as may have to be found.
     pages: AtomicU64,
     resizing: Mutex<()>,
+    /// Pages of buckets that are held, those in use and some that were found ahead. Changed by whoever resizes the table.
+    held_pages: AtomicU32,
     budget: Arc<Budget>,
+    stock: Arc<Stock>,
 }
 
 impl Table {
-    pub(super) fn new(budget: Arc<Budget>) -> io::Result<Self> {
+    pub(super) fn new(budget: Arc<Budget>, stock: Arc<Stock>) -> io::Result<Self> {
         Ok(Self {
             cells: Cells::create(MAX_BUCKETS)?,
             buckets: AtomicU32::new(0),
             number_bits: AtomicU32::new(MIN_NUMBER_BITS),
             pages: AtomicU64::new(0),
             resizing: Mutex::default(),
+            held_pages: AtomicU32::new(0),
             budget,
+            stock,
         })
     }
 
     /// Memory that the table takes, in bytes.
     pub(super) fn held_bytes(&self) -> u64 {
-        u64::from(self.buckets.load(Ordering::Relaxed).div_ceil(BUCKETS_PER_PAGE)) * PAGE_BYTES as u64
+        u64::from(self.held_pages.load(Ordering::Relaxed)) * PAGE_BYTES as u64
     }
 
     /// Pages counted.
@@ -302,7 +308,7 @@ impl Table {
             return;
         }
         let in_page = buckets % BUCKETS_PER_PAGE;
-        if in_page == 0 && !self.budget.try_reserve(PAGE_BYTES as u64, Claim::Growth) {
+        if in_page == 0 && !self.hold_page(buckets / BUCKETS_PER_PAGE) {
             return;
         }
         if buckets == 0 {
@@ -337,12 +343,52 @@ impl Table {
         self.buckets.store(buckets + 1, Ordering::Release);
     }
 
+    /// Sees to it that a page of buckets is held. Where a stock is kept it was found ahead, or is asked for. False: it is not. Called by
+    /// whoever resizes the table.
+    fn hold_page(&self, page: u32) -> bool {
+        let held_pages = self.held_pages.load(Ordering::Relaxed);
+        if held_pages <= page + 1 {
+            self.stock.request(Request::Tables);
+        }
+        if held_pages > page {
+            return true;
+        }
+        if self.stock.is_kept() || !self.budget.try_reserve(PAGE_BYTES as u64, Claim::Growth) {
+            return false;
+        }
+        self.held_pages.store(page + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// Has the OS find the memory of the next page of buckets. What is found is taken off `left_bytes`, beyond which the OS is not asked.
+    /// False: it had less than is wanted.
+    pub(super) fn find_page(&self, left_bytes: &mut u64) -> bool {
+        let one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        let held_pages = self.held_pages.load(Ordering::Relaxed);
+        let used_pages = self.buckets.load(Ordering::Relaxed).div_ceil(BUCKETS_PER_PAGE);
+        let is_wanted =
+            self.pages() > 0 && held_pages <= used_pages && held_pages < MAX_BUCKETS / BUCKETS_PER_PAGE;
+        let mut is_there = true;
+        if is_wanted && self.budget.try_reserve(PAGE_BYTES as u64, Claim::Growth) {
+            is_there = *left_bytes >= PAGE_BYTES as u64 && self.cells.populate(held_pages).is_ok();
+            if is_there {
+                *left_bytes -= PAGE_BYTES as u64;
+                self.held_pages.store(held_pages + 1, Ordering::Relaxed);
+            } else {
+                self.budget.release(PAGE_BYTES as u64);
+            }
+        }
+        drop(one_at_a_time);
+        self.shrink(self.latest_pages());
+        is_there
+    }
+
     /// Takes a bucket away, or all of the last page of them. Called by whoever resizes the table.
     fn merge_last(&self) {
         let buckets = self.buckets.load(Ordering::Relaxed);
         if buckets <= BUCKETS_PER_PAGE {
             self.buckets.store(0, Ordering::Release);
-            self.give_back_page(0);
+            self.give_back_pages_from(0);
             return;
         }
         let last = buckets - 1;
@@ -368,13 +414,17 @@ impl Table {
             }
         }
         if last.is_multiple_of(BUCKETS_PER_PAGE) {
-            self.give_back_page(last / BUCKETS_PER_PAGE);
+            self.give_back_pages_from(last / BUCKETS_PER_PAGE);
         }
     }
 
-    fn give_back_page(&self, page: u32) {
-        self.cells.give_back(page);
-        self.budget.release(PAGE_BYTES as u64);
+    fn give_back_pages_from(&self, first: u32) {
+        let held_pages = self.held_pages.load(Ordering::Relaxed);
+        self.held_pages.store(first, Ordering::Relaxed);
+        for page in first..held_pages {
+            self.cells.give_back(page);
+            self.budget.release(PAGE_BYTES as u64);
+        }
     }
 
     fn try_resize(&self) -> Option<MutexGuard<'_, ()>> {

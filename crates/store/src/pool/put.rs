@@ -15,6 +15,7 @@ use crate::{
     ids::{IndexSlot, ObjectId, PageIndex},
     index::PaidPage,
     page::PageSource,
+    stock::Patience,
 };
 
 /// How often a put makes room and tries again before it gives up: other threads may take what was made.
@@ -61,13 +62,14 @@ impl Pool {
         if self.destroyed.load(Ordering::SeqCst) {
             return Err(PutError::Destroyed);
         }
-        let mut index_page = PaidPage::none();
+        let (mut index_page, mut patience) = (PaidPage::none(), Patience::default());
         for _ in 0..MOST_TRIES {
             match self.try_put(found.slot, content, &mut index_page) {
                 Ok(()) => return Ok(()),
                 // The last resort is to forget what this put replaces.
                 Err(Refusal::NoRoom(need))
-                    if self.engine.make_room(need) || self.forget_block(found.slot) => {}
+                    if self.engine.make_room(need, &mut patience) || self.forget_block(found.slot) => {}
+                Err(Refusal::NoIndexMemory) if self.wait_for_index_page(found.slot, &mut patience) => {}
                 Err(refusal) => {
                     self.refuse(found.slot);
                     return Err(refusal.into());
@@ -87,6 +89,9 @@ impl Pool {
         // The index page first, and it stays paid while room is made for the block: otherwise each could take the other's.
         if !index_page.is_paid() {
             *index_page = self.index.pay_for_page(slot).map_err(|_| NO_INDEX_PAGE)?;
+        }
+        if index_page.is_paid() && !self.index.is_page_there(slot) {
+            return Err(Refusal::NoIndexMemory);
         }
         let payload = match content {
             Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word), index_page),
@@ -112,6 +117,11 @@ impl Pool {
             self.remember_contents(payload.crc, slot, IfFull::Displace);
         }
         published
+    }
+
+    fn wait_for_index_page(&self, slot: IndexSlot, patience: &mut Patience) -> bool {
+        self.index.request_page_of(slot);
+        self.engine.stock.wait(patience, || self.index.is_page_there(slot))
     }
 
     fn reserve(&self, block_bytes: u16) -> Result<BlockRef, Refusal> {

@@ -63,7 +63,8 @@ impl Pool {
                 return Err(StoreError::FileMissing { name: files::directory_name(id) });
             }
         };
-        let index = Index::over(files.index, record.keys.pages(), engine.budget.clone());
+        let (budget, stock) = (engine.budget.clone(), engine.stock.clone());
+        let index = Index::over(files.index, record.keys.pages(), id, budget, stock);
         let client = (client.account(), client.domain(record.persistence));
         let pool = Self::over(id, record.persistence, record.keys, client, engine, directory, index);
         Ok((pool, damaged))

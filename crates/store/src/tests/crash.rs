@@ -29,14 +29,35 @@ enum Known {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put { key: Key, seed: u32 },
-    Flush { pool: usize, object: u64, start: u64, end: u64 },
-    FlushObject { pool: usize, object: u64 },
+    Put {
+        key: Key,
+        seed: u32,
+    },
+    Flush {
+        pool: usize,
+        object: u64,
+        start: u64,
+        end: u64,
+    },
+    FlushObject {
+        pool: usize,
+        object: u64,
+    },
     Compact,
     Recompress,
-    Limit { mebibytes: u64 },
-    RemoveClient { pool: usize },
-    DestroyPool { pool: usize },
+    /// From here on puts take only what this finds, unless that ends at once.
+    StockUp {
+        ends: bool,
+    },
+    Limit {
+        mebibytes: u64,
+    },
+    RemoveClient {
+        pool: usize,
+    },
+    DestroyPool {
+        pool: usize,
+    },
 }
 
 /// What outlives the process.
@@ -77,8 +98,9 @@ fn traffic(seed: u64, steps: usize) -> Vec<Step> {
             0..20 => Step::Put { key: (pool, object, index), seed: (random(state) % 40) as u32 },
             20..82 => Step::Put { key: (pool, object, index), seed: random(state) as u32 / 5 * 5 + 4 },
             82..90 => Step::Flush { pool, object, start: index, end: index + 1 },
-            90..93 => Step::Flush { pool, object, start: index, end: index + random(state) % 300 },
-            93..94 => Step::FlushObject { pool, object },
+            90..92 => Step::Flush { pool, object, start: index, end: index + random(state) % 300 },
+            92 => Step::StockUp { ends: !random(state).is_multiple_of(3) },
+            93 => Step::FlushObject { pool, object },
             94 => Step::Compact,
             95 => Step::Recompress,
             96..98 => Step::Limit { mebibytes: 1 + random(state) % 2 },
@@ -165,6 +187,15 @@ impl Model {
                 let options = RecompressionOptions { age: Duration::ZERO, ..Default::default() };
                 world.store.set_recompression(options).unwrap();
                 world.store.recompress(Duration::from_secs(10));
+            }
+            Step::StockUp { ends } => {
+                let engine = world.store.engine();
+                engine.stock.forgo_waiting();
+                engine.begin_stock();
+                engine.stock_up(u64::MAX);
+                if ends {
+                    engine.end_stock();
+                }
             }
             Step::Limit { mebibytes } => {
                 self.limit_bytes = mebibytes << 20;
@@ -332,6 +363,7 @@ fn assert_everything_goes_back(world: &World) {
     for (_, pool) in &world.clients {
         (0..3).for_each(|object| pool.flush_object(ObjectId(object)));
     }
+    world.store.engine().end_stock();
     let usage = world.store.usage();
     assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
     assert_eq!(world.store.engine().arena.allocated_bytes().unwrap(), 0);
@@ -441,7 +473,7 @@ fn r1_r2_r3_no_operation_can_be_cut_in_two() {
         .map(|i| put(0, 0, i))
         .chain([Step::Flush { pool: 0, object: 0, start: 7, end: 180 }])
         .collect();
-    let full = traffic(3, 400);
+    let full: Vec<_> = traffic(3, 400).into_iter().chain([Step::StockUp { ends: true }]).collect();
     for step in [
         put(0, 0, 64 + 5),
         Step::Put { key: (0, 0, 5), seed: 0 },
@@ -458,8 +490,15 @@ fn r1_r2_r3_no_operation_can_be_cut_in_two() {
         Step::DestroyPool { pool: 2 },
         Step::RemoveClient { pool: 0 },
         Step::RemoveClient { pool: 1 },
+        Step::StockUp { ends: true },
     ] {
         die_everywhere_in(&small, &step);
+    }
+    let stocked: Vec<_> = small.iter().cloned().chain([Step::StockUp { ends: false }]).collect();
+    for step in
+        [put(0, 0, 64 + 5), put(1, 2, 400), put(2, 2, 400), put(0, 0, 1100), Step::DestroyPool { pool: 0 }]
+    {
+        die_everywhere_in(&stocked, &step);
     }
     // Page 5 of pool 0 has these contents: two pages share a block, then three.
     let twin = |index| Step::Put { key: (0, 0, index), seed: 17 };

@@ -13,4 +13,5 @@ mod recompression;
 mod reopen;
 mod room;
 mod rules;
+mod stock;
 mod threads;

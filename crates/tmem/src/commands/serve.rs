@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::print;
 use crate::{
-    Outcome, disks::Disks, maintenance::Maintenance, notify, runtime_dir::Ownership, sizing::Sizing,
+    Outcome, disks::Disks, maintenance::Maintenance, notify, runtime_dir::Ownership, sizing::Sizing, stocking,
 };
 
 /// What `tmem serve` takes. Flags win over the file.
@@ -107,6 +107,7 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
         Maintenance::start(Arc::clone(&store), budget).context("cannot start the maintenance thread")?;
     let sizing = Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, maintenance.waker())
         .context("cannot start the sizing thread")?;
+    let stock = stocking::start(Arc::clone(&store))?;
     let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -116,6 +117,7 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     // Ends the control plane first: a request in flight finishes, and none comes after it.
     drop(runtime);
     disks.stop_all();
+    drop(stock);
     drop(sizing);
     drop(maintenance);
     drop(ownership);

@@ -18,7 +18,7 @@ fn crc(number: u32) -> PayloadCrc {
 
 fn table() -> (Arc<Table>, Arc<Budget>) {
     let budget = Arc::new(Budget::new(1 << 20, 0));
-    (Arc::new(Table::new(budget.clone()).unwrap()), budget)
+    (Arc::new(Table::new(budget.clone(), Arc::new(Stock::new())).unwrap()), budget)
 }
 
 fn insert(table: &Table, number: u32) {

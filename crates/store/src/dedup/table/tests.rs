@@ -10,7 +10,7 @@ fn crc(number: u32) -> PayloadCrc {
 
 fn table() -> (Table, Arc<Budget>) {
     let budget = Arc::new(Budget::new(1 << 30, 0));
-    (Table::new(budget.clone()).unwrap(), budget)
+    (Table::new(budget.clone(), Arc::new(Stock::new())).unwrap(), budget)
 }
 
 /// Gives the number of the page that is found no more for it.
@@ -87,7 +87,7 @@ fn wider_numbers_keep_what_is_entered() {
 #[test]
 fn without_room_the_table_stays_as_small_as_it_is() {
     let budget = Arc::new(Budget::new(PAGE_BYTES as u64, 0));
-    let table = Table::new(budget.clone()).unwrap();
+    let table = Table::new(budget.clone(), Arc::new(Stock::new())).unwrap();
     let _displaced = enter_all(&table, 0..10_000);
     assert_eq!(table.held_bytes(), PAGE_BYTES as u64);
     assert!(found(&table, 0..10_000) > 900);
