@@ -17,7 +17,8 @@ set -e
 "#;
 
 /// Emulated, everything takes thirteen times as long, so that less could be a guest at work.
-const HUNG_TASKS_END_IT: &str = "echo 30 > /proc/sys/kernel/hung_task_timeout_secs\necho 1 > /proc/sys/kernel/hung_task_panic\necho 3 > /proc/sys/kernel/panic_print\n";
+const HUNG_TASKS_END_IT: &str =
+    "echo 30 > /proc/sys/kernel/hung_task_timeout_secs\necho 1 > /proc/sys/kernel/hung_task_panic\n";
 
 const EPILOGUE: &str = r#"
 )
@@ -27,7 +28,7 @@ poweroff -f
 
 /// The busybox commands that scripts may use.
 const COMMANDS: &str = "sh mount insmod poweroff swapon cat grep echo sleep dmesg blkid mkdir uname test ls ip swapoff dd cmp blkdiscard kill \
-                        head tail sed awk wc tr cut ps free top";
+                        head tail sed awk wc tr";
 
 /// What a guest has its disk by.
 const DISK_MODULES: [&str; 1] = ["virtio_blk"];

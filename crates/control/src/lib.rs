@@ -56,7 +56,7 @@ pub use disk_service::{
     TRANSPORT_UBLK, TRANSPORT_VHOST_USER_BLK,
 };
 pub use error::ControlError;
-pub use host_memory::{HostMemory, host_memory_bytes};
+pub use host_memory::{HostMemory, free_memory_bytes, host_memory_bytes};
 pub use knobs::{KnobChanges, KnobInfo, KnobList, Knobs};
 pub use listen::HttpListen;
 pub use log_level::LogLevel;

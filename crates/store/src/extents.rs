@@ -18,7 +18,7 @@ use crate::{
     pool::Persistence,
     stock::Stock,
     survey::Survey,
-    zeroed::zeroed,
+    zeroed::{find_memory_of, zeroed},
 };
 
 /// The unit in which the arena takes memory from the OS and gives it back, in bytes. Large enough that the tail no block fits into
@@ -290,8 +290,8 @@ impl Extents {
             extent
         };
         // What is known of it is in memory that may have yet to be found as well.
-        self.state(extent).touch();
-        self.cell(extent).fetch_or(0, Ordering::Relaxed);
+        find_memory_of(self.state(extent));
+        find_memory_of(self.cell(extent));
         if memory.populate(extent.offset(), EXTENT_BYTES).is_err() {
             self.give_to_os(memory, extent);
             return Stocking::NoMemory;

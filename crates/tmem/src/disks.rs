@@ -13,7 +13,10 @@ use tmem_nbd::{NbdOptions, NbdServer};
 use tmem_store::{Dedup, Store, StoreError};
 use tmem_transport::PollLimit;
 
-use crate::serving::{Serving, Transports};
+use crate::{
+    own_swap::OwnSwap,
+    serving::{Serving, Transports},
+};
 
 /// Every disk of this daemon.
 pub(crate) struct Disks {
@@ -71,8 +74,8 @@ impl Running {
 
 impl Disks {
     /// No disks yet. They will keep their pages in this store.
-    pub(crate) fn new(store: Arc<Store>, poll_limit: PollLimit, nbd: NbdOptions) -> Self {
-        let transports = Transports { poll_limit, nbd: NbdServer::new(nbd) };
+    pub(crate) fn new(store: Arc<Store>, poll_limit: PollLimit, nbd: NbdOptions, own_swap: OwnSwap) -> Self {
+        let transports = Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap };
         Self { store, transports, slots: Mutex::default() }
     }
 

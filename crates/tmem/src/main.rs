@@ -9,6 +9,7 @@
 //! | `serving` | what serves a disk: one of the transports |
 //! | `maintenance` | the background thread |
 //! | `sizing` | the thread that keeps the pool as large as the host can spare |
+//! | `own_swap` | whether this host swaps to its own daemon |
 //! | `notify` | readiness, told to systemd |
 //! | `guest_config` | what to paste for each virtual machine monitor |
 //! | `table` | columns for people |
@@ -19,6 +20,7 @@ mod failure;
 mod guest_config;
 mod maintenance;
 mod notify;
+mod own_swap;
 mod runtime_dir;
 mod serving;
 mod sizing;

@@ -9,17 +9,20 @@ use tmem_transport::{PollLimit, SocketError};
 use tmem_ublk::{UblkError, UblkFrontend, UblkOptions};
 use tmem_vhost::{VhostError, VhostFrontend, VhostOptions};
 
+use crate::own_swap::{OwnSwap, OwnSwapDisk};
+
 /// Everything that disks can be served by.
 pub(crate) struct Transports {
     pub(crate) poll_limit: PollLimit,
     pub(crate) nbd: Arc<NbdServer>,
+    pub(crate) own_swap: OwnSwap,
 }
 
 /// A disk being served. Dropping it ends that.
 pub(crate) enum Serving {
     VhostUser(VhostFrontend),
     Nbd(NbdExport),
-    Ublk(UblkFrontend),
+    Ublk(UblkFrontend, OwnSwapDisk),
 }
 
 impl Transports {
@@ -52,12 +55,13 @@ impl Transports {
                 Ok((Serving::Nbd(export), Frontend::Nbd(address)))
             }
             Frontend::Ublk { queues, .. } => {
+                let own_swap = self.own_swap.add();
                 let options = UblkOptions { queues: *queues, poll_limit: self.poll_limit.clone() };
                 let frontend =
                     UblkFrontend::start(disk, &options).map_err(|error| ublk_refused(&spec.name, error))?;
                 let device = Some(frontend.path().to_owned());
                 let made = Frontend::Ublk { queues: Some(frontend.queues()), device };
-                Ok((Serving::Ublk(frontend), made))
+                Ok((Serving::Ublk(frontend, own_swap), made))
             }
         }
     }
@@ -69,7 +73,7 @@ impl Serving {
         match self {
             Self::VhostUser(frontend) => frontend.is_connected(),
             Self::Nbd(export) => export.connections() > 0,
-            Self::Ublk(frontend) => frontend.is_in_use(),
+            Self::Ublk(frontend, _) => frontend.is_in_use(),
         }
     }
 
@@ -77,7 +81,7 @@ impl Serving {
     pub(crate) fn way_out(&self) -> String {
         match self {
             Self::VhostUser(_) | Self::Nbd(_) => "a guest is connected; shut the guest down first".to_owned(),
-            Self::Ublk(frontend) => format!(
+            Self::Ublk(frontend, _) => format!(
                 "it is swap or mounted; `swapoff {0}` or `umount {0}` first",
                 frontend.path().display()
             ),
@@ -89,7 +93,10 @@ impl Serving {
         match self {
             Self::VhostUser(frontend) => frontend.stop(),
             Self::Nbd(export) => export.stop(),
-            Self::Ublk(frontend) => frontend.stop(),
+            Self::Ublk(frontend, own_swap) => {
+                frontend.stop();
+                drop(own_swap);
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use tmem_control::{HostMemory, Knobs, PoolSizing};
 use tmem_store::Store;
 
-use crate::maintenance::Waker;
+use crate::{maintenance::Waker, own_swap::OwnSwap};
 
 /// How often the host is looked at: the quickest guests fill 30 MiB meanwhile, and what the host lacks is asked back well within a
 /// second. A look takes some 30 us.
@@ -31,11 +31,12 @@ pub(crate) struct Sizing {
 
 impl Sizing {
     /// Starts the thread, which has the waker's thread make room when the pool is to give something back. As long as the pool's size is
-    /// fixed it does nothing.
+    /// fixed it does nothing. A pool that is the host's own swap may take half of the host whatever is available.
     pub(crate) fn start(
         store: Arc<Store>,
         knobs: Arc<Knobs>,
         mut rule: PoolSizing,
+        own_swap: OwnSwap,
         waker: Waker,
     ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
@@ -46,6 +47,7 @@ impl Sizing {
                 let held_bytes = store.held_bytes();
                 match HostMemory::read() {
                     Ok(host) => {
+                        rule.set_own_swap(own_swap.is_possible(), &host);
                         let limit_bytes = knobs.size_pool(&mut rule, &host, start.elapsed());
                         is_fixed = limit_bytes.is_none();
                         if !is_fixed && store.is_over_limit() {

@@ -1,7 +1,7 @@
 //! A device from its birth to its end.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     process::Command,
@@ -14,8 +14,9 @@ use tmem_disk::SwapDisk;
 use crate::{
     control::Device,
     error::UblkError,
-    in_use, io_flusher, locked_memory, oom,
+    in_use, io_flusher,
     options::{MAX_REQUEST_BYTES, QUEUE_DEPTH, UblkOptions},
+    process,
     queue::Queue,
 };
 
@@ -42,13 +43,7 @@ impl UblkFrontend {
     pub fn start(disk: Arc<SwapDisk>, options: &UblkOptions) -> Result<Self, UblkError> {
         let queues = options.queues()?;
         let device = Device::add(queues, QUEUE_DEPTH, MAX_REQUEST_BYTES)?;
-        io_flusher::check_all_threads()?;
-        locked_memory::lock_process()?;
-        if let Err(error) = oom::exempt_process() {
-            log::warn!(
-                "cannot keep this daemon from being killed when the host runs out of memory: {error}; it needs CAP_SYS_RESOURCE"
-            );
-        }
+        process::make_fit(device.info().queues())?;
         device.describe(disk.size_bytes(), MAX_REQUEST_BYTES)?;
         let path = PathBuf::from(format!("/dev/ublkb{}", device.info().number()));
         let queues = device.info().queues();
@@ -58,6 +53,7 @@ impl UblkFrontend {
         running.start_queues(&disk, &file, options)?;
         drop(file);
         running.device.start()?;
+        do_not_throttle(&path);
         Ok(Self { disk, path, queues, running: Some(running) })
     }
 
@@ -153,6 +149,14 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.device.stop();
         self.join();
+    }
+}
+
+/// Turns off what the kernel does to keep writes from delaying reads on a slow disk (CONFIG_BLK_WBT): it lets writes wait for each other,
+/// and here those are what gets memory back. Kernels may be built without it.
+fn do_not_throttle(device: &Path) {
+    if let Some(name) = device.file_name().and_then(|name| name.to_str()) {
+        let _ = fs::write(format!("/sys/block/{name}/queue/wbt_lat_usec"), "0");
     }
 }
 

@@ -22,7 +22,7 @@ const PF_LOCAL_THROTTLE: u64 = 0x0010_0000;
 ///
 /// # Errors
 /// It may not, or the kernel says that it is none all the same.
-pub fn become_io_flusher() -> Result<(), UblkError> {
+pub(crate) fn become_io_flusher() -> Result<(), UblkError> {
     set_io_flusher(true).map_err(|error| UblkError::NotIoFlusher { error })?;
     // SAFETY: takes numbers only.
     match unsafe { libc::prctl(PR_GET_IO_FLUSHER, NONE, NONE, NONE, NONE) } {

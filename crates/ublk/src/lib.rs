@@ -9,7 +9,7 @@
 //! | `control`, `abi`, `parameters` | the driver's control commands, and how a disk is described to it |
 //! | `queue`, `ring`, `buffers` | a queue's thread: fetches requests, polls, sleeps |
 //! | `request`, `execute` | from a request of the driver's to puts, gets and flushes |
-//! | `io_flusher`, `locked_memory`, `oom` | what keeps a host from waiting for itself when it swaps to its own daemon |
+//! | `process`, `io_flusher`, `locked_memory`, `heap`, `oom` | what keeps a host from waiting for itself when it swaps to its own daemon |
 //! | `in_use` | whether a device is swap or mounted |
 //!
 //! **Who serves swap must not wait for swap.** When the host runs out of memory, the kernel writes pages to this device and
@@ -23,12 +23,14 @@ mod control;
 mod error;
 mod execute;
 mod frontend;
+mod heap;
 mod in_use;
 mod io_flusher;
 mod locked_memory;
 mod oom;
 mod options;
 mod parameters;
+mod process;
 mod queue;
 mod request;
 mod ring;
@@ -36,5 +38,5 @@ mod ring;
 pub use control::is_available;
 pub use error::UblkError;
 pub use frontend::UblkFrontend;
-pub use io_flusher::become_io_flusher;
 pub use options::UblkOptions;
+pub use process::prepare_process;

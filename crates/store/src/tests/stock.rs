@@ -255,7 +255,10 @@ fn r1_r7_threads_go_on_while_memory_comes_and_goes() {
         let mut round = 0u64;
         while writers.iter().any(|writer| !writer.is_finished()) {
             round += 1;
-            available.store(if round.is_multiple_of(3) { u64::MAX } else { round % 3 * 100_000 }, Ordering::Relaxed);
+            available.store(
+                if round.is_multiple_of(3) { u64::MAX } else { round % 3 * 100_000 },
+                Ordering::Relaxed,
+            );
             store.compact(Duration::from_millis(1));
             assert!(store.held_bytes() <= 24 << 20);
             thread::sleep(Duration::from_millis(3));

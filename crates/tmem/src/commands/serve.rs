@@ -20,7 +20,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::print;
 use crate::{
-    Outcome, disks::Disks, maintenance::Maintenance, notify, runtime_dir::Ownership, sizing::Sizing, stocking,
+    Outcome, disks::Disks, maintenance::Maintenance, notify, own_swap::OwnSwap, runtime_dir::Ownership,
+    sizing::Sizing, stocking,
 };
 
 /// What `tmem serve` takes. Flags win over the file.
@@ -105,10 +106,12 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     };
     let maintenance =
         Maintenance::start(Arc::clone(&store), budget).context("cannot start the maintenance thread")?;
-    let sizing = Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, maintenance.waker())
-        .context("cannot start the sizing thread")?;
-    let stock = stocking::start(Arc::clone(&store))?;
-    let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd));
+    let own_swap = OwnSwap::default();
+    let sizing =
+        Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, own_swap.clone(), maintenance.waker())
+            .context("cannot start the sizing thread")?;
+    let stock = stocking::start(Arc::clone(&store), own_swap.clone())?;
+    let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd, own_swap));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -136,13 +139,13 @@ fn pool_limit(config: &Config) -> Result<(u64, PoolSizing), ControlError> {
 }
 
 /// Where this host may come to swap to the daemon, all of its threads have to be I/O flushers: those to come inherit it from
-/// this one.
+/// this one. They share one heap, too.
 fn get_fit_for_swap(config: &Config) -> Result<()> {
     let is_asked_for = config.disks.iter().any(|disk| matches!(disk.frontend, Frontend::Ublk { .. }));
     if !is_asked_for && !tmem_ublk::is_available() {
         return Ok(());
     }
-    match tmem_ublk::become_io_flusher() {
+    match tmem_ublk::prepare_process() {
         // The kernel has ublk, but nobody may ever ask for it; whoever does so is told.
         Err(error) if !is_asked_for => log::debug!("disks on ublk are not possible: {error}"),
         result => result.context("the configuration's disks")?,
