@@ -28,7 +28,7 @@ poweroff -f
 
 /// The busybox commands that scripts may use.
 const COMMANDS: &str = "sh mount insmod poweroff swapon cat grep echo sleep dmesg blkid mkdir uname test ls ip swapoff dd cmp blkdiscard kill \
-                        head tail sed awk wc tr";
+                        head tail sed awk wc tr printf";
 
 /// What a guest has its disk by.
 const DISK_MODULES: [&str; 1] = ["virtio_blk"];

@@ -113,6 +113,58 @@ fn r1_two_disks_are_block_devices_until_they_are_removed() -> Result<()> {
     Ok(())
 }
 
+/// A daemon is killed, and the next one takes its device over: what was stored is an error, never zeroes, and the device goes on.
+#[test]
+fn r2_a_device_that_lost_its_pages_goes_on_without_them() -> Result<()> {
+    let directory = TempDir::new()?;
+    let checker = build_checker(directory.path())?;
+    let script = r#"
+        printf 'http = "off"\npool-size = "32M"\n[[disk]]\nname = "a"\nsize = "64M"\nublk = true\nformat = "none"\n' > /tmp/tmem.toml
+        trap 'sed "s/^/log: /" /tmp/log' EXIT
+        start() {
+            tmem serve --config /tmp/tmem.toml >> /tmp/log 2>&1 &
+            daemon=$!
+            until tmem status > /dev/null 2>&1; do kill -0 $daemon; sleep 0.2; done
+        }
+        start
+        test "$(tmem disk add b --size 16M --ublk)" = /dev/ublkb1
+        dd if=/check_pages of=/dev/ublkb0 bs=4k count=64 oflag=direct 2> /dev/null
+        kill -9 $daemon
+        wait $daemon || true
+
+        # With nobody there, a read waits or fails; after that there is somebody who fails it.
+        (if dd if=/dev/ublkb0 bs=4k count=1 iflag=direct of=/dev/null 2> /dev/null; then echo "@zeroes"; fi; echo "@read ended") &
+        reader=$!
+        sleep 1
+        start
+        wait $reader
+        if dd if=/dev/ublkb0 bs=4k skip=10 count=1 iflag=direct of=/dev/null 2> /dev/null; then false; fi
+        if dd if=/dev/ublkb0 bs=4k skip=9999 count=1 iflag=direct of=/dev/null 2> /dev/null; then false; fi
+        dd if=/check_pages of=/dev/ublkb0 bs=4k seek=10 skip=10 count=5 oflag=direct 2> /dev/null
+        blkdiscard -o 61440 -l 4096 /dev/ublkb0
+        dd if=/dev/ublkb0 bs=4k skip=10 count=6 iflag=direct of=/tmp/back 2> /dev/null
+        dd if=/check_pages bs=4k skip=10 count=5 of=/tmp/there 2> /dev/null
+        dd if=/dev/zero bs=4k seek=5 count=1 of=/tmp/there 2> /dev/null
+        cmp /tmp/there /tmp/back
+        if dd if=/dev/ublkb0 bs=4k skip=9 count=2 iflag=direct of=/dev/null 2> /dev/null; then false; fi
+
+        # The other disk is in no configuration, so its device is gone.
+        test ! -e /dev/ublkb1
+        test "$(ls /sys/class/ublk-char)" = ublkc0
+        kill $daemon
+        wait $daemon
+        test ! -e /dev/ublkb0
+        echo "@done"
+        "#;
+    let console = QemuGuest::boot_with_tmem(192, 2, &checker, script)?.finish(QEMU)?;
+    let all = console.join("\n");
+    told(&console, "@done")?;
+    told(&console, "@read ended")?;
+    ensure!(!all.contains("@zeroes"), "{all}");
+    ensure!(all.contains("took over /dev/ublkb0") && all.contains("ended 1 ublk devices"), "{all}");
+    Ok(())
+}
+
 /// How long the machine swaps, in seconds.
 fn swapping_seconds() -> u64 {
     std::env::var("TMEM_UBLK_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(120)

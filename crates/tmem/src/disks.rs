@@ -9,14 +9,9 @@ use tmem_control::{
     AdminError, DedupChoice, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec, Frontend,
 };
 use tmem_disk::{DiskError, DiskOptions, Format, SwapDisk};
-use tmem_nbd::{NbdOptions, NbdServer};
 use tmem_store::{Dedup, Store, StoreError};
-use tmem_transport::PollLimit;
 
-use crate::{
-    own_swap::OwnSwap,
-    serving::{Serving, Transports},
-};
+use crate::serving::{Serving, Transports};
 
 /// Every disk of this daemon.
 pub(crate) struct Disks {
@@ -74,8 +69,7 @@ impl Running {
 
 impl Disks {
     /// No disks yet. They will keep their pages in this store.
-    pub(crate) fn new(store: Arc<Store>, poll_limit: PollLimit, nbd: NbdOptions, own_swap: OwnSwap) -> Self {
-        let transports = Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap };
+    pub(crate) fn new(store: Arc<Store>, transports: Transports) -> Self {
         Self { store, transports, slots: Mutex::default() }
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Transports {
     pub(crate) poll_limit: PollLimit,
     pub(crate) nbd: Arc<NbdServer>,
     pub(crate) own_swap: OwnSwap,
+    /// Which daemon this is: the next one with the same is its successor.
+    pub(crate) owner: String,
 }
 
 /// A disk being served. Dropping it ends that.
@@ -56,7 +58,11 @@ impl Transports {
             }
             Frontend::Ublk { queues, .. } => {
                 let own_swap = self.own_swap.add();
-                let options = UblkOptions { queues: *queues, poll_limit: self.poll_limit.clone() };
+                let options = UblkOptions {
+                    queues: *queues,
+                    owner: self.owner.clone(),
+                    poll_limit: self.poll_limit.clone(),
+                };
                 let frontend =
                     UblkFrontend::start(disk, &options).map_err(|error| ublk_refused(&spec.name, error))?;
                 let device = Some(frontend.path().to_owned());

@@ -37,6 +37,27 @@ pub(crate) enum Control {
     StartDevice,
     StopDevice,
     SetParameters,
+    DeviceInfo,
+    Parameters,
+    /// Of a device whose process is gone: another begins to take it over.
+    StartRecovery,
+    /// All of its queues wait for requests again.
+    EndRecovery,
+}
+
+/// The device outlives its process and can be taken over by another. Requests wait until then.
+pub(crate) const FLAG_USER_RECOVERY: u64 = 1 << 3;
+/// With the former: requests fail until then. Linux 6.13 and later.
+pub(crate) const FLAG_USER_RECOVERY_FAIL_IO: u64 = 1 << 9;
+
+/// What a device is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// No block device.
+    Dead,
+    Live,
+    /// Its process is gone.
+    Left,
 }
 
 /// Commands of a queue. They come back when there is a request for their tag.
@@ -59,6 +80,10 @@ impl Control {
             Self::StartDevice => (0x06, false),
             Self::StopDevice => (0x07, false),
             Self::SetParameters => (0x08, false),
+            Self::DeviceInfo => (0x02, true),
+            Self::Parameters => (0x09, true),
+            Self::StartRecovery => (0x10, false),
+            Self::EndRecovery => (0x11, false),
             Self::DeleteDeviceAsync => (0x14, true),
         };
         encode(plain, reads_only, HEADER_BYTES, numbering)
@@ -109,13 +134,16 @@ pub(crate) fn control_header(device: u32, buffer: u64, buffer_bytes: u16, data: 
 pub(crate) struct DeviceInfo(pub(crate) [u8; 64]);
 
 impl DeviceInfo {
-    pub(crate) fn new(queues: u16, depth: u16, max_request_bytes: u32, process: u32) -> Self {
+    /// `mark` is for whoever looks at the device later, and nothing to the driver.
+    pub(crate) fn new(queues: u16, depth: u16, max_request_bytes: u32, flags: u64, mark: u64) -> Self {
         let mut info = [0; 64];
         info[0..2].copy_from_slice(&queues.to_ne_bytes());
         info[2..4].copy_from_slice(&depth.to_ne_bytes());
         info[8..12].copy_from_slice(&max_request_bytes.to_ne_bytes());
         info[12..16].copy_from_slice(&ANY_DEVICE.to_ne_bytes());
-        info[16..20].copy_from_slice(&process.to_ne_bytes());
+        info[16..20].copy_from_slice(&std::process::id().to_ne_bytes());
+        info[24..32].copy_from_slice(&flags.to_ne_bytes());
+        info[32..40].copy_from_slice(&mark.to_ne_bytes());
         Self(info)
     }
 
@@ -132,6 +160,25 @@ impl DeviceInfo {
     /// Its number: the N of `/dev/ublkbN`.
     pub(crate) fn number(&self) -> u32 {
         u32::from_ne_bytes([self.0[12], self.0[13], self.0[14], self.0[15]])
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match self.u16_at(4) {
+            0 => State::Dead,
+            1 => State::Live,
+            _ => State::Left,
+        }
+    }
+
+    /// The process that serves it, or did.
+    pub(crate) fn process(&self) -> u32 {
+        u32::from_ne_bytes([self.0[16], self.0[17], self.0[18], self.0[19]])
+    }
+
+    pub(crate) fn mark(&self) -> u64 {
+        let mut mark = [0; 8];
+        mark.copy_from_slice(&self.0[32..40]);
+        u64::from_ne_bytes(mark)
     }
 
     fn u16_at(&self, at: usize) -> u16 {
@@ -188,8 +235,9 @@ mod tests {
             Fetch::body(1, 2, -5, 0x1000),
             [1, 0, 2, 0, 0xfb, 0xff, 0xff, 0xff, 0, 0x10, 0, 0, 0, 0, 0, 0]
         );
-        let info = DeviceInfo::new(4, 64, 32 << 10, 77);
+        let info = DeviceInfo::new(4, 64, 32 << 10, FLAG_USER_RECOVERY, 0x99);
         assert_eq!((info.queues(), info.depth(), info.number()), (4, 64, u32::MAX));
-        assert_eq!((&info.0[8..12], &info.0[16..20]), (&[0, 0x80, 0, 0][..], &[77, 0, 0, 0][..]));
+        assert_eq!((&info.0[8..12], &info.0[24..32]), (&[0, 0x80, 0, 0][..], &[8, 0, 0, 0, 0, 0, 0, 0][..]));
+        assert_eq!((info.state(), info.process(), info.mark()), (State::Dead, std::process::id(), 0x99));
     }
 }

@@ -12,9 +12,12 @@ use std::{
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use crate::{
-    abi::{ANY_DEVICE, CONTROL_PATH, Control, DeviceInfo, Numbering, control_header},
+    abi::{
+        ANY_DEVICE, CONTROL_PATH, Control, DeviceInfo, FLAG_USER_RECOVERY, FLAG_USER_RECOVERY_FAIL_IO,
+        Numbering, State, control_header,
+    },
     error::UblkError,
-    parameters::parameters,
+    parameters::{parameters, size_in},
 };
 
 /// How long udev may take to make a device's file.
@@ -26,41 +29,95 @@ pub fn is_available() -> bool {
     Path::new(CONTROL_PATH).exists()
 }
 
-/// A device of the driver's. Dropping it stops and deletes it.
+/// A device of the driver's. Dropping one of ours stops and deletes it.
 pub(crate) struct Device {
     control: File,
     info: DeviceInfo,
     numbering: Numbering,
+    is_ours: bool,
 }
 
 impl Device {
     /// Adds a device with so many queues, or as many as there are CPUs if that is less. It is not a block device yet.
-    pub(crate) fn add(queues: u16, depth: u16, max_request_bytes: u32) -> Result<Self, UblkError> {
-        let control = OpenOptions::new().read(true).write(true).open(CONTROL_PATH);
-        let control = control.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => UblkError::NoDriver,
-            // A node of a driver that is not there.
-            _ if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV)) => UblkError::NoDriver,
-            _ => UblkError::NotAllowed { error },
-        })?;
-        let mut info = DeviceInfo::new(queues, depth, max_request_bytes, std::process::id());
-        let mut add = |numbering| {
+    ///
+    /// It outlives this process, which is no use by itself; but the next daemon can take it over, and whoever swaps to it goes on then.
+    /// Until then its requests fail where the kernel can do that, since what they ask for is gone, and wait where it cannot.
+    pub(crate) fn add(queues: u16, depth: u16, max_request_bytes: u32, mark: u64) -> Result<Self, UblkError> {
+        let control = open_control()?;
+        // Kernels before 6.13 do not know the second flag, and those before 6.4 the plain numbers only. They say so in various ways.
+        let mut first_error = None;
+        for (numbering, flags) in [
+            (Numbering::Ioctl, FLAG_USER_RECOVERY | FLAG_USER_RECOVERY_FAIL_IO),
+            (Numbering::Ioctl, FLAG_USER_RECOVERY),
+            (Numbering::Plain, FLAG_USER_RECOVERY),
+        ] {
+            let mut info = DeviceInfo::new(queues, depth, max_request_bytes, flags, mark);
             let body = control_header(ANY_DEVICE, info.0.as_mut_ptr() as u64, 64, 0);
             // SAFETY: the header names 64 bytes, which `info` has, and the call returns when the driver is done with them.
-            unsafe { command(&control, Control::AddDevice.number(numbering), body) }
-        };
-        // Kernels before 6.4 know the plain numbers only, and say so in various ways.
-        let (numbering, added) = match add(Numbering::Ioctl) {
-            Err(error) if !is_permission(&error) => {
-                (Numbering::Plain, add(Numbering::Plain).map_err(|_| error))
+            match unsafe { command(&control, Control::AddDevice.number(numbering), body) } {
+                Ok(()) => return Ok(Self { control, info, numbering, is_ours: true }),
+                Err(error) if is_permission(&error) => return Err(UblkError::NotAllowed { error }),
+                Err(error) => first_error = first_error.or(Some(error)),
             }
-            result => (Numbering::Ioctl, result),
-        };
-        match added {
-            Ok(()) => Ok(Self { control, info, numbering }),
-            Err(error) if is_permission(&error) => Err(UblkError::NotAllowed { error }),
-            Err(error) => Err(UblkError::Command { what: "add a device", error }),
         }
+        let error = first_error.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
+        Err(UblkError::Command { what: "add a device", error })
+    }
+
+    /// The device of that number, whoever made it. It is left alone until it is adopted.
+    pub(crate) fn find(number: u32) -> Option<Self> {
+        let control = open_control().ok()?;
+        let mut info = DeviceInfo([0; 64]);
+        let numbering = [Numbering::Ioctl, Numbering::Plain].into_iter().find(|numbering| {
+            let body = control_header(number, info.0.as_mut_ptr() as u64, 64, 0);
+            // SAFETY: the header names 64 bytes, which `info` has, and the call returns when the driver is done with them.
+            unsafe { command(&control, Control::DeviceInfo.number(*numbering), body) }.is_ok()
+        })?;
+        Some(Self { control, info, numbering, is_ours: false })
+    }
+
+    /// From now on it is as if this process had made it.
+    pub(crate) fn adopt(self) -> Self {
+        let mut ours = self;
+        ours.is_ours = true;
+        ours
+    }
+
+    /// How large the device is, in bytes. `None`: it was never described.
+    pub(crate) fn size_bytes(&self) -> Option<u64> {
+        let mut parameters = [0u8; 64];
+        // The driver writes as many bytes as the first four say.
+        parameters[..4].copy_from_slice(&64u32.to_ne_bytes());
+        let body = control_header(self.info.number(), parameters.as_mut_ptr() as u64, 64, 0);
+        // SAFETY: the header names the parameters, which live until the call returns.
+        unsafe { command(&self.control, Control::Parameters.number(self.numbering), body) }.ok()?;
+        Some(size_in(&parameters))
+    }
+
+    /// Begins to take the device over. For a moment after its process has died that may not be possible yet.
+    pub(crate) fn start_recovery(&self) -> Result<(), UblkError> {
+        let mut tries = 0;
+        loop {
+            match self.send(Control::StartRecovery, 0) {
+                Ok(()) => return Ok(()),
+                Err(error) if tries == DEVICE_FILE_TRIES => {
+                    return Err(UblkError::Command { what: "let a device be taken over", error });
+                }
+                Err(_) => thread::sleep(BETWEEN_TRIES),
+            }
+            tries += 1;
+        }
+    }
+
+    /// All queues wait for requests: it is a block device again.
+    pub(crate) fn end_recovery(&self) -> Result<(), UblkError> {
+        self.send(Control::EndRecovery, std::process::id().into())
+            .map_err(|error| UblkError::Command { what: "go on with a device that was taken over", error })
+    }
+
+    /// Whether nobody serves it any more.
+    pub(crate) fn is_left(&self) -> bool {
+        self.info.state() != State::Live || !Path::new(&format!("/proc/{}", self.info.process())).exists()
     }
 
     pub(crate) fn info(&self) -> &DeviceInfo {
@@ -115,6 +172,9 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
         // It may be stopped already.
         let _ = self.stop();
         // Whoever still has it open, as swap for example, would keep the other way waiting; but that one is from Linux 6.9.
@@ -124,6 +184,16 @@ impl Drop for Device {
             log::warn!("cannot delete ublk device {}: {error}", self.info.number());
         }
     }
+}
+
+fn open_control() -> Result<File, UblkError> {
+    let control = OpenOptions::new().read(true).write(true).open(CONTROL_PATH);
+    control.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => UblkError::NoDriver,
+        // A node of a driver that is not there.
+        _ if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV)) => UblkError::NoDriver,
+        _ => UblkError::NotAllowed { error },
+    })
 }
 
 fn is_permission(error: &io::Error) -> bool {

@@ -9,12 +9,13 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use tmem_disk::SwapDisk;
+use tmem_disk::{BLOCK_BYTES, Format, SwapDisk};
 
 use crate::{
     control::Device,
     error::UblkError,
-    in_use, io_flusher,
+    in_use, io_flusher, left_devices,
+    lost_pages::LostPages,
     options::{MAX_REQUEST_BYTES, QUEUE_DEPTH, UblkOptions},
     process,
     queue::Queue,
@@ -35,24 +36,46 @@ struct Running {
 }
 
 impl UblkFrontend {
-    /// Makes the device and starts its queues' threads. Makes sure first that the whole process is fit to serve swap: its threads
+    /// Makes the device, or takes over the one that a dead daemon left of this disk, and starts its queues' threads. Makes sure first that the whole process is fit to serve swap: its threads
     /// are I/O flushers and its memory is locked.
     ///
     /// # Errors
     /// The kernel has no ublk, the process may not use it or may not be made fit, or the driver refuses. Nothing is left behind.
     pub fn start(disk: Arc<SwapDisk>, options: &UblkOptions) -> Result<Self, UblkError> {
         let queues = options.queues()?;
-        let device = Device::add(queues, QUEUE_DEPTH, MAX_REQUEST_BYTES)?;
+        let left = left_devices::take(&options.owner, &disk);
+        let was_left = left.is_some();
+        let device = match left {
+            Some(left) => left,
+            None => {
+                let mark = left_devices::mark_of(&options.owner, disk.name());
+                Device::add(queues, QUEUE_DEPTH, MAX_REQUEST_BYTES, mark)?
+            }
+        };
         process::make_fit(device.info().queues())?;
-        device.describe(disk.size_bytes(), MAX_REQUEST_BYTES)?;
+        if was_left {
+            device.start_recovery()?;
+        } else {
+            device.describe(disk.size_bytes(), MAX_REQUEST_BYTES)?;
+        }
+        let lost = Arc::new(if was_left { lost_with_the_former(&disk) } else { LostPages::default() });
         let path = PathBuf::from(format!("/dev/ublkb{}", device.info().number()));
         let queues = device.info().queues();
         let mut running = Running { device, threads: Vec::new() };
         // Dropped before the device is: it cannot be deleted while it is open.
         let file = Arc::new(running.device.open()?);
-        running.start_queues(&disk, &file, options)?;
+        running.start_queues(&disk, &lost, &file, options)?;
         drop(file);
-        running.device.start()?;
+        if was_left {
+            running.device.end_recovery()?;
+            log::warn!(
+                "disk {}: took over {} of a daemon that died; what was stored there is lost, and reading it is an error",
+                disk.name(),
+                path.display()
+            );
+        } else {
+            running.device.start()?;
+        }
         do_not_throttle(&path);
         Ok(Self { disk, path, queues, running: Some(running) })
     }
@@ -103,6 +126,7 @@ impl Running {
     fn start_queues(
         &mut self,
         disk: &Arc<SwapDisk>,
+        lost: &Arc<LostPages>,
         file: &Arc<File>,
         options: &UblkOptions,
     ) -> Result<(), UblkError> {
@@ -111,6 +135,7 @@ impl Running {
         for number in 0..queues {
             let queue = Queue {
                 disk: disk.clone(),
+                lost: lost.clone(),
                 device: file.clone(),
                 number,
                 depth: self.device.info().depth(),
@@ -150,6 +175,15 @@ impl Drop for Running {
         let _ = self.device.stop();
         self.join();
     }
+}
+
+/// Everything, but for the header of a new swap area, which is there again.
+fn lost_with_the_former(disk: &SwapDisk) -> LostPages {
+    let lost = LostPages::all(disk.size_bytes());
+    if disk.format() == Format::Swap {
+        lost.forget(0, BLOCK_BYTES);
+    }
+    lost
 }
 
 /// Turns off what the kernel does to keep writes from delaying reads on a slow disk (CONFIG_BLK_WBT): it lets writes wait for each other,

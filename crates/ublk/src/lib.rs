@@ -10,6 +10,7 @@
 //! | `queue`, `ring`, `buffers` | a queue's thread: fetches requests, polls, sleeps |
 //! | `request`, `execute` | from a request of the driver's to puts, gets and flushes |
 //! | `process`, `io_flusher`, `locked_memory`, `heap`, `oom` | what keeps a host from waiting for itself when it swaps to its own daemon |
+//! | `left_devices`, `lost_pages` | devices whose daemon died: who takes them over, and what is lost |
 //! | `in_use` | whether a device is swap or mounted |
 //!
 //! **Who serves swap must not wait for swap.** When the host runs out of memory, the kernel writes pages to this device and
@@ -26,7 +27,9 @@ mod frontend;
 mod heap;
 mod in_use;
 mod io_flusher;
+mod left_devices;
 mod locked_memory;
+mod lost_pages;
 mod oom;
 mod options;
 mod parameters;
@@ -38,5 +41,6 @@ mod ring;
 pub use control::is_available;
 pub use error::UblkError;
 pub use frontend::UblkFrontend;
+pub use left_devices::end_left_devices;
 pub use options::UblkOptions;
 pub use process::prepare_process;

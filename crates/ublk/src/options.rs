@@ -19,6 +19,8 @@ const MAX_QUEUES: u16 = 4096;
 pub struct UblkOptions {
     /// Queues, 1 to 4096, each with a thread and 2 MiB of buffers. None: one for each CPU. The driver makes no more than that.
     pub queues: Option<u16>,
+    /// Which daemon makes it: one that dies leaves its devices to the next with the same text here. Its runtime directory, say.
+    pub owner: String,
     /// Limit of adaptive polling.
     pub poll_limit: PollLimit,
 }

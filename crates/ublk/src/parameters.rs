@@ -31,6 +31,13 @@ pub(crate) fn parameters(size_bytes: u64, max_request_bytes: u32) -> [u8; 64] {
     bytes
 }
 
+/// How large a device is that has these, in bytes.
+pub(crate) fn size_in(parameters: &[u8; 64]) -> u64 {
+    let mut sectors = [0; 8];
+    sectors.copy_from_slice(&parameters[24..32]);
+    u64::from_ne_bytes(sectors).saturating_mul(SECTOR_BYTES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +51,7 @@ mod tests {
         assert_eq!((u32_at(16), u32_at(20)), (64, 0));
         assert_eq!(u64::from_ne_bytes(bytes[24..32].try_into().unwrap()), (15 << 40) / 512);
         assert_eq!((u32_at(40), u32_at(44)), (0, 4096));
+        assert_eq!(size_in(&bytes), 15 << 40);
         assert_eq!((u32_at(48), u32_at(52), u32_at(56)), (1 << 21, 1 << 21, 1));
     }
 }

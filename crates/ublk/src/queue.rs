@@ -19,6 +19,7 @@ use crate::{
     error::UblkError,
     execute::execute,
     io_flusher, locked_memory,
+    lost_pages::LostPages,
     request::Request,
     ring::Ring,
 };
@@ -34,6 +35,7 @@ const INTERRUPTED: Duration = Duration::from_micros(200);
 /// What a queue's thread is given.
 pub(crate) struct Queue {
     pub(crate) disk: Arc<SwapDisk>,
+    pub(crate) lost: Arc<LostPages>,
     pub(crate) device: Arc<File>,
     pub(crate) number: u16,
     pub(crate) depth: u16,
@@ -126,7 +128,7 @@ impl Serving {
             }
             let buffer = self.buffers.of(event.tag);
             let request = Request::of(self.descriptors.of(event.tag), buffer.len());
-            let result = execute(&self.queue.disk, request, buffer);
+            let result = execute(&self.queue.disk, &self.queue.lost, request, buffer);
             let address = self.buffers.address(event.tag);
             // SAFETY: the buffers stay as long as the ring, and this one is looked at again only after the tag's next event.
             unsafe { self.ring.push(Fetch::CommitAndFetch, event.tag, result, address) }?;

@@ -13,7 +13,7 @@ use tmem_control::{
     Knobs, LogLevel, PoolSize, PoolSizing, Recompress, RecompressAge, RecompressLevel, Reserve, Server,
     poll_us,
 };
-use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
+use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
 use tmem_transport::PollLimit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::print;
 use crate::{
     Outcome, disks::Disks, maintenance::Maintenance, notify, own_swap::OwnSwap, runtime_dir::Ownership,
-    sizing::Sizing, stocking,
+    serving::Transports, sizing::Sizing, stocking,
 };
 
 /// What `tmem serve` takes. Flags win over the file.
@@ -111,7 +111,9 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
         Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, own_swap.clone(), maintenance.waker())
             .context("cannot start the sizing thread")?;
     let stock = stocking::start(Arc::clone(&store), own_swap.clone())?;
-    let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd, own_swap));
+    let owner = runtime_dir.display().to_string();
+    let transports = Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap, owner };
+    let disks = Arc::new(Disks::new(Arc::clone(&store), transports));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -173,6 +175,12 @@ async fn serve(
     let server = Server::bind(runtime_dir, config.http)?;
     for spec in &config.disks {
         disks.add(spec).context("the configuration's disks")?;
+    }
+    match tmem_ublk::end_left_devices(&runtime_dir.display().to_string()) {
+        0 => {}
+        ended => {
+            log::warn!("ended {ended} ublk devices of a daemon that died; what was stored on them is lost")
+        }
     }
     let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
     let limit_bytes = store.usage().limit_bytes;
