@@ -28,7 +28,7 @@ poweroff -f
 
 /// The busybox commands that scripts may use.
 const COMMANDS: &str = "sh mount insmod poweroff swapon cat grep echo sleep dmesg blkid mkdir uname test ls ip swapoff dd cmp blkdiscard kill \
-                        head tail sed awk wc tr printf";
+                        head tail sed awk wc tr printf cut ps free top";
 
 /// What a guest has its disk by.
 const DISK_MODULES: [&str; 1] = ["virtio_blk"];
@@ -85,6 +85,21 @@ impl QemuGuest {
         let arguments = ["-m".to_owned(), format!("{memory_mib}M"), "-smp".to_owned(), cpus.to_string()];
         let script = format!("export PATH=/bin\n{HUNG_TASKS_END_IT}{script}");
         Self::start("the QEMU guest with tmem", &arguments, &UBLK_MODULES, &["tmem"], checker, &script)
+    }
+
+    /// Boots a guest that has `tmem` and runs it itself, in the memory cgroup `/sys/fs/cgroup/tmem` if the script puts it there, and
+    /// nbd-client. The checker is `/check_pages`.
+    ///
+    /// # Errors
+    /// As [`QemuGuest::boot`].
+    pub fn boot_with_tmem_and_nbd(checker: &Path, script: &str) -> Result<Self> {
+        let arguments = ["-m", "384M", "-smp", "2"].map(str::to_owned);
+        let script = format!(
+            "export PATH=/bin\nmount -t cgroup2 none /sys/fs/cgroup\necho +memory > /sys/fs/cgroup/cgroup.subtree_control\n\
+             mkdir /sys/fs/cgroup/tmem\n{script}"
+        );
+        let programs = ["tmem", "nbd-client"];
+        Self::start("the QEMU guest with tmem", &arguments, &["nbd"], &programs, checker, &script)
     }
 
     fn start(

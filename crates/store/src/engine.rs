@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak, atomic::AtomicU32},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicU32, AtomicU64},
+    },
 };
 
 use crate::{
@@ -36,6 +39,8 @@ pub(crate) struct Engine {
     pub(crate) recompression: RecompressionSettings,
     /// Held by whoever recompresses: one at a time, and nobody waits for it.
     pub(crate) recompressor: Mutex<Recompressor>,
+    /// Extents that recompression has let go of.
+    pub(crate) recompressed_extents: AtomicU64,
     pools: RwLock<Vec<PoolSeat>>,
     pub(crate) shared_blocks: SharedBlocks,
     domains: Mutex<Domains>,
@@ -107,6 +112,7 @@ impl Engine {
             compaction_wanted: AtomicU32::new(0),
             recompression: RecompressionSettings::default(),
             recompressor: Mutex::default(),
+            recompressed_extents: AtomicU64::new(0),
             pools: RwLock::default(),
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -103,11 +103,21 @@ fn r5_overwrites_go_on_while_the_host_has_nothing_to_give() {
     // What the pool has may be used up by pages that are new.
     let more = (4000..8000).take_while(|i| put(&pool, 0, *i, noise(*i)).is_ok()).count() as u64;
     let held = store.held_bytes();
-    for round in 1..4 {
-        for i in 0..4000 + more {
-            assert_eq!(put(&pool, 0, i, noise(i + round)), Ok(()), "page {i}, round {round}");
-        }
-    }
+    // Background work goes on as well, and takes what has no memory for a full store.
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                store.compact(Duration::from_millis(1));
+                store.recompress(Duration::from_millis(1));
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let put_all = |round| (0..4000 + more).find(|i| put(&pool, 0, *i, noise(*i + round)).is_err());
+        let refused: Vec<_> = (1..4).map(put_all).collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(refused, [None; 3]);
+    });
     assert!(store.held_bytes() <= held, "{} bytes are held, {held} were", store.held_bytes());
     (0..4000 + more).for_each(|i| assert!(*get(&pool, 0, i).unwrap().unwrap() == page(noise(i + 3))));
     available.store(u64::MAX, Ordering::Relaxed);
