@@ -104,9 +104,9 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
         let knobs = Arc::clone(&knobs);
         move || knobs.background_cpu()
     };
-    let maintenance =
-        Maintenance::start(Arc::clone(&store), budget).context("cannot start the maintenance thread")?;
     let own_swap = OwnSwap::default();
+    let maintenance = Maintenance::start(Arc::clone(&store), budget, own_swap.clone())
+        .context("cannot start the maintenance thread")?;
     let sizing =
         Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, own_swap.clone(), maintenance.waker())
             .context("cannot start the sizing thread")?;
