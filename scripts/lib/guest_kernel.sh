@@ -4,8 +4,8 @@
 KERNEL_META=linux-image-cloud-amd64
 KERNEL_SERIES=6.12
 
-# Drivers that guests load: of their disk, and of NBD and a network to have it over, with what those need.
-KERNEL_MODULES=(drivers/block/virtio_blk drivers/block/nbd drivers/net/virtio_net drivers/net/net_failover net/core/failover)
+# Drivers that guests load: of their disk, of ublk, and of NBD and a network to have it over, with what those need.
+KERNEL_MODULES=(drivers/block/virtio_blk drivers/block/ublk_drv drivers/block/nbd drivers/net/virtio_net drivers/net/net_failover net/core/failover)
 
 # fetch_guest_kernel DIR: leaves DIR/vmlinuz and DIR/NAME.ko of each module. Does nothing where all are.
 fetch_guest_kernel() {

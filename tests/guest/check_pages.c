@@ -7,7 +7,10 @@
  * and text-like bytes, as in real memory. Nothing that the check relies on is read back from swap but the
  * generations: a damaged one shows as a mismatch too.
  *
- * usage: check_pages MIB SEED ROUNDS [kind=mixed|random] [pageout] [forever]
+ * usage: check_pages MIB SEED ROUNDS [kind=mixed|random|light] [seconds=N] [pageout] [forever]
+ *   kind     mixed: all of these; random: nothing that shrinks; light: no random bytes, and text in the first part of a page only,
+ *            as in a heap with free memory in it
+ *   seconds  go on with rounds for so long, at least for ROUNDS; the last one ends when the time is up
  *   pageout  ask the kernel to swap everything out after the fill and after every round
  *   forever  go on with rounds until killed
  * Prints "VERIFIED pages=N checks=N rewrites=N", or "MISMATCH page=N ..." and exits 1.
@@ -18,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define PAGE 4096
 #ifndef MADV_PAGEOUT
@@ -25,7 +29,7 @@
 #endif
 
 static uint64_t seed;
-static int only_random;
+static int only_random, only_light;
 
 /* splitmix64 (Steele, Lea, Flood 2014). */
 static uint64_t next(uint64_t *state)
@@ -49,26 +53,27 @@ static void fill_text(uint8_t *page, uint64_t state)
 {
     static const char *const words[] = {"page ", "guest ", "pool=", "balloon ", "swap: ", "{\"id\": ", "0x", "\0\0\0\0"};
     static const uint8_t lengths[] = {5, 6, 5, 8, 6, 7, 2, 4};
-    int at = 0;
-    while (at < PAGE) {
+    int at = 0, end = only_light ? PAGE * 3 / 8 : PAGE;
+    while (at < end) {
         uint64_t r = next(&state);
         uint8_t piece[16];
         int n = lengths[r & 7];
         memcpy(piece, words[r & 7], n);
         for (int digits = (r >> 3) & 3; digits >= 0; digits--)
             piece[n++] = '0' + ((r >> (8 + 4 * digits)) % 10);
-        if (n > PAGE - at)
-            n = PAGE - at;
+        if (n > end - at)
+            n = end - at;
         memcpy(page + at, piece, n);
         at += n;
     }
+    memset(page + end, 0, PAGE - end);
 }
 
 static void make_page(uint8_t *page, uint64_t index, uint8_t generation)
 {
     uint64_t state = seed ^ (index << 8) ^ generation;
     uint64_t kind = next(&state) % 8;
-    if (only_random || kind == 2 || kind == 3)
+    if (only_random || (!only_light && (kind == 2 || kind == 3)))
         fill_random(page, state);
     else if (kind == 0)
         memset(page, 0, PAGE);
@@ -76,6 +81,13 @@ static void make_page(uint8_t *page, uint64_t index, uint8_t generation)
         memset(page, (int)(state >> 56), PAGE);
     else
         fill_text(page, state);
+}
+
+static long now_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
 }
 
 static void check_page(const uint8_t *memory, uint64_t index, uint8_t generation)
@@ -96,17 +108,21 @@ static void check_page(const uint8_t *memory, uint64_t index, uint8_t generation
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr, "usage: check_pages MIB SEED ROUNDS [kind=mixed|random] [pageout] [forever]\n");
+        fprintf(stderr, "usage: check_pages MIB SEED ROUNDS [kind=mixed|random|light] [seconds=N] [pageout] [forever]\n");
         return 2;
     }
     uint64_t pages = strtoull(argv[1], NULL, 10) * 256, checks = 0, rewrites = 0;
     seed = strtoull(argv[2], NULL, 10) << 40;
     long rounds = strtol(argv[3], NULL, 10);
     int pageout = 0, forever = 0;
+    long end = 0;
     for (int i = 4; i < argc; i++) {
         pageout |= strcmp(argv[i], "pageout") == 0;
         forever |= strcmp(argv[i], "forever") == 0;
         only_random |= strcmp(argv[i], "kind=random") == 0;
+        only_light |= strcmp(argv[i], "kind=light") == 0;
+        if (strncmp(argv[i], "seconds=", 8) == 0)
+            end = now_seconds() + strtol(argv[i] + 8, NULL, 10);
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
 
@@ -124,7 +140,7 @@ int main(int argc, char **argv)
     printf("filled pages=%llu\n", (unsigned long long)pages);
 
     uint64_t dice = seed + 1;
-    for (long round = 0; forever || round < rounds; round++) {
+    for (long round = 0; forever || round < rounds || now_seconds() < end; round++) {
         if (pageout && madvise(memory, pages * PAGE, MADV_PAGEOUT) != 0) {
             perror("check_pages: madvise(MADV_PAGEOUT)");
             return 2;
@@ -135,7 +151,7 @@ int main(int argc, char **argv)
             order[i] = order[j];
             order[j] = swapped;
         }
-        for (uint64_t i = 0; i < pages; i++) {
+        for (uint64_t i = 0; i < pages && (round < rounds || forever || now_seconds() < end); i++) {
             uint64_t page = order[i];
             check_page(memory, page, generations[page]);
             checks++;

@@ -16,6 +16,10 @@ for module in $MODULES; do insmod /$module.ko || echo "@exit no $module"; done
 set -e
 "#;
 
+/// Emulated, everything takes thirteen times as long, so that less could be a guest at work.
+const HUNG_TASKS_END_IT: &str =
+    "echo 30 > /proc/sys/kernel/hung_task_timeout_secs\necho 1 > /proc/sys/kernel/hung_task_panic\n";
+
 const EPILOGUE: &str = r#"
 )
 echo "@exit $?"
@@ -24,10 +28,12 @@ poweroff -f
 
 /// The busybox commands that scripts may use.
 const COMMANDS: &str = "sh mount insmod poweroff swapon cat grep echo sleep dmesg blkid mkdir uname test ls ip swapoff dd cmp blkdiscard kill \
-                        head tail sed awk wc tr cut ps free top";
+                        head tail sed awk wc tr printf cut ps free top";
 
 /// What a guest has its disk by.
 const DISK_MODULES: [&str; 1] = ["virtio_blk"];
+/// What a guest has a block device of its own daemon's by.
+const UBLK_MODULES: [&str; 1] = ["ublk_drv"];
 /// What a guest has NBD by, each behind those that it needs.
 const NBD_MODULES: [&str; 4] = ["failover", "net_failover", "virtio_net", "nbd"];
 
@@ -68,6 +74,17 @@ impl QemuGuest {
             format!("ip link set lo up\nip link set eth0 up\nip addr add 10.0.2.15/24 dev eth0\n{script}");
         let programs = ["nbd-client"];
         Self::start("the QEMU guest with nbd-client", &arguments, &NBD_MODULES, &programs, checker, &script)
+    }
+
+    /// Boots a guest with so much memory that has `tmem` and runs it itself, and can make disks on ublk. A task that waits for longer
+    /// than 30 seconds is the end of it.
+    ///
+    /// # Errors
+    /// As [`QemuGuest::boot`].
+    pub fn boot_with_tmem(memory_mib: u64, cpus: u32, checker: &Path, script: &str) -> Result<Self> {
+        let arguments = ["-m".to_owned(), format!("{memory_mib}M"), "-smp".to_owned(), cpus.to_string()];
+        let script = format!("export PATH=/bin\n{HUNG_TASKS_END_IT}{script}");
+        Self::start("the QEMU guest with tmem", &arguments, &UBLK_MODULES, &["tmem"], checker, &script)
     }
 
     /// Boots a guest that has `tmem` and runs it itself, in the memory cgroup `/sys/fs/cgroup/tmem` if the script puts it there, and

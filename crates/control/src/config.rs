@@ -205,6 +205,8 @@ struct DiskSection {
     size: ByteSize,
     vhost_user: Option<PathBuf>,
     nbd: Option<NbdAddress>,
+    #[serde(default)]
+    ublk: bool,
     cap: Option<ByteSize>,
     weight: Option<u32>,
     #[serde(default)]
@@ -217,7 +219,7 @@ struct DiskSection {
 fn deserialize_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DiskSpec>, D::Error> {
     let sections = Vec::<DiskSection>::deserialize(deserializer)?;
     let spec = |section: DiskSection| {
-        let frontend = Frontend::new(section.vhost_user, section.nbd, section.queues)
+        let frontend = Frontend::new(section.vhost_user, section.nbd, section.ublk, section.queues)
             .map_err(|wrong| de::Error::custom(format!("disk {}: {wrong}", section.name)))?;
         let weight = disk_weight(&section.name, section.weight).map_err(de::Error::custom)?;
         Ok(DiskSpec {
@@ -274,7 +276,8 @@ mod tests {
              tier = \"/t\"\ntier-size = \"8G\"\ntier-mode = \"write-through\"\nwrite-back-age = 600\nnbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nweight = 7\nformat = \"none\"\nqueues = 3\n\
              [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n\
-             [[disk]]\nname = \"c\"\nsize = \"1M\"\nnbd = \"[::1]:10809\"\n",
+             [[disk]]\nname = \"c\"\nsize = \"1M\"\nnbd = \"[::1]:10809\"\n\
+             [[disk]]\nname = \"d\"\nsize = \"1M\"\nublk = true\nqueues = 2\n",
         )
         .expect("config");
         assert_eq!(config.pool_size, PoolSize::Fixed(ByteSize::from_bytes(4 << 30)));
@@ -294,13 +297,14 @@ mod tests {
         assert_eq!((options.age, options.write_through), (Some(Duration::from_secs(600)), true));
         let tls = config.nbd_tls().expect("all three").expect("TLS");
         assert_eq!((tls.cert, tls.key, tls.client_ca), ("/c".into(), "/k".into(), "/a".into()));
-        let [a, b, c] = config.disks.as_slice() else { panic!("three disks") };
+        let [a, b, c, d] = config.disks.as_slice() else { panic!("four disks") };
         let vhost_user = |socket: &str, queues| Frontend::VhostUser { socket: socket.into(), queues };
         assert_eq!((a.size_bytes, a.cap_bytes, a.format), (2 << 30, Some(512 << 20), DiskFormat::None));
         assert_eq!((a.weight.get(), b.weight.get()), (7, 100));
         assert_eq!((b.size_bytes, b.cap_bytes, b.format), (1 << 20, None, DiskFormat::Swap));
         assert_eq!((&a.frontend, &b.frontend), (&vhost_user("/s/a", 3), &vhost_user("/s/b", 4)));
         assert_eq!(c.frontend, Frontend::Nbd("[::1]:10809".parse().expect("address")));
+        assert_eq!(d.frontend, Frontend::Ublk { queues: Some(2), device: None });
     }
 
     #[test]
@@ -358,6 +362,9 @@ mod tests {
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nweight = 0", "1 to 10000"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"", "disk a: neither"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/a\"\nnbd = \"/b\"", "exclude"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nublk = true\nnbd = \"/b\"", "exclude"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nublk = true\ndedup = \"tenant\"", "dedup tenant"),
+            ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nublk = \"/dev/ublkb0\"", "boolean"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nnbd = \"localhost:10809\"", "localhost"),
             ("[[disk]]\nname = \"a\"\nsize = \"2G\"\nnbd = \"nbd.sock\"", "nbd.sock"),
             ("http = ", "line 1"),

@@ -24,6 +24,8 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 pub const TRANSPORT_VHOST_USER_BLK: &str = "vhost-user-blk";
 /// [`DiskInfo::transport`] of a disk that is exported over NBD.
 pub const TRANSPORT_NBD: &str = "nbd";
+/// [`DiskInfo::transport`] of a disk that is a block device of the daemon's host.
+pub const TRANSPORT_UBLK: &str = "ublk";
 
 /// How guests are to reach a disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +39,13 @@ pub enum Frontend {
     },
     /// NBD clients connect.
     Nbd(NbdAddress),
+    /// It is a block device of the daemon's own host.
+    Ublk {
+        /// Queues of the device, one or more. None: one for each CPU.
+        queues: Option<u16>,
+        /// The block device, once there is one.
+        device: Option<PathBuf>,
+    },
 }
 
 impl Frontend {
@@ -50,18 +59,20 @@ impl Frontend {
     pub fn new(
         vhost_user: Option<PathBuf>,
         nbd: Option<NbdAddress>,
+        ublk: bool,
         queues: Option<u16>,
     ) -> Result<Self, &'static str> {
-        match (vhost_user, nbd, queues) {
-            (Some(socket), None, queues) => {
+        match (vhost_user, nbd, ublk, queues) {
+            (Some(socket), None, false, queues) => {
                 Ok(Self::VhostUser { socket, queues: queues.unwrap_or(Self::DEFAULT_QUEUES) })
             }
-            (None, Some(address), None) => Ok(Self::Nbd(address)),
-            (None, Some(_), Some(_)) => {
-                Err("queues are vhost-user's; an NBD client opens as many connections as it likes")
+            (None, None, true, queues) => Ok(Self::Ublk { queues, device: None }),
+            (None, Some(address), false, None) => Ok(Self::Nbd(address)),
+            (None, Some(_), false, Some(_)) => {
+                Err("queues are vhost-user's and ublk's; an NBD client opens as many connections as it likes")
             }
-            (Some(_), Some(_), _) => Err("vhost-user and nbd exclude each other; give one of them"),
-            (None, None, _) => Err("neither vhost-user nor nbd is given; give one of them"),
+            (None, None, false, _) => Err("neither vhost-user, nbd nor ublk is given; give one of them"),
+            _ => Err("vhost-user, nbd and ublk exclude each other; give one of them"),
         }
     }
 
@@ -69,7 +80,7 @@ impl Frontend {
     pub fn socket(&self) -> Option<&Path> {
         match self {
             Self::VhostUser { socket, .. } | Self::Nbd(NbdAddress::Unix(socket)) => Some(socket),
-            Self::Nbd(NbdAddress::Tcp(_)) => None,
+            Self::Nbd(NbdAddress::Tcp(_)) | Self::Ublk { .. } => None,
         }
     }
 
@@ -85,6 +96,8 @@ impl fmt::Display for Frontend {
         match self {
             Self::VhostUser { socket, .. } => socket.display().fmt(f),
             Self::Nbd(address) => address.fmt(f),
+            Self::Ublk { device: Some(device), .. } => device.display().fmt(f),
+            Self::Ublk { device: None, .. } => f.write_str("ublk"),
         }
     }
 }
@@ -151,6 +164,8 @@ struct DiskBody {
     vhost_user: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     nbd: Option<NbdAddress>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ublk: bool,
     #[serde(default)]
     cap_bytes: Option<u64>,
     #[serde(default)]
@@ -167,9 +182,10 @@ impl TryFrom<DiskBody> for DiskSpec {
     type Error = String;
 
     fn try_from(body: DiskBody) -> Result<Self, String> {
-        let DiskBody { name, size_bytes, vhost_user, nbd, cap_bytes, weight, dedup, format, queues } = body;
+        let DiskBody { name, size_bytes, vhost_user, nbd, ublk, cap_bytes, weight, dedup, format, queues } =
+            body;
         let weight = disk_weight(&name, weight)?;
-        match Frontend::new(vhost_user, nbd, queues) {
+        match Frontend::new(vhost_user, nbd, ublk, queues) {
             Ok(frontend) => Ok(Self { name, size_bytes, frontend, cap_bytes, weight, dedup, format }),
             Err(wrong) => Err(format!("disk {name}: {wrong}")),
         }
@@ -180,11 +196,12 @@ impl From<DiskSpec> for DiskBody {
     fn from(spec: DiskSpec) -> Self {
         let DiskSpec { name, size_bytes, frontend, cap_bytes, weight, dedup, format } = spec;
         let weight = Some(weight.get());
-        let (vhost_user, nbd, queues) = match frontend {
-            Frontend::VhostUser { socket, queues } => (Some(socket), None, Some(queues)),
-            Frontend::Nbd(address) => (None, Some(address), None),
+        let (vhost_user, nbd, ublk, queues) = match frontend {
+            Frontend::VhostUser { socket, queues } => (Some(socket), None, false, Some(queues)),
+            Frontend::Nbd(address) => (None, Some(address), false, None),
+            Frontend::Ublk { queues, .. } => (None, None, true, queues),
         };
-        Self { name, size_bytes, vhost_user, nbd, cap_bytes, weight, dedup, format, queues }
+        Self { name, size_bytes, vhost_user, nbd, ublk, cap_bytes, weight, dedup, format, queues }
     }
 }
 
@@ -197,6 +214,15 @@ pub(crate) fn disk_weight(name: &DiskName, weight: Option<u32>) -> Result<Weight
 }
 
 impl DiskSpec {
+    /// With whose pages its own share memory: what was asked for, but on ublk with none. What sharing takes grows as pages come,
+    /// and whoever serves swap takes no memory at that moment.
+    pub fn dedup_in_effect(&self) -> DedupChoice {
+        match self.frontend {
+            Frontend::Ublk { .. } => DedupChoice::Off,
+            _ => self.dedup.clone(),
+        }
+    }
+
     /// Whether the request makes sense on its own, whatever else exists.
     ///
     /// # Errors
@@ -217,8 +243,15 @@ impl DiskSpec {
         if let Some(Err(error)) = self.cap_bytes.map(ClientSettings::check_cap) {
             return wrong(error.to_string());
         }
-        if let Frontend::VhostUser { queues: 0, .. } = self.frontend {
+        if let Frontend::VhostUser { queues: 0, .. } | Frontend::Ublk { queues: Some(0), .. } = self.frontend
+        {
             return wrong("queues 0 would serve nobody; give 1 or more".to_owned());
+        }
+        if let (Frontend::Ublk { .. }, DedupChoice::Domain(domain)) = (&self.frontend, &self.dedup) {
+            return wrong(format!(
+                "dedup {domain}: a disk on ublk shares its pages with no other, because what that takes is not set aside for swap; \
+                 leave dedup out"
+            ));
         }
         let Some(path) = self.frontend.socket() else { return Ok(()) };
         let socket = path.display();
@@ -257,16 +290,19 @@ pub struct DiskInfo {
     pub dedup: DedupChoice,
     /// What it held at first.
     pub format: DiskFormat,
-    /// How guests reach it: [`TRANSPORT_VHOST_USER_BLK`] or [`TRANSPORT_NBD`].
+    /// How guests reach it: [`TRANSPORT_VHOST_USER_BLK`], [`TRANSPORT_NBD`] or [`TRANSPORT_UBLK`].
     pub transport: String,
-    /// The Unix socket where guests reach it; null where it is TCP.
+    /// The Unix socket where guests reach it; null where there is none.
     pub socket: Option<PathBuf>,
-    /// The TCP address where guests reach it; null where it is a socket.
+    /// The TCP address where guests reach it; null where there is none.
     #[serde(default)]
     pub address: Option<SocketAddr>,
-    /// Virtqueues offered to the guest; null where there are none.
+    /// The block device of the daemon's host; null where there is none.
+    #[serde(default)]
+    pub device: Option<PathBuf>,
+    /// Virtqueues offered to the guest, or queues of the block device; null where there are none.
     pub queues: Option<u16>,
-    /// Whether a guest is connected now.
+    /// Whether a guest is connected now, or the block device is swap or mounted.
     pub connected: bool,
 }
 
@@ -276,21 +312,24 @@ impl DiskInfo {
         let (transport, queues) = match frontend {
             Frontend::VhostUser { queues, .. } => (TRANSPORT_VHOST_USER_BLK, Some(*queues)),
             Frontend::Nbd(_) => (TRANSPORT_NBD, None),
+            Frontend::Ublk { queues, .. } => (TRANSPORT_UBLK, *queues),
         };
-        let address = match frontend {
-            Frontend::Nbd(NbdAddress::Tcp(address)) => Some(*address),
-            _ => None,
+        let (address, device) = match frontend {
+            Frontend::Nbd(NbdAddress::Tcp(address)) => (Some(*address), None),
+            Frontend::Ublk { device, .. } => (None, device.clone()),
+            _ => (None, None),
         };
         Self {
             name: spec.name.clone(),
             size_bytes: spec.size_bytes,
             cap_bytes: spec.cap_bytes,
             weight: spec.weight.get(),
-            dedup: spec.dedup.clone(),
+            dedup: spec.dedup_in_effect(),
             format: spec.format,
             transport: transport.to_owned(),
             socket: frontend.socket().map(Path::to_owned),
             address,
+            device,
             queues,
             connected: false,
         }

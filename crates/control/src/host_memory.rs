@@ -51,6 +51,17 @@ pub fn host_memory_bytes() -> Result<u64, ControlError> {
     Ok(HostMemory::read()?.total_bytes)
 }
 
+/// MemFree of `/proc/meminfo`: what nobody uses at all, in bytes.
+///
+/// # Errors
+/// As [`HostMemory::read`].
+pub fn free_memory_bytes() -> Result<u64, ControlError> {
+    let text = fs::read_to_string("/proc/meminfo").map_err(ControlError::HostMemory)?;
+    meminfo_bytes(&text, "MemFree").ok_or_else(|| {
+        ControlError::HostMemory(io::Error::new(io::ErrorKind::InvalidData, "no MemFree in it"))
+    })
+}
+
 fn meminfo_bytes(meminfo: &str, name: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -89,5 +100,6 @@ mod tests {
         let host = HostMemory::read().expect("meminfo");
         assert!(host.total_bytes > host.available_bytes && host.available_bytes > 1 << 20, "{host:?}");
         assert_eq!(host_memory_bytes().expect("meminfo"), host.total_bytes);
+        assert!((1 << 20..host.total_bytes).contains(&free_memory_bytes().expect("meminfo")));
     }
 }

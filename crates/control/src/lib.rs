@@ -64,10 +64,10 @@ pub use dedup_choice::DedupChoice;
 pub use disk_name::DiskName;
 pub use disk_service::{
     AdminError, DiskFormat, DiskInfo, DiskList, DiskService, DiskSpec, Frontend, TRANSPORT_NBD,
-    TRANSPORT_VHOST_USER_BLK,
+    TRANSPORT_UBLK, TRANSPORT_VHOST_USER_BLK,
 };
 pub use error::ControlError;
-pub use host_memory::{HostMemory, host_memory_bytes};
+pub use host_memory::{HostMemory, free_memory_bytes, host_memory_bytes};
 pub use knobs::{KnobChanges, KnobInfo, KnobList, Knobs};
 pub use listen::HttpListen;
 pub use log_level::LogLevel;

@@ -18,6 +18,8 @@ const STALL_WINDOW: Duration = Duration::from_secs(1);
 pub struct PoolSizing {
     reserve_bytes: u64,
     ceiling_bytes: u64,
+    /// However little the host has, the pool may hold so much.
+    floor_bytes: u64,
     /// Stalls so far, and when, at the beginning of the window.
     window: Option<(Duration, Duration)>,
     is_stalled: bool,
@@ -26,7 +28,7 @@ pub struct PoolSizing {
 impl PoolSizing {
     /// A pool that leaves so much to the host.
     pub fn new(reserve_bytes: u64) -> Self {
-        Self { reserve_bytes, ceiling_bytes: u64::MAX, window: None, is_stalled: false }
+        Self { reserve_bytes, ceiling_bytes: u64::MAX, floor_bytes: 0, window: None, is_stalled: false }
     }
 
     /// Changes what is left to the host.
@@ -39,6 +41,12 @@ impl PoolSizing {
         self.ceiling_bytes = ceiling_bytes;
     }
 
+    /// The pool is the host's own swap, or is not any more. If it is, it may take half of the host's memory whatever is available: it is
+    /// just when nothing is that the host swaps, and a page that is swapped out frees more than it takes.
+    pub fn set_own_swap(&mut self, is_own_swap: bool, host: &HostMemory) {
+        self.floor_bytes = if is_own_swap { host.total_bytes / 2 } else { 0 };
+    }
+
     /// The limit of a pool that holds so much, on a host that is so at `now` (of any clock that only goes forward).
     ///
     /// What the host has available beyond the reserve the pool may take; what the reserve lacks it is to give back. While the host's
@@ -47,7 +55,7 @@ impl PoolSizing {
         self.note_stalls(host.stalled, now);
         let limit = (held_bytes + host.available_bytes).saturating_sub(self.reserve_bytes);
         let limit = if self.is_stalled { limit.min(held_bytes) } else { limit };
-        limit.min(self.ceiling_bytes).clamp(MIN_LIMIT_BYTES, MAX_LIMIT_BYTES)
+        limit.max(self.floor_bytes).min(self.ceiling_bytes).clamp(MIN_LIMIT_BYTES, MAX_LIMIT_BYTES)
     }
 
     fn note_stalls(&mut self, stalled: Option<Duration>, now: Duration) {
@@ -99,6 +107,17 @@ mod tests {
         sizing.set_ceiling_bytes(500 * MIB);
         let mut limit = |available| sizing.limit_bytes(&host(available, 0), 0, Duration::ZERO) / MIB;
         assert_eq!((limit(3000), limit(700), limit(0)), (500, 444, 1));
+    }
+
+    #[test]
+    fn the_hosts_own_swap_may_take_half_of_it() {
+        let mut sizing = PoolSizing::new(256 * MIB);
+        let host = host(100, 0);
+        sizing.set_own_swap(true, &host);
+        assert_eq!(sizing.limit_bytes(&host, 1000 * MIB, Duration::ZERO) / MIB, 2048);
+        assert_eq!(sizing.limit_bytes(&host, 3000 * MIB, Duration::ZERO) / MIB, 2844);
+        sizing.set_own_swap(false, &host);
+        assert_eq!(sizing.limit_bytes(&host, 1000 * MIB, Duration::ZERO) / MIB, 844);
     }
 
     #[test]

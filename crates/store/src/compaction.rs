@@ -14,6 +14,7 @@ use crate::{
     extents::{EXTENT_BYTES, ExtentUse},
     ids::IndexSlot,
     page::PAGE_BYTES,
+    patient_lock::{lock_patiently, touch_stack},
     stock::Patience,
     walk::Walk,
 };
@@ -83,10 +84,7 @@ impl Engine {
     fn let_recompression_pass(&self, recompressed: u64) -> bool {
         self.compaction_wanted.fetch_add(1, Ordering::Relaxed);
         let was_busy = match self.recompressor.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                drop(self.recompressor.lock());
-                true
-            }
+            Err(TryLockError::WouldBlock) => lock_patiently(&self.recompressor).is_some(),
             Ok(_) | Err(TryLockError::Poisoned(_)) => false,
         };
         self.compaction_wanted.fetch_sub(1, Ordering::Relaxed);
@@ -120,8 +118,9 @@ impl Engine {
 
     fn compact_until_room(&self, need: Need) -> bool {
         self.compaction_wanted.fetch_add(1, Ordering::Relaxed);
-        let one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        let one_at_a_time = lock_patiently(&self.compacting);
         self.compaction_wanted.fetch_sub(1, Ordering::Relaxed);
+        let Some(one_at_a_time) = one_at_a_time else { return false };
         let mut done = Compaction::default();
         // Headroom can be far away, and it is others that wait for memory.
         let most_extents = if need == Need::Headroom { 1 } else { MOST_EXTENTS_AT_ONCE };
@@ -145,6 +144,7 @@ impl Engine {
     /// Empties extents for as long as it pays, and at most about `time`.
     pub(crate) fn compact_in_background(&self, time: Duration) -> Compaction {
         let start = Instant::now();
+        touch_stack();
         let mut done = Compaction::default();
         while !self.files.is_detached()
             && self.budget.is_exceeded()

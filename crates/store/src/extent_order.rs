@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use crate::{extents::ExtentId, zeroed::zeroed};
+use crate::{
+    extents::ExtentId,
+    zeroed::{find_memory_of, zeroed},
+};
 
 /// From this many names on, and each time it has doubled, the order is rid of extents that do not wait any more.
 const LONG_ORDER: usize = 1024;
@@ -31,6 +34,11 @@ struct Waiting {
 impl ExtentOrder {
     pub(crate) fn new(extents: u32) -> Self {
         Self { waiting: Mutex::default(), turns: zeroed(extents as usize) }
+    }
+
+    /// Has the OS find the memory of what is to be known of an extent.
+    pub(crate) fn find_memory(&self, extent: ExtentId) {
+        find_memory_of(&self.turns[extent.0 as usize]);
     }
 
     /// An extent begins to wait, or begins anew. `is_wanted` says which extents still belong here.

@@ -56,11 +56,6 @@ impl ExtentState {
         self.0.store(if populated { POPULATED } else { 0 }, Ordering::Release);
     }
 
-    /// Has the OS find the memory that the state itself is in.
-    pub(crate) fn touch(&self) {
-        self.0.fetch_or(0, Ordering::Relaxed);
-    }
-
     /// Enters a block that is about to be written. Only for open extents, under the lock of their head.
     pub(crate) fn reserve(&self, bytes: u32) {
         self.0.fetch_add(PIN + u64::from(bytes), Ordering::AcqRel);

@@ -44,6 +44,7 @@ mod layout;
 mod leaf_records;
 mod memory_file;
 mod page;
+mod patient_lock;
 mod pool;
 mod prefetch;
 mod recompression;

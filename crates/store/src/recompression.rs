@@ -27,6 +27,7 @@ use crate::{
     extents::{EXTENT_BYTES, ExtentUse},
     ids::IndexSlot,
     page::PAGE_BYTES,
+    patient_lock::touch_stack,
     pool::Pool,
     walk::{Met, Walk},
     zstd::{self, Compressor},
@@ -174,6 +175,7 @@ impl Recompressor {
 impl Engine {
     /// Recompresses cold blocks until there are no more, a put needs room, or about `time` is over.
     pub(crate) fn recompress(&self, time: Duration) -> Recompression {
+        touch_stack();
         let mut done = Recompression::default();
         let options = self.recompression.get();
         // Somebody else is at it.

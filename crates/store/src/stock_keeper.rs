@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{engine::Engine, store::Store};
+use crate::{engine::Engine, patient_lock::touch_stack, store::Store};
 
 /// While nothing is taken the stock is looked at so often, to give back what it does not need.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ impl StockKeeper {
         let (of_thread, ended) = (Arc::clone(&store), Arc::clone(&is_ended));
         store.engine().begin_stock();
         let thread = thread::Builder::new().name("stock".to_owned()).spawn(move || {
+            touch_stack();
             let engine = Keeping(of_thread.engine());
             let mut wait = Duration::ZERO;
             while !ended.load(Ordering::Acquire) {

@@ -19,6 +19,7 @@ use crate::{
     engine::{Engine, Owner},
     entry::{Place, TierPlace, TieredRef},
     extents::{EXTENT_BYTES, ExtentUse},
+    patient_lock::touch_stack,
     tier::{MAX_TIER_BATCH, TierCopy},
     walk::{Met, Walk},
 };
@@ -75,6 +76,7 @@ impl Choice {
 impl Engine {
     /// Moves pages to the tier until there is enough room and none is too old, or about `time` is over.
     pub(crate) fn write_back(&self, time: Duration) -> WriteBack {
+        touch_stack();
         let mut done = WriteBack::default();
         let start = Instant::now();
         // Somebody else is at it.

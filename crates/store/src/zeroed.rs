@@ -1,6 +1,6 @@
 //! Large tables of counters that cost nothing until they are touched.
 
-use std::{alloc::Layout, sync::atomic::AtomicU32};
+use std::{alloc::Layout, ptr, sync::atomic::AtomicU32};
 
 use crate::{extent_state::ExtentState, index::PageState};
 
@@ -25,6 +25,15 @@ unsafe impl Zeroed for PageState {}
 #[cfg(loom)]
 // SAFETY: as for ExtentState.
 unsafe impl Zeroed for PageState {}
+
+/// Has the OS find the memory that a value is in, and the page tables that lead there. Adding nothing to the value would not do it:
+/// compilers make a load of that, or nothing at all. If it fails, whoever writes the value waits for the OS.
+pub(crate) fn find_memory_of<T>(value: &T) {
+    const PAGE_BYTES: usize = 4096;
+    let page = ptr::from_ref(value).map_addr(|address| address & !(PAGE_BYTES - 1)).cast_mut().cast();
+    // SAFETY: the page has a value that is borrowed, so it is mapped; populating it changes the contents of no memory.
+    let _ = unsafe { rustix::mm::madvise(page, PAGE_BYTES, rustix::mm::Advice::LinuxPopulateWrite) };
+}
 
 /// `len` zeroed values, in memory that the OS only finds when they are written.
 pub(crate) fn zeroed<T: Zeroed>(len: usize) -> Box<[T]> {

@@ -9,9 +9,7 @@ use tmem_control::{
     AdminError, DedupChoice, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec, Frontend,
 };
 use tmem_disk::{DiskError, DiskOptions, Format, SwapDisk};
-use tmem_nbd::{NbdOptions, NbdServer};
 use tmem_store::{ClientSettings, Dedup, Store, StoreError};
-use tmem_transport::PollLimit;
 
 use crate::serving::{Serving, Transports};
 
@@ -77,8 +75,7 @@ impl Running {
 
 impl Disks {
     /// No disks yet. They will keep their pages in this store.
-    pub(crate) fn new(store: Arc<Store>, poll_limit: PollLimit, nbd: NbdOptions) -> Self {
-        let transports = Transports { poll_limit, nbd: NbdServer::new(nbd) };
+    pub(crate) fn new(store: Arc<Store>, transports: Transports) -> Self {
         Self { store, transports, slots: Mutex::default() }
     }
 
@@ -107,7 +104,7 @@ impl Disks {
             size_bytes: spec.size_bytes,
             cap_bytes: spec.cap_bytes,
             weight: spec.weight,
-            dedup: match &spec.dedup {
+            dedup: match spec.dedup_in_effect() {
                 DedupChoice::Alone => Dedup::Alone,
                 DedupChoice::Off => Dedup::Off,
                 DedupChoice::Domain(name) => Dedup::Domain(name.to_string()),
@@ -204,8 +201,8 @@ impl DiskService for Disks {
                 }
                 Slot::Running(running) if running.serving.is_connected() && !force => {
                     return Err(AdminError::Conflict(format!(
-                        "disk {name} is in use: a guest is connected; shut the guest down first, or take the disk and its \
-                         pages away from it with `tmem disk rm {name} --force`"
+                        "disk {name} is in use: {}, or take the disk and its pages away with `tmem disk rm {name} --force`",
+                        running.serving.way_out()
                     )));
                 }
                 Slot::Running(_) => {

@@ -10,6 +10,7 @@
 //! | `maintenance` | the background thread |
 //! | `sizing` | the thread that keeps the pool as large as the host can spare |
 //! | `write_back` | the thread that moves pages to the tier |
+//! | `own_swap` | whether this host swaps to its own daemon |
 //! | `notify` | readiness, told to systemd |
 //! | `guest_config` | what to paste for each virtual machine monitor |
 //! | `table` | columns for people |
@@ -20,6 +21,7 @@ mod failure;
 mod guest_config;
 mod maintenance;
 mod notify;
+mod own_swap;
 mod runtime_dir;
 mod serving;
 mod sizing;

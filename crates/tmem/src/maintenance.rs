@@ -18,6 +18,8 @@ use rustix::time::{ClockId, clock_gettime};
 use tmem_control::BackgroundCpu;
 use tmem_store::{Compaction, Recompression, Store};
 
+use crate::own_swap::OwnSwap;
+
 /// How often the thread looks whether there is something to gain. Looking takes some microseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -69,6 +71,7 @@ impl Maintenance {
     pub(crate) fn start(
         store: Arc<Store>,
         budget: impl Fn() -> BackgroundCpu + Send + 'static,
+        own_swap: OwnSwap,
     ) -> io::Result<Self> {
         let (messages, told) = mpsc::channel();
         let thread = thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
@@ -85,7 +88,7 @@ impl Maintenance {
                 if look {
                     looked = Instant::now();
                 }
-                let slice = Slice::work(&store, look, look || compacting, look || finding);
+                let slice = Slice::work(&store, &own_swap, look, look || compacting, look || finding);
                 slice.log();
                 finding = slice.more_to_find;
                 compacting = slice.compaction.emptied_extents > 0;
@@ -104,7 +107,7 @@ impl Maintenance {
 }
 
 impl Slice {
-    fn work(store: &Store, tend: bool, compact: bool, find: bool) -> Self {
+    fn work(store: &Store, own_swap: &OwnSwap, tend: bool, compact: bool, find: bool) -> Self {
         let (wall, cpu) = (Instant::now(), thread_cpu_time());
         if tend {
             store.tend_ages(WORK);
@@ -119,7 +122,11 @@ impl Slice {
         };
         // Recompression empties extents, which would split huge pages again. A get waits for a huge page that is being made of its
         // page; so one at a time.
-        let made_huge_page = compaction.emptied_extents == 0 && !recompression.more && store.make_huge_page();
+        // Where the host swaps to the daemon there are none: when one is split again, the kernel has to find memory for page tables before
+        // any page of it can be touched.
+        let may_make_huge_page =
+            compaction.emptied_extents == 0 && !recompression.more && !own_swap.is_possible();
+        let made_huge_page = may_make_huge_page && store.make_huge_page();
         Self {
             compaction,
             recompression,
@@ -238,7 +245,8 @@ mod tests {
             let page: &[u8; 4096] = text.as_slice().try_into().expect("a page");
             pool.put(ObjectId(0), PageIndex(i), page.into()).expect("put");
         }
-        let maintenance = Maintenance::start(store.clone(), || percent("1")).expect("thread");
+        let maintenance =
+            Maintenance::start(store.clone(), || percent("1"), OwnSwap::default()).expect("thread");
         let before = store.held_bytes();
         store.set_limit_bytes(before * 9 / 10).expect("limit");
         // Pages as young as these, and one percent of a CPU, would take minutes.

@@ -6,18 +6,25 @@ use tmem_control::{AdminError, DiskName, DiskSpec, Frontend, NbdAddress};
 use tmem_disk::SwapDisk;
 use tmem_nbd::{NbdError, NbdExport, NbdServer};
 use tmem_transport::{PollLimit, SocketError};
+use tmem_ublk::{UblkError, UblkFrontend, UblkOptions};
 use tmem_vhost::{VhostError, VhostFrontend, VhostOptions};
+
+use crate::own_swap::{OwnSwap, OwnSwapDisk};
 
 /// Everything that disks can be served by.
 pub(crate) struct Transports {
     pub(crate) poll_limit: PollLimit,
     pub(crate) nbd: Arc<NbdServer>,
+    pub(crate) own_swap: OwnSwap,
+    /// Which daemon this is: the next one with the same is its successor.
+    pub(crate) owner: String,
 }
 
 /// A disk being served. Dropping it ends that.
 pub(crate) enum Serving {
     VhostUser(VhostFrontend),
     Nbd(NbdExport),
+    Ublk(UblkFrontend, OwnSwapDisk),
 }
 
 impl Transports {
@@ -49,16 +56,41 @@ impl Transports {
                 };
                 Ok((Serving::Nbd(export), Frontend::Nbd(address)))
             }
+            Frontend::Ublk { queues, .. } => {
+                let own_swap = self.own_swap.add();
+                let options = UblkOptions {
+                    queues: *queues,
+                    owner: self.owner.clone(),
+                    poll_limit: self.poll_limit.clone(),
+                };
+                let frontend =
+                    UblkFrontend::start(disk, &options).map_err(|error| ublk_refused(&spec.name, error))?;
+                let device = Some(frontend.path().to_owned());
+                let made = Frontend::Ublk { queues: Some(frontend.queues()), device };
+                Ok((Serving::Ublk(frontend, own_swap), made))
+            }
         }
     }
 }
 
 impl Serving {
-    /// Whether anybody is connected now.
+    /// Whether anybody is connected now, or the block device in use.
     pub(crate) fn is_connected(&self) -> bool {
         match self {
             Self::VhostUser(frontend) => frontend.is_connected(),
             Self::Nbd(export) => export.connections() > 0,
+            Self::Ublk(frontend, _) => frontend.is_in_use(),
+        }
+    }
+
+    /// Who uses it, and how they leave it in peace.
+    pub(crate) fn way_out(&self) -> String {
+        match self {
+            Self::VhostUser(_) | Self::Nbd(_) => "a guest is connected; shut the guest down first".to_owned(),
+            Self::Ublk(frontend, _) => format!(
+                "it is swap or mounted; `swapoff {0}` or `umount {0}` first",
+                frontend.path().display()
+            ),
         }
     }
 
@@ -67,6 +99,10 @@ impl Serving {
         match self {
             Self::VhostUser(frontend) => frontend.stop(),
             Self::Nbd(export) => export.stop(),
+            Self::Ublk(frontend, own_swap) => {
+                frontend.stop();
+                drop(own_swap);
+            }
         }
     }
 }
@@ -91,6 +127,22 @@ fn nbd_refused(name: &DiskName, error: NbdError) -> AdminError {
         | NbdError::Thread { .. }
         | NbdError::TlsFile { .. }
         | NbdError::TlsIdentity { .. } => AdminError::Failed(text),
+    }
+}
+
+fn ublk_refused(name: &DiskName, error: UblkError) -> AdminError {
+    let text = format!("disk {name}: {error}");
+    match error {
+        UblkError::Queues { .. } => AdminError::Invalid(text),
+        UblkError::NoDriver | UblkError::ThreadNotIoFlusher { .. } => AdminError::Conflict(text),
+        UblkError::NotAllowed { .. }
+        | UblkError::Command { .. }
+        | UblkError::Open { .. }
+        | UblkError::NotIoFlusher { .. }
+        | UblkError::NotLocked { .. }
+        | UblkError::Memory { .. }
+        | UblkError::Ring { .. }
+        | UblkError::Thread { .. } => AdminError::Failed(text),
     }
 }
 

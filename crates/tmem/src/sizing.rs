@@ -13,7 +13,7 @@ use std::{
 use tmem_control::{HostMemory, Knobs, PoolSizing};
 use tmem_store::Store;
 
-use crate::maintenance::Waker;
+use crate::{maintenance::Waker, own_swap::OwnSwap};
 
 /// While a pool that holds next to nothing stays as it is, there is nothing to give back; nor is there while its size is fixed. The host
 /// is looked at no more often than this then.
@@ -28,11 +28,12 @@ pub(crate) struct Sizing {
 
 impl Sizing {
     /// Starts the thread, which has the waker's thread make room when the pool is to give something back. As long as the pool's size is
-    /// fixed it does nothing.
+    /// fixed it does nothing. A pool that is the host's own swap may take half of the host whatever is available.
     pub(crate) fn start(
         store: Arc<Store>,
         knobs: Arc<Knobs>,
         mut rule: PoolSizing,
+        own_swap: OwnSwap,
         waker: Waker,
     ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
@@ -43,6 +44,7 @@ impl Sizing {
                 let held_bytes = store.held_bytes();
                 match HostMemory::read() {
                     Ok(host) => {
+                        rule.set_own_swap(own_swap.is_possible(), &host);
                         let limit_bytes = knobs.size_pool(&mut rule, &host, start.elapsed());
                         is_fixed = limit_bytes.is_none();
                         if !is_fixed && store.is_over_limit() {

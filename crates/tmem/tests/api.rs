@@ -92,7 +92,7 @@ fn disks_over_the_admin_socket() {
     assert_eq!(
         info,
         json!({"name": "vm1", "size_bytes": 16 << 20, "cap_bytes": 4 << 20, "weight": 7, "dedup": "web", "format": "none", "transport": "vhost-user-blk",
-               "socket": socket, "address": null, "queues": 2, "connected": false})
+               "socket": socket, "address": null, "device": null, "queues": 2, "connected": false})
     );
     let (code, answer) = daemon.admin("GET /api/v1/disks", "");
     assert_eq!(

@@ -171,6 +171,11 @@ impl VhostUserBackend for BlkDevice {
             let what = format!("{bytes} bytes of memory in {regions} regions are more than a guest can have");
             return Err(io::Error::other(what));
         }
+        // A daemon that serves swap locks all that it maps. The guest's memory is not its to keep in memory.
+        for region in memory.iter() {
+            // SAFETY: the region is mapped while `memory` lives, and its contents stay as they are.
+            unsafe { libc::munlock(region.as_ptr().cast(), region.size()) };
+        }
         Ok(())
     }
 

@@ -8,6 +8,10 @@ fn nbd(address: &str) -> Frontend {
     Frontend::Nbd(address.parse().expect("address"))
 }
 
+fn ublk(queues: Option<u16>) -> Frontend {
+    Frontend::Ublk { queues, device: None }
+}
+
 fn spec() -> DiskSpec {
     DiskSpec {
         name: "vm1".parse().expect("name"),
@@ -41,6 +45,11 @@ fn each_nonsense_names_the_disk_and_the_way_out() {
         (DiskSpec { frontend: vhost_user(&long), ..spec() }, "shorter"),
         (DiskSpec { frontend: vhost_user("/tmp/a\nb"), ..spec() }, "plain one"),
         (DiskSpec { frontend: nbd("vm1.sock"), ..spec() }, "/run/tmem/vm1.sock"),
+        (DiskSpec { frontend: ublk(Some(0)), ..spec() }, "1 or more"),
+        (
+            DiskSpec { frontend: ublk(None), dedup: "tenant".parse().expect("domain"), ..spec() },
+            "dedup tenant",
+        ),
     ] {
         let error = broken.check().expect_err(mentions).to_string();
         assert!(
@@ -91,11 +100,32 @@ fn a_body_names_one_frontend() {
         ("", "neither"),
         (r#","nbd":"/s","vhost_user":"/t""#, "exclude each other"),
         (r#","nbd":"/s","queues":2"#, "queues"),
+        (r#","nbd":"/s","ublk":true"#, "exclude each other"),
+        (r#","vhost_user":"/s","ublk":true"#, "exclude each other"),
+        (r#","ublk":"yes""#, "boolean"),
         (r#","nbd":"localhost:10809""#, "127.0.0.1:10809"),
     ] {
         let error = read(more).expect_err(mentions).to_string();
         assert!(error.contains(mentions), "{error}");
     }
+}
+
+#[test]
+fn a_disk_on_ublk_shares_no_pages_and_tells_its_device() {
+    let body = r#"{"name":"swap0","size_bytes":1048576,"ublk":true}"#;
+    let spec: DiskSpec = serde_json::from_str(body).expect("ublk");
+    assert_eq!((&spec.frontend, spec.check()), (&ublk(None), Ok(())));
+    let again = serde_json::to_value(&spec).expect("json");
+    assert_eq!(again["ublk"], true);
+    assert_eq!(serde_json::from_value::<DiskSpec>(again).expect("the same"), spec);
+    let served = Frontend::Ublk { queues: Some(2), device: Some("/dev/ublkb7".into()) };
+    let info = DiskInfo::new(&spec, &served);
+    assert_eq!(
+        (info.transport.as_str(), info.queues, info.dedup),
+        (TRANSPORT_UBLK, Some(2), DedupChoice::Off)
+    );
+    assert_eq!((info.device, info.socket, info.address), (Some("/dev/ublkb7".into()), None, None));
+    assert!(served.is_compatible(&served) && served.is_compatible(&vhost_user("/s")));
 }
 
 #[test]

@@ -112,20 +112,23 @@ pub struct DiskStatus {
     pub size_bytes: u64,
     /// How guests reach it.
     pub transport: String,
-    /// The Unix socket where guests reach it; null where it is TCP.
+    /// The Unix socket where guests reach it; null where there is none.
     pub socket: Option<PathBuf>,
-    /// The TCP address where guests reach it; null where it is a socket.
+    /// The TCP address where guests reach it; null where there is none.
     #[serde(default)]
     pub address: Option<SocketAddr>,
-    /// Whether a guest is connected now.
+    /// The block device of the daemon's host; null where there is none.
+    #[serde(default)]
+    pub device: Option<PathBuf>,
+    /// Whether a guest is connected now, or the block device is swap or mounted.
     pub connected: bool,
 }
 
 impl DiskStatus {
     /// Where guests reach it, for people.
     pub fn place(&self) -> String {
-        match (&self.socket, self.address) {
-            (Some(socket), _) => socket.display().to_string(),
+        match (self.socket.as_ref().or(self.device.as_ref()), self.address) {
+            (Some(path), _) => path.display().to_string(),
             (None, Some(address)) => address.to_string(),
             (None, None) => "-".to_owned(),
         }
@@ -190,6 +193,7 @@ impl ClientStatus {
                 transport: disk.transport,
                 socket: disk.socket,
                 address: disk.address,
+                device: disk.device,
                 connected: disk.connected,
             }),
         }

@@ -64,6 +64,7 @@ pub(crate) fn sample() -> Status {
         transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
         socket: Some("/run/tmem/vm1.sock".into()),
         address: None,
+        device: None,
         queues: Some(1),
         connected: true,
     };
@@ -156,7 +157,7 @@ fn the_names_are_fixed() {
     );
     assert_eq!(
         names(&json["clients"][0]["disk"]),
-        ["address", "connected", "size_bytes", "socket", "transport"].into()
+        ["address", "connected", "device", "size_bytes", "socket", "transport"].into()
     );
     let tier = &json["tiers"][0];
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use super::{Arena, Need};
 use crate::{
-    extents::{EXTENT_BYTES, Stocking},
+    extents::{EXTENT_BYTES, ExtentId, Stocking},
     stock::Patience,
 };
 
@@ -15,6 +15,9 @@ impl Arena {
                 Stocking::Stocked => {
                     *left_bytes = left_bytes.saturating_sub(EXTENT_BYTES as u64);
                     self.stock.note_asking();
+                    // Extents with lower numbers have been here before.
+                    let last = ExtentId(self.extents.untouched_from().saturating_sub(1));
+                    self.recompression_order.find_memory(last);
                 }
                 Stocking::Enough | Stocking::AtLimit => return true,
                 Stocking::NoMemory => return false,

@@ -26,7 +26,7 @@ use crate::{
     stamp::Stamp,
     stock::Stock,
     tier_table::{Pinned, TierTable},
-    zeroed::Zeroed,
+    zeroed::{Zeroed, find_memory_of},
 };
 
 /// What stands for the owner in the header of a shared block; its slot is the number of the cell.
@@ -316,7 +316,7 @@ impl SharedBlocks {
         // What else is known of the cells is in memory that may have yet to be found as well.
         let start = first as usize * ENTRIES_PER_INDEX_PAGE as usize;
         for record in self.records.iter().skip(start).step_by(ENTRIES_PER_INDEX_PAGE as usize / 2).take(16) {
-            record.pages.fetch_or(0, Ordering::Relaxed);
+            find_memory_of(record);
         }
         self.cells.find_pages(first, left_bytes, |cell| self.lock(cell))
     }

@@ -1,9 +1,7 @@
 //! The stock of extents: free ones whose memory is all there.
 
-use std::sync::atomic::Ordering;
-
 use super::{EXTENT_BYTES, Extents};
-use crate::{budget::Claim, memory_file::MemoryFile};
+use crate::{budget::Claim, memory_file::MemoryFile, zeroed::find_memory_of};
 
 /// What became of the search for an extent's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +45,8 @@ impl Extents {
             extent
         };
         // What is known of it is in memory that may have yet to be found as well.
-        self.state(extent).touch();
-        self.cell(extent).fetch_or(0, Ordering::Relaxed);
+        find_memory_of(self.state(extent));
+        find_memory_of(self.cell(extent));
         if memory.populate(extent.offset(), EXTENT_BYTES).is_err() {
             self.give_to_os(memory, extent);
             return Stocking::NoMemory;

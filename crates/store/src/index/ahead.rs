@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{MutexGuard, PoisonError, atomic::Ordering},
+    sync::{MutexGuard, PoisonError},
 };
 
 use super::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index, PageMemory};
@@ -10,6 +10,7 @@ use crate::{
     budget::Claim,
     ids::{IndexSlot, PoolId},
     stock::{Request, Stock},
+    zeroed::find_memory_of,
 };
 
 /// A swap area fills in runs of 256 to 512 pages, mostly upwards: behind an index page that is used so many are found, 8 MiB of a disk.
@@ -74,7 +75,7 @@ impl Index {
                 self.state(slot).failed();
                 return true;
             }
-            self.population(slot).fetch_or(0, Ordering::Relaxed); // it is in memory that may have yet to be found as well
+            find_memory_of(self.population(slot)); // it is in memory that may have yet to be found as well
             let offset = page as usize * INDEX_PAGE_BYTES as usize;
             if *left_bytes < INDEX_PAGE_BYTES
                 || self.entries.populate(offset, INDEX_PAGE_BYTES as usize).is_err()

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use tmem_control::{
-    AdminClient, ByteSize, DedupChoice, DiskFormat, DiskList, DiskName, DiskSpec, Frontend, NbdAddress,
-    Status,
+    AdminClient, ByteSize, DedupChoice, DiskFormat, DiskList, DiskName, DiskSpec, DiskStatus, Frontend,
+    NbdAddress, Status,
 };
 use tmem_store::Weight;
 
@@ -37,11 +37,14 @@ pub(crate) struct Add {
     #[arg(long, allow_hyphen_values = true)]
     size: ByteSize,
     /// Socket for the virtual machine monitor to connect to; at most the socket of a program that is gone may be there
-    #[arg(long, value_name = "SOCKET", required_unless_present = "nbd", conflicts_with = "nbd")]
+    #[arg(long, value_name = "SOCKET", required_unless_present_any = ["nbd", "ublk"], conflicts_with_all = ["nbd", "ublk"])]
     vhost_user: Option<PathBuf>,
     /// Where NBD clients find the disk, by its name: IP:PORT or a socket; disks may share it
-    #[arg(long, value_name = "ADDR|SOCKET")]
+    #[arg(long, value_name = "ADDR|SOCKET", conflicts_with = "ublk")]
     nbd: Option<NbdAddress>,
+    /// Make it a block device of this host, above all for its own swap; prints the device. Needs the kernel's ublk_drv, and root
+    #[arg(long)]
+    ublk: bool,
     /// The most of the pool that its pages may take [default: the pool's limit]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     cap: Option<ByteSize>,
@@ -56,7 +59,8 @@ pub(crate) struct Add {
     /// swap: born as an empty swap area with the label tmem; none: zeroes
     #[arg(long, value_name = "swap|none", default_value_t)]
     format: DiskFormat,
-    /// Virtqueues offered to the guest over vhost-user, with a thread each [default: 4]
+    /// Virtqueues offered to the guest over vhost-user, or queues of the ublk device, with a thread each [default: 4, or one
+    /// for each CPU]
     #[arg(long, value_name = "N", conflicts_with = "nbd")]
     queues: Option<u16>,
 }
@@ -66,7 +70,7 @@ pub(crate) struct Add {
 pub(crate) struct Remove {
     /// Name of the disk
     name: DiskName,
-    /// Even while a guest is connected: it loses its pages and gets I/O errors
+    /// Even while a guest is connected: it loses its pages and gets I/O errors. Swap of this host is turned off first
     #[arg(long)]
     force: bool,
 }
@@ -102,7 +106,7 @@ fn run_add(add: Add, client: &AdminClient) -> Outcome {
         Some(NbdAddress::Unix(path)) => Some(NbdAddress::Unix(absolute(path)?)),
         other => other,
     };
-    let frontend = Frontend::new(vhost_user, nbd, add.queues)
+    let frontend = Frontend::new(vhost_user, nbd, add.ublk, add.queues)
         .map_err(|wrong| Failure::Usage(format!("disk {}: {wrong}", add.name)))?;
     let spec = DiskSpec {
         name: add.name,
@@ -114,8 +118,18 @@ fn run_add(add: Add, client: &AdminClient) -> Outcome {
         format: add.format,
     };
     spec.check().map_err(|error| Failure::Usage(error.to_string()))?;
-    client.add_disk(&spec)?;
-    Ok(())
+    match client.add_disk(&spec)?.device {
+        Some(device) => print(&format!("{}\n", device.display())),
+        None => Ok(()),
+    }
+}
+
+fn user_of(disk: &DiskStatus) -> &'static str {
+    match (disk.connected, disk.device.is_some()) {
+        (false, _) => "none",
+        (true, false) => "connected",
+        (true, true) => "this host",
+    }
 }
 
 fn table(status: &Status) -> String {
@@ -135,7 +149,7 @@ fn table(status: &Status) -> String {
         table.row(vec![
             client.name.clone(),
             ByteSize::from_bytes(disk.size_bytes).to_string(),
-            if disk.connected { "connected" } else { "none" }.to_owned(),
+            user_of(disk).to_owned(),
             ByteSize::from_bytes(client.logical_bytes).rounded(),
             ByteSize::from_bytes(client.used_bytes).rounded(),
             disk.place(),

@@ -2,13 +2,15 @@
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use tmem_control::{AdminClient, AdminError, ByteSize, ControlError, DiskName, TRANSPORT_NBD};
+use tmem_control::{
+    AdminClient, AdminError, ByteSize, ControlError, DiskName, TRANSPORT_NBD, TRANSPORT_UBLK,
+};
 
 use super::print;
 use crate::{
     Outcome,
     failure::Failure,
-    guest_config::{self, Guest, NbdGuest, Vmm},
+    guest_config::{self, Guest, HostDisk, NbdGuest, Vmm},
 };
 
 /// `tmem guest-config`.
@@ -36,6 +38,8 @@ enum VmmName {
     Uml,
     /// The NBD client of a Linux kernel, in a guest or on a host
     NbdClient,
+    /// The daemon's own host, over ublk: no guest at all
+    Host,
 }
 
 impl From<VmmName> for Vmm {
@@ -47,6 +51,7 @@ impl From<VmmName> for Vmm {
             VmmName::Firecracker => Self::Firecracker,
             VmmName::Uml => Self::Uml,
             VmmName::NbdClient => Self::NbdClient,
+            VmmName::Host => Self::Host,
         }
     }
 }
@@ -71,6 +76,10 @@ pub(crate) fn run(arguments: &Arguments, client: &AdminClient) -> Outcome {
     if disk.transport == TRANSPORT_NBD {
         let guest = NbdGuest::new(&disk)?;
         return show(arguments, || guest.instructions(vmm), || guest.arguments(vmm));
+    }
+    if disk.transport == TRANSPORT_UBLK {
+        let disk = HostDisk::new(&disk)?;
+        return show(arguments, || disk.instructions(vmm), || disk.arguments(vmm));
     }
     let guest = Guest::new(&disk, arguments.memory)?;
     show(arguments, || guest.instructions(vmm), || guest.arguments(vmm))

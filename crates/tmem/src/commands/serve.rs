@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use tmem_control::{
-    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, HostMemory, HttpListen, Knobs,
-    LogLevel, MaxCompressed, PoolCeiling, PoolSize, PoolSizing, Reaction, Recompress, RecompressAge,
+    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, HttpListen,
+    Knobs, LogLevel, MaxCompressed, PoolCeiling, PoolSize, PoolSizing, Reaction, Recompress, RecompressAge,
     RecompressLevel, Reserve, Server, TierMode, WriteBackAge, poll_us,
 };
-use tmem_nbd::{NbdOptions, TlsFiles, TlsIdentity};
+use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
 use tmem_store::{Store, StoreOptions};
 use tmem_tier::{FileTier, TierOptions};
 use tmem_transport::PollLimit;
@@ -21,8 +21,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::print;
 use crate::{
-    Outcome, disks::Disks, maintenance::Maintenance, notify, runtime_dir::Ownership, sizing::Sizing,
-    stocking, write_back::WriteBackThread,
+    Outcome, disks::Disks, maintenance::Maintenance, notify, own_swap::OwnSwap, runtime_dir::Ownership,
+    serving::Transports, sizing::Sizing, stocking, write_back::WriteBackThread,
 };
 
 /// What `tmem serve` takes. Flags win over the file.
@@ -125,6 +125,7 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)? };
     let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions::new(path, size_bytes));
     start_logging(config.log_level);
+    get_fit_for_swap(&config)?;
     let ownership = Ownership::take(runtime_dir)?;
     let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
@@ -136,17 +137,21 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
         let knobs = Arc::clone(&knobs);
         move || knobs.background_cpu()
     };
-    let maintenance =
-        Maintenance::start(Arc::clone(&store), budget).context("cannot start the maintenance thread")?;
-    let sizing = Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, maintenance.waker())
-        .context("cannot start the sizing thread")?;
-    let stock = stocking::start(Arc::clone(&store))?;
+    let own_swap = OwnSwap::default();
+    let maintenance = Maintenance::start(Arc::clone(&store), budget, own_swap.clone())
+        .context("cannot start the maintenance thread")?;
+    let sizing =
+        Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, own_swap.clone(), maintenance.waker())
+            .context("cannot start the sizing thread")?;
+    let stock = stocking::start(Arc::clone(&store), own_swap.clone())?;
     let write_back = tier
         .as_ref()
         .map(|tier| WriteBackThread::start(Arc::clone(&store), Arc::clone(tier)))
         .transpose()
         .context("cannot start the write-back thread")?;
-    let disks = Arc::new(Disks::new(Arc::clone(&store), poll_limit, nbd));
+    let owner = runtime_dir.display().to_string();
+    let transports = Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap, owner };
+    let disks = Arc::new(Disks::new(Arc::clone(&store), transports));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -187,6 +192,21 @@ fn pool_limit(config: &Config) -> Result<(u64, PoolSizing), ControlError> {
     Ok((limit_bytes, rule))
 }
 
+/// Where this host may come to swap to the daemon, all of its threads have to be I/O flushers: those to come inherit it from
+/// this one. They share one heap, too.
+fn get_fit_for_swap(config: &Config) -> Result<()> {
+    let is_asked_for = config.disks.iter().any(|disk| matches!(disk.frontend, Frontend::Ublk { .. }));
+    if !is_asked_for && !tmem_ublk::is_available() {
+        return Ok(());
+    }
+    match tmem_ublk::prepare_process() {
+        // The kernel has ublk, but nobody may ever ask for it; whoever does so is told.
+        Err(error) if !is_asked_for => log::debug!("disks on ublk are not possible: {error}"),
+        result => result.context("the configuration's disks")?,
+    }
+    Ok(())
+}
+
 /// What makes TLS on NBD possible, if it is configured.
 fn tls(config: &Config) -> Result<Option<TlsIdentity>> {
     let Some(tls) = config.nbd_tls()? else { return Ok(None) };
@@ -207,6 +227,12 @@ async fn serve(
     let server = Server::bind(runtime_dir, config.http)?;
     for spec in &config.disks {
         disks.add(spec).context("the configuration's disks")?;
+    }
+    match tmem_ublk::end_left_devices(&runtime_dir.display().to_string()) {
+        0 => {}
+        ended => {
+            log::warn!("ended {ended} ublk devices of a daemon that died; what was stored on them is lost")
+        }
     }
     let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
     let limit_bytes = store.usage().limit_bytes;

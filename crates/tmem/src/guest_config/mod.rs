@@ -1,7 +1,8 @@
 //! What to paste so that a guest gets a disk, for each virtual machine monitor.
 //!
 //! Over vhost-user every monitor must share the guest's memory with tmem, which reads and writes it in place. Over NBD there is nothing
-//! to share, and no monitor is needed: the kernel has a client of its own.
+//! to share, and no monitor is needed: the kernel has a client of its own. Over ublk there is not even a guest: the disk is a block
+//! device of the daemon's host.
 //!
 //! None of this asks a monitor to reconnect by itself. A daemon that was started again has none of the guest's pages,
 //! and a guest that goes on with an empty disk would read zeroes where its memory was; without a reconnect it gets I/O
@@ -9,6 +10,7 @@
 
 mod cloud_hypervisor;
 mod firecracker;
+mod host;
 mod libvirt;
 mod nbd;
 mod qemu;
@@ -17,6 +19,7 @@ mod uml;
 use anyhow::{Result, anyhow, bail};
 use tmem_control::{ByteSize, DiskFormat, DiskInfo};
 
+pub(crate) use host::HostDisk;
 pub(crate) use nbd::NbdGuest;
 
 /// Monitors count guest memory in MiB.
@@ -32,6 +35,8 @@ pub(crate) enum Vmm {
     Uml,
     /// No monitor: the NBD client of a Linux kernel, in a guest or on a host.
     NbdClient,
+    /// No monitor, no guest: the daemon's own host, over ublk.
+    Host,
 }
 
 /// One guest with one disk.
@@ -66,6 +71,7 @@ impl<'a> Guest<'a> {
             Vmm::Uml => Some(uml::arguments(self)?),
             Vmm::Libvirt | Vmm::Firecracker => None,
             Vmm::NbdClient => return Err(self.not_nbd()),
+            Vmm::Host => return Err(host::not_ublk(self.name)),
         })
     }
 
@@ -78,6 +84,7 @@ impl<'a> Guest<'a> {
             Vmm::Firecracker => firecracker::instructions(self),
             Vmm::Uml => uml::instructions(self)?,
             Vmm::NbdClient => return Err(self.not_nbd()),
+            Vmm::Host => return Err(host::not_ublk(self.name)),
         };
         let modules = if vmm == Vmm::Uml { "modprobe virtio_blk   # where it is a module\n" } else { "" };
         Ok(format!(

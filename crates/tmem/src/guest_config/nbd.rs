@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, bail};
 use tmem_control::{ByteSize, DiskFormat, DiskInfo};
 
-use super::{Vmm, inside, libvirt::xml_escaped, shell_lines, shell_quoted, socket_of};
+use super::{Vmm, host, inside, libvirt::xml_escaped, shell_lines, shell_quoted, socket_of};
 
 /// Files that a client needs where there is TLS, as QEMU wants them named.
 const TLS_NOTE: &str = "# TLS: /etc/pki/qemu holds ca-cert.pem, client-cert.pem and client-key.pem; the client's certificate must be from an\n\
@@ -47,6 +47,7 @@ impl<'a> NbdGuest<'a> {
         match vmm {
             Vmm::Qemu => Ok(Some(self.qemu())),
             Vmm::Libvirt | Vmm::NbdClient => Ok(None),
+            Vmm::Host => Err(host::not_ublk(self.name)),
             _ => Err(self.without_client()),
         }
     }
@@ -61,6 +62,7 @@ impl<'a> NbdGuest<'a> {
             ),
             Vmm::Libvirt => (self.libvirt(), String::new()),
             Vmm::NbdClient => (String::new(), self.kernel()),
+            Vmm::Host => return Err(host::not_ublk(self.name)),
             _ => return Err(self.without_client()),
         };
         let place = match &self.place {

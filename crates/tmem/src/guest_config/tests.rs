@@ -13,6 +13,7 @@ fn disk(socket: &str, format: DiskFormat) -> DiskInfo {
         transport: TRANSPORT_VHOST_USER_BLK.to_owned(),
         socket: Some(socket.into()),
         address: None,
+        device: None,
         queues: Some(2),
         connected: false,
     }

@@ -96,6 +96,7 @@ impl Daemon {
     pub fn state(&self) -> Value {
         let mut status = self.status();
         status["uptime_seconds"] = Value::Null;
+        status["pool"]["held_bytes"] = Value::Null; // memory is found ahead, and given back when it is not used
         status
     }
 

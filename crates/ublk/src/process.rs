@@ -1,0 +1,27 @@
+//! What a process has to be before it may serve its own host's swap.
+
+use crate::{error::UblkError, heap, io_flusher, locked_memory, oom};
+
+/// Makes the calling thread, and those that it will make, fit to serve swap: they are I/O flushers, and share one heap. Called before
+/// there are any others; [`UblkFrontend::start`](crate::UblkFrontend::start) looks whether it was.
+///
+/// # Errors
+/// The process may not.
+pub fn prepare_process() -> Result<(), UblkError> {
+    io_flusher::become_io_flusher()?;
+    heap::share();
+    Ok(())
+}
+
+/// Makes sure that the process is fit to serve swap with so many queues more, and keeps it so.
+pub(crate) fn make_fit(queues: u16) -> Result<(), UblkError> {
+    io_flusher::check_all_threads()?;
+    locked_memory::lock_process()?;
+    heap::reserve(queues).map_err(|error| UblkError::Memory { error })?;
+    if let Err(error) = oom::exempt_process() {
+        log::warn!(
+            "cannot keep this daemon from being killed when the host runs out of memory: {error}; it needs CAP_SYS_RESOURCE"
+        );
+    }
+    Ok(())
+}
