@@ -50,6 +50,8 @@ const LEAST_KEPT_BYTES: u64 = 4 * EXTENT_BYTES as u64;
 struct Candidate<'a> {
     walk: Walk<'a>,
     choice: Choice,
+    /// For how long it was still when its turn came.
+    still_ms: Milliseconds,
 }
 
 /// Which pages go: those that were not used for so long.
@@ -78,22 +80,28 @@ impl Engine {
         let mut done = WriteBack::default();
         let start = Instant::now();
         // Somebody else is at it.
-        let Ok(_one_at_a_time) = self.tiering.cleaner.try_lock() else { return done };
-        let goal_bytes = self.goal_bytes();
+        let Ok(mut cleaner) = self.tiering.cleaner.try_lock() else { return done };
         let mut whatever_their_age = false;
-        let mut pressed = self.is_pressed();
-        while !self.files.is_detached() && self.tiering.tier().is_some() && !done.blocked {
+        // How much is to be free, once there was so little that pages have to go.
+        let mut goal_bytes = self.is_pressed().then(|| self.goal_bytes());
+        while !self.files.is_detached() && self.tiering.tier().is_some() {
             done.more = start.elapsed() >= time;
             if done.more {
                 break;
             }
-            pressed = pressed && !self.make_room_without_tier(goal_bytes);
-            let goes_on = if pressed {
-                self.relieve(goal_bytes, &mut whatever_their_age, &mut done)
-            } else {
-                self.write_aged(&mut done) || self.copy_extents(&mut done)
+            // Puts may have taken the room meanwhile, and do not wait for what nobody needs.
+            if goal_bytes.is_none() && self.has_less_than(self.kept_bytes(KEPT_PART)) {
+                goal_bytes = Some(self.goal_bytes());
+            }
+            goal_bytes = goal_bytes.filter(|goal_bytes| !self.make_room_without_tier(*goal_bytes));
+            let goes_on = match goal_bytes {
+                Some(goal_bytes) => self.relieve(goal_bytes, &mut whatever_their_age, &mut done),
+                None => !done.blocked && (self.write_aged(&mut done) || self.copy_extents(&mut done)),
             };
-            if !goes_on {
+            // Full of what is mostly dead is not full.
+            let is_cleaned = done.blocked && goal_bytes.is_some() && self.clean_for_room(&mut cleaner);
+            done.blocked &= !is_cleaned;
+            if !goes_on && !is_cleaned {
                 break;
             }
         }
@@ -101,12 +109,15 @@ impl Engine {
         done
     }
 
-    /// Moves the pages of a batch of the oldest extents to gain room. False: there is none to be gained.
+    /// Moves the pages of a batch of the oldest extents to gain room; where nothing can be written, of those that have copies. False: there
+    /// is none to be gained.
     fn relieve(&self, goal_bytes: u64, whatever_their_age: &mut bool, done: &mut WriteBack) -> bool {
-        let batch = self.choose_oldest(goal_bytes, *whatever_their_age);
+        let batch = self.choose_oldest(goal_bytes, *whatever_their_age, done.blocked);
         let held_before = self.budget.held_bytes();
+        let was_blocked = done.blocked;
         let gained = self.write_batch(batch, true, done);
-        let goes_on = gained || !*whatever_their_age;
+        // As soon as nothing can be written any more, what has copies is looked for.
+        let goes_on = gained || !*whatever_their_age || done.blocked && !was_blocked;
         // A turn in which everything was too young to go only moved pages about.
         *whatever_their_age |= !gained && self.budget.held_bytes() >= held_before;
         if gained {
@@ -129,9 +140,9 @@ impl Engine {
         // What has yet to be found for the stock is waited for elsewhere.
         let has_room =
             || self.arena.has_room(need) || self.arena.can_be_stocked_for(need) && !self.stock.is_starved();
-        Instant::now() < deadline
-            && self.tiering.is_taking()
-            && self.tiering.signal.await_room(deadline, has_room)
+        // What has a copy goes without being written.
+        let is_taking = self.tiering.is_taking() || self.arena.copies.count() > 0 && self.tiering.is_giving();
+        Instant::now() < deadline && is_taking && self.tiering.signal.await_room(deadline, has_room)
     }
 
     /// Whether so little is free that pages have to go.
@@ -167,8 +178,13 @@ impl Engine {
         true
     }
 
-    /// The extents that have been still for longest, as many as are needed for so much room.
-    fn choose_oldest(&self, goal_bytes: u64, whatever_their_age: bool) -> Vec<Candidate<'_>> {
+    /// The extents that have been still for longest, as many as are needed for so much room, and all with copies if `only_copied`.
+    fn choose_oldest(
+        &self,
+        goal_bytes: u64,
+        whatever_their_age: bool,
+        only_copied: bool,
+    ) -> Vec<Candidate<'_>> {
         let missing_bytes = (self.budget.held_bytes() + goal_bytes).saturating_sub(self.budget.limit_bytes());
         let wanted = missing_bytes.div_ceil(EXTENT_BYTES as u64).clamp(1, MAX_TIER_BATCH as u64) as usize;
         let others_age_ms = self.recompression.get().age.as_millis() as Milliseconds;
@@ -178,8 +194,12 @@ impl Engine {
             gives_way_permille,
             others_age_ms,
         };
-        let candidates = std::iter::from_fn(|| self.arena.pin_oldest());
-        candidates.map(|(walk, still_ms)| Candidate { walk, choice: choice(still_ms) }).take(wanted).collect()
+        let pin = || if only_copied { self.arena.pin_oldest_copied() } else { self.arena.pin_oldest() };
+        let candidates = std::iter::from_fn(pin);
+        candidates
+            .map(|(walk, still_ms)| Candidate { walk, choice: choice(still_ms), still_ms })
+            .take(wanted)
+            .collect()
     }
 
     /// Extents with pages that were not used for as long as is asked for.
@@ -188,7 +208,8 @@ impl Engine {
         let age_ms = age.as_millis() as Milliseconds;
         let candidates = std::iter::from_fn(|| self.arena.pin_still_for(age_ms));
         let choice = Choice { age_ms, gives_way_permille: 0, others_age_ms: age_ms };
-        candidates.map(|(walk, _)| Candidate { walk, choice }).take(MAX_TIER_BATCH).collect()
+        let candidate = |(walk, still_ms)| Candidate { walk, choice, still_ms };
+        candidates.map(candidate).take(MAX_TIER_BATCH).collect()
     }
 
     /// Writes extents, those that have no copy yet, and moves their pages. False: not one page was moved.
@@ -202,13 +223,19 @@ impl Engine {
             }
         }
         let copies = self.write_copies(unwritten.iter().map(|candidate| &candidate.walk), done);
-        for candidate in unwritten.drain(copies.len()..) {
-            self.wait_anew(candidate);
+        self.put_back(unwritten.split_off(copies.len()));
+        // Pages stay in memory as long as they could not be had from the tier.
+        if !self.tiering.is_giving() {
+            let kept = std::mem::take(&mut written);
+            for (candidate, copy) in &kept {
+                self.arena.copies.enter(candidate.walk.extent(), *copy);
+            }
+            self.put_back(kept.into_iter().map(|(candidate, _)| candidate).collect());
+            done.blocked = true;
         }
         written.extend(unwritten.into_iter().zip(copies));
         for (candidate, copy) in written {
             self.move_blocks(candidate, copy, pressed, done);
-            self.tiering.table.close(copy);
         }
         done.written_back_pages > before
     }
@@ -218,7 +245,8 @@ impl Engine {
         if !self.tiering.options().write_through {
             return false;
         }
-        let walks: Vec<_> = std::iter::from_fn(|| self.arena.pin_uncopied()).take(MAX_TIER_BATCH).collect();
+        let most = self.tiering.places_to_spare().min(MAX_TIER_BATCH);
+        let walks: Vec<_> = std::iter::from_fn(|| self.arena.pin_uncopied()).take(most).collect();
         let copies = self.write_copies(walks.iter(), done);
         for (walk, copy) in walks.iter().zip(&copies) {
             self.arena.copies.enter(walk.extent(), *copy);
@@ -257,23 +285,36 @@ impl Engine {
 
     /// Moves the blocks of an extent that are to go to its copy. If room is needed, moves the rest to other extents.
     fn move_blocks(&self, candidate: Candidate<'_>, copy: TierCopy, pressed: bool, done: &mut WriteBack) {
-        let Candidate { mut walk, choice } = candidate;
+        let Candidate { mut walk, choice, .. } = candidate;
         let extent = walk.extent();
         while let Ok(Some(met)) = walk.next() {
             if self.move_block(&met, extent.offset() as u64, copy, choice) {
                 done.written_back_pages += 1;
             }
         }
-        if pressed {
+        // Where nothing can be written, what stays keeps the copy that its extent has, until its turn comes again.
+        if pressed && self.tiering.is_taking() {
             let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
             walk.start_again();
             self.empty_into(ExtentUse::Survivors, &mut walk, &mut Compaction::default());
+            self.keep_or_close(&walk, copy);
             drop(walk); // the extent comes back before the next one takes room
         } else {
+            self.keep_or_close(&walk, copy);
             drop(walk);
         }
         self.arena.wait_for_its_turn(extent);
         self.arena.wait_to_be_copied(extent);
+    }
+
+    /// The copy of an extent some of whose blocks stayed is good for them, too, when their turn comes again.
+    fn keep_or_close(&self, walk: &Walk<'_>, copy: TierCopy) {
+        let costs_nothing = self.tiering.table.live_bytes(copy) > 0;
+        if walk.live_bytes() > 0 && (costs_nothing || self.tiering.options().write_through) {
+            self.arena.copies.enter(walk.extent(), copy);
+        } else {
+            self.tiering.table.close(copy);
+        }
     }
 
     fn move_block(&self, met: &Met<'_>, extent_start: u64, copy: TierCopy, choice: Choice) -> bool {
@@ -309,9 +350,12 @@ impl Engine {
         moved
     }
 
-    fn wait_anew(&self, candidate: Candidate<'_>) {
-        let extent = candidate.walk.extent();
-        drop(candidate);
-        self.arena.wait_for_its_turn(extent);
+    /// Gives extents back whose turn it was, which is next again.
+    fn put_back(&self, candidates: Vec<Candidate<'_>>) {
+        for Candidate { walk, still_ms, .. } in candidates.into_iter().rev() {
+            let extent = walk.extent();
+            drop(walk);
+            self.arena.give_turn_back(extent, still_ms);
+        }
     }
 }

@@ -214,6 +214,65 @@ fn r1_r7_a_tier_is_cleaned_when_much_in_it_is_dead() {
     assert_all_there(&pool, 0..1200, |i| seeds[i as usize]);
 }
 
+/// r2: places that are mostly dead are room. Nobody cleans but whoever writes because puts wait.
+#[test]
+fn r2_a_tier_full_of_what_is_dead_refuses_no_put() {
+    let (store, _tier) = tiered_store(2 << 20, 60);
+    let pool = flat_pool(&store, "a", 4000);
+    let ends = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(Ordering::Relaxed) {
+                store.wait_until_write_back_is_wanted(Duration::from_millis(20));
+                store.write_back(LONG);
+            }
+            store.end_write_back();
+        });
+        while !store.engine().tiering.signal.has_maker() {
+            thread::yield_now();
+        }
+        let (mut state, mut seeds) = (9_u64, vec![0; 1200]);
+        let refused = (0..12_000).filter(|i| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let index = if *i < 1200 { *i } else { (state >> 33) % 1200 };
+            seeds[index as usize] = noise(*i);
+            put(&pool, 0, index, noise(*i)).is_err()
+        });
+        let refused = refused.count();
+        ends.store(true, Ordering::Relaxed);
+        assert_eq!(refused, 0);
+        assert_all_there(&pool, 0..1200, |i| seeds[i as usize]);
+    });
+}
+
+#[test]
+fn r7_the_tier_learns_what_is_not_needed_though_nothing_is_written() {
+    let (store, tier) = tiered_store(2 << 20, 400);
+    let pool = flat_pool(&store, "a", 4000);
+    let writer = Writer::start(&store);
+    (0..1500).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    drop(writer);
+    pool.flush_object(ObjectId(0));
+    store.clean_tier(LONG);
+    assert_eq!(tier.copies(), 0);
+}
+
+/// r5: however often a put tries to share a block, it waits for a tier that hangs no longer than for one write.
+#[test]
+fn r5_a_put_waits_for_a_tier_once() {
+    let (store, _tier) = tiered_store(2 << 20, 400);
+    let pool = flat_pool(&store, "a", 4000);
+    let filled = (0..4000).take_while(|i| put(&pool, 0, *i, noise(*i)).is_ok()).count() as u64;
+    // From here on somebody writes, and is not done with it.
+    let signal = &store.engine().tiering.signal;
+    store.wait_until_write_back_is_wanted(Duration::ZERO);
+    assert_eq!(put(&pool, 0, filled + 1, noise(1)), Err(PutError::Full));
+    assert_eq!(signal.timed_out(), 1);
+    store.end_write_back();
+    assert_eq!(get(&pool, 0, filled + 1), Ok(None));
+    assert_all_there(&pool, 0..filled, noise);
+}
+
 #[test]
 fn r2_a_full_tier_refuses_and_says_so() {
     let (store, _tier) = tiered_store(2 << 20, 10);
@@ -307,6 +366,62 @@ fn r1_pages_in_a_tier_are_found_again_when_the_store_is_opened() {
     assert_eq!(put(&pool, 0, 4000, 4), Err(PutError::NoSuchPage));
 }
 
+/// r1: whoever hands the store over knows that nobody changes anything in it any more.
+#[test]
+fn r1_handing_over_waits_for_what_is_being_written() {
+    let (keeper, tier) = (Arc::<TestKeeper>::default(), TestTier::new(400));
+    let store = keeper.store(4 << 20);
+    store.attach_tier(tier.clone()).unwrap();
+    let pool = flat_pool(&store, "a", 4000);
+    (0..900).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    tier.delay_us.store(200_000, Ordering::Relaxed);
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| store.write_back(LONG));
+        while tier.writes_begun.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        store.detach();
+        let before = tiered_pages(&pool);
+        writing.join().unwrap();
+        assert_eq!(tiered_pages(&pool), before);
+    });
+}
+
+/// r1: of places of a disk that came back smaller none is used that is not there.
+#[test]
+fn r1_a_tier_that_comes_back_smaller_is_used_as_far_as_it_goes() {
+    let (keeper, tier) = (Arc::<TestKeeper>::default(), TestTier::new(400));
+    let store = keeper.store(2 << 20);
+    store.attach_tier(tier.clone()).unwrap();
+    let pool = flat_pool(&store, "a", 4000);
+    let writer = Writer::start(&store);
+    (0..1500).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    drop(writer);
+    // A page with a high place stays there.
+    let last = (0..1500).max_by_key(|i| match pool.index().load(IndexSlot(*i)) {
+        Ok(Entry::Tiered(tiered)) => tiered.place.0,
+        _ => 0,
+    });
+    let last = u64::from(last.unwrap());
+    pool.flush_range(ObjectId(0), 0..last);
+    pool.flush_range(ObjectId(0), last + 1..1500);
+    store.detach();
+    drop((pool, store));
+    let (store, _) = keeper.open(2 << 20);
+    // Missing when it was attached.
+    tier.shrink_to(0);
+    store.attach_tier(tier.clone()).unwrap_err();
+    tier.refuses_writes.store(true, Ordering::Relaxed);
+    store.attach_tier(tier.clone()).unwrap();
+    tier.refuses_writes.store(false, Ordering::Relaxed);
+    tier.shrink_to(20);
+    let pool = store.client("a").unwrap().pools().remove(0);
+    let _writer = Writer::start(&store);
+    let accepted: Vec<_> = (0..1500).filter(|i| *i != last && put(&pool, 0, *i, noise(*i)).is_ok()).collect();
+    assert!((500..1400).contains(&accepted.len()), "{}", accepted.len());
+    accepted.iter().for_each(|i| assert!(*get(&pool, 0, *i).unwrap().unwrap() == page(noise(*i))));
+}
+
 #[test]
 fn r1_r7_written_through_every_full_extent_is_in_the_tier_and_room_takes_no_writing() {
     let (store, tier) = tiered_store(16 << 20, 400);
@@ -319,17 +434,36 @@ fn r1_r7_written_through_every_full_extent_is_in_the_tier_and_room_takes_no_writ
     assert_eq!((usage.written_extents, tier.copies() as u64, tiered_pages(&pool)), (full, full, 0));
     assert_eq!(usage.used_bytes, full * EXTENT_BYTES as u64);
 
-    // All but what is kept free goes at once, though nothing can be written.
+    // Nothing leaves memory for a tier that fails.
     tier.refuses_writes.store(true, Ordering::Relaxed);
     store.set_limit_bytes(3 << 20).unwrap();
     let done = store.write_back(LONG);
-    assert!(done.written_back_pages > 1300 && done.written_extents == 0 && !done.blocked, "{done:?}");
-    assert!(store.held_bytes() < 3 << 20 && held > 8 << 20);
+    assert!(done.written_back_pages == 0 && done.blocked && tiered_pages(&pool) == 0, "{done:?}");
     tier.refuses_writes.store(false, Ordering::Relaxed);
+    // All but what is kept free goes at once, though nothing can be written.
+    tier.is_full.store(true, Ordering::Relaxed);
+    let done = store.write_back(LONG);
+    assert!(done.written_back_pages > 1300 && done.written_extents == 0, "{done:?}");
+    assert!(store.held_bytes() < 3 << 20 && held > 8 << 20);
+    tier.is_full.store(false, Ordering::Relaxed);
     assert_all_there(&pool, 0..2000, noise);
 
     pool.flush_object(ObjectId(0));
     assert_eq!((store.held_bytes(), store.tier_usage().unwrap().used_bytes), (0, 0));
+}
+
+#[test]
+fn r2_a_full_tier_refuses_no_put_while_what_is_in_memory_has_copies() {
+    let (store, tier) = tiered_store(8 << 20, 400);
+    store.set_write_back_options(WriteBackOptions { age: None, write_through: true });
+    let pool = flat_pool(&store, "a", 20_000);
+    (0..1600).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    store.write_back(LONG);
+    tier.is_full.store(true, Ordering::Relaxed);
+    let writer = Writer::start(&store);
+    (1600..2800).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    drop(writer);
+    assert_all_there(&pool, 0..2800, noise);
 }
 
 #[test]
