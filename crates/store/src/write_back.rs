@@ -46,10 +46,10 @@ const GOAL_PART: u64 = 16;
 /// The least of either, in bytes: a batch of a few extents.
 const LEAST_KEPT_BYTES: u64 = 4 * EXTENT_BYTES as u64;
 
-/// An extent that is to be written, and which of its pages are to go.
+/// An extent that is to be written, and those of its blocks that are to go.
 struct Candidate<'a> {
     walk: Walk<'a>,
-    choice: Choice,
+    going: Vec<Met<'a>>,
     /// For how long it was still when its turn came.
     still_ms: Milliseconds,
 }
@@ -118,7 +118,7 @@ impl Engine {
         let gained = self.write_batch(batch, true, done);
         // As soon as nothing can be written any more, what has copies is looked for.
         let goes_on = gained || !*whatever_their_age || done.blocked && !was_blocked;
-        // A turn in which everything was too young to go only moved pages about.
+        // A turn in which everything was too young to go.
         *whatever_their_age |= !gained && self.budget.held_bytes() >= held_before;
         if gained {
             self.tiering.signal.end_round(true);
@@ -195,21 +195,70 @@ impl Engine {
             others_age_ms,
         };
         let pin = || if only_copied { self.arena.pin_oldest_copied() } else { self.arena.pin_oldest() };
-        let candidates = std::iter::from_fn(pin);
-        candidates
-            .map(|(walk, still_ms)| Candidate { walk, choice: choice(still_ms), still_ms })
-            .take(wanted)
-            .collect()
+        self.choose(pin, choice, wanted)
     }
 
     /// Extents with pages that were not used for as long as is asked for.
     fn choose_aged(&self) -> Vec<Candidate<'_>> {
         let Some(age) = self.tiering.options().age else { return Vec::new() };
         let age_ms = age.as_millis() as Milliseconds;
-        let candidates = std::iter::from_fn(|| self.arena.pin_still_for(age_ms));
         let choice = Choice { age_ms, gives_way_permille: 0, others_age_ms: age_ms };
-        let candidate = |(walk, still_ms)| Candidate { walk, choice, still_ms };
-        candidates.map(candidate).take(MAX_TIER_BATCH).collect()
+        self.choose(|| self.arena.pin_still_for(age_ms), |_| choice, MAX_TIER_BATCH)
+    }
+
+    /// The first of the extents that are pinned in turn from which something goes, in one turn of all. The others wait anew, and are not
+    /// written for nothing.
+    fn choose<'a>(
+        &'a self,
+        pin: impl Fn() -> Option<(Walk<'a>, Milliseconds)>,
+        choice: impl Fn(Milliseconds) -> Choice,
+        wanted: usize,
+    ) -> Vec<Candidate<'a>> {
+        let mut chosen = Vec::new();
+        for _ in 0..self.arena.waiting_for_their_turn() {
+            if chosen.len() == wanted {
+                break;
+            }
+            let Some((mut walk, still_ms)) = pin() else { break };
+            let choice = choice(still_ms);
+            let mut going = Vec::new();
+            while let Ok(Some(met)) = walk.next() {
+                if self.is_going(&met, choice) {
+                    going.push(met);
+                }
+            }
+            if going.is_empty() {
+                let extent = walk.extent();
+                drop(walk);
+                self.arena.wait_for_its_turn(extent);
+            } else {
+                chosen.push(Candidate { walk, going, still_ms });
+            }
+        }
+        chosen
+    }
+
+    fn is_going(&self, met: &Met<'_>, choice: Choice) -> bool {
+        let slot = met.header.slot;
+        match self.owner(met.header.pool) {
+            Owner::Pool(pool) => {
+                let age_ms = choice.age_ms(pool.share_permille());
+                if age_ms == 0 {
+                    pool.refers_to(slot, met.place)
+                } else {
+                    pool.is_cold(slot, met.place, age_ms)
+                }
+            }
+            Owner::Shared => {
+                let domain = self.shared_blocks.domain_at(slot, Place::Arena(met.place));
+                let share_permille = domain
+                    .and_then(|domain| self.domain_of(domain))
+                    .map_or(0, |domain| domain.share_permille());
+                let whatever_its_use = choice.age_ms(share_permille) == 0;
+                self.shared_blocks.cold_in(slot, met.place, whatever_its_use).is_some()
+            }
+            Owner::Changing | Owner::Nobody => false,
+        }
     }
 
     /// Writes extents, those that have no copy yet, and moves their pages. False: not one page was moved.
@@ -285,10 +334,10 @@ impl Engine {
 
     /// Moves the blocks of an extent that are to go to its copy. If room is needed, moves the rest to other extents.
     fn move_blocks(&self, candidate: Candidate<'_>, copy: TierCopy, pressed: bool, done: &mut WriteBack) {
-        let Candidate { mut walk, choice, .. } = candidate;
+        let Candidate { mut walk, going, .. } = candidate;
         let extent = walk.extent();
-        while let Ok(Some(met)) = walk.next() {
-            if self.move_block(&met, extent.offset() as u64, copy, choice) {
+        for met in going {
+            if self.move_block(&met, extent.offset() as u64, copy) {
                 done.written_back_pages += 1;
             }
         }
@@ -317,7 +366,7 @@ impl Engine {
         }
     }
 
-    fn move_block(&self, met: &Met<'_>, extent_start: u64, copy: TierCopy, choice: Choice) -> bool {
+    fn move_block(&self, met: &Met<'_>, extent_start: u64, copy: TierCopy) -> bool {
         let tiered = TieredRef {
             place: TierPlace(copy.place),
             start: (met.place.offset.0 - extent_start) as u32,
@@ -329,19 +378,9 @@ impl Engine {
         let moved = match self.owner(met.header.pool) {
             Owner::Pool(pool) => {
                 let contents = block::fresh_crc_of(met.header, met.payload);
-                let age_ms = choice.age_ms(pool.share_permille());
-                (age_ms == 0 || pool.is_cold(slot, met.place, age_ms))
-                    && contents.is_some_and(|contents| pool.move_to_tier(slot, met.place, tiered, contents))
+                contents.is_some_and(|contents| pool.move_to_tier(slot, met.place, tiered, contents))
             }
-            Owner::Shared => {
-                let domain = self.shared_blocks.domain_at(slot, Place::Arena(met.place));
-                let share_permille = domain
-                    .and_then(|domain| self.domain_of(domain))
-                    .map_or(0, |domain| domain.share_permille());
-                let whatever_its_use = choice.age_ms(share_permille) == 0;
-                self.shared_blocks.cold_in(slot, met.place, whatever_its_use).is_some()
-                    && self.relocate_shared(slot, Place::Arena(met.place), Place::Tier(tiered))
-            }
+            Owner::Shared => self.relocate_shared(slot, Place::Arena(met.place), Place::Tier(tiered)),
             Owner::Changing | Owner::Nobody => false,
         };
         if !moved {

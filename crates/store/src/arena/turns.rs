@@ -17,6 +17,11 @@ impl Arena {
         }
     }
 
+    /// How many extents wait for their turn, or a few more.
+    pub(crate) fn waiting_for_their_turn(&self) -> usize {
+        self.cold_order.len() + self.recompression_order.len()
+    }
+
     /// It is an extent's turn again, which has been still for so long.
     pub(crate) fn give_turn_back(&self, extent: ExtentId, still_ms: u64) {
         let order = match self.extents.usage(extent) {

@@ -168,12 +168,17 @@ fn r1_r6_threads_on_a_pool_whose_pages_go_to_a_tier_never_see_a_wrong_page() {
 
 /// Everything at once that moves pages, on a slow tier that fails now and then, under limits that jump, with shared pages, frozen and
 /// capped clients, and clients that come and go. `TMEM_TIER_ROUNDS` says for how many puts.
-#[test]
-fn r1_r7_a_slow_tier_that_fails_loses_nothing_whatever_else_happens() {
+fn slow_tier_that_fails(is_stocked: bool) {
     let rounds =
         std::env::var("TMEM_TIER_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5000);
     let (store, tier) = (store(2 << 20), TestTier::new(90));
     store.attach_tier(tier.clone()).unwrap();
+    let asked = AtomicU32::new(0);
+    // The host has nothing to give now and then.
+    let available_bytes = move || {
+        if asked.fetch_add(1, Ordering::Relaxed) % 50 < 10 { 0 } else { u64::MAX }
+    };
+    let stock = is_stocked.then(|| crate::StockKeeper::start(store.clone(), available_bytes).unwrap());
     let domain = || crate::Dedup::Domain("web".to_owned());
     let shared = ["s", "t"].map(|name| {
         let options = crate::ClientOptions { dedup: domain(), ..client_options(name, None) };
@@ -268,11 +273,22 @@ fn r1_r7_a_slow_tier_that_fails_loses_nothing_whatever_else_happens() {
     assert!(store.clients().iter().all(|client| client.checksum_errors == 0 && client.tier_errors == 0));
     pool.flush_object(ObjectId(0));
     shared.iter().for_each(|(pool, _)| pool.flush_object(ObjectId(0)));
+    drop(stock);
     let (usage, in_tier) = (store.usage(), store.tier_usage().unwrap());
     assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
     assert_eq!((in_tier.used_bytes, in_tier.live_bytes, in_tier.stored_pages), (0, 0, 0));
     store.clean_tier(Duration::from_secs(1));
     assert_eq!(tier.copies(), 0);
+}
+
+#[test]
+fn r1_r7_a_slow_tier_that_fails_loses_nothing_whatever_else_happens() {
+    slow_tier_that_fails(false);
+}
+
+#[test]
+fn r1_r5_r7_nor_does_it_where_memory_is_found_ahead() {
+    slow_tier_that_fails(true);
 }
 
 #[test]

@@ -515,6 +515,9 @@ fn r6_a_noisy_client_takes_no_page_of_one_within_its_share_out_of_memory() {
     let (quiet_usage, noisy_usage) = (&clients[0], &clients[1]);
     assert_eq!((quiet_usage.tiered_pages, quiet_usage.refused_puts, quiet_usage.tier_gets), (0, 0, 0));
     assert!(overwrites > 0 && noisy_usage.tiered_pages > 20_000, "{noisy_usage:?}");
+    // Nothing is written of which nothing goes: an extent has 31 such pages.
+    let (written, gone) = (store.tier_usage().unwrap().written_extents, noisy_usage.written_back_pages);
+    assert!(written <= gone / 31 * 3 / 2, "{written} extents written for {gone} pages");
     assert_all_there(&quiet, 0..1000, noise);
 }
 
