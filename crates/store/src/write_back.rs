@@ -65,6 +65,29 @@ struct Choice {
     others_age_ms: Milliseconds,
 }
 
+/// Which pages of those that give way go. Each begins when the one before gained nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Those that were not used lately.
+    SecondChance,
+    /// All.
+    WhateverTheirAge,
+    /// All of whoever has had its share: what counts against the share of the one that has most may be in the tier, where it shares blocks.
+    OverShare,
+}
+
+impl Turn {
+    fn next(self) -> Self {
+        match self {
+            Turn::SecondChance => Turn::WhateverTheirAge,
+            Turn::WhateverTheirAge | Turn::OverShare => Turn::OverShare,
+        }
+    }
+}
+
+/// A share, in thousandths of it: against a share a page counts for a 32nd more.
+const SHARE_PERMILLE: u64 = 32_000 / 33;
+
 /// Who has nearly as much of its share as anybody gives way with the one that has most: nine tenths of that.
 const NEARLY_AS_MUCH: (u64, u64) = (9, 10);
 
@@ -81,7 +104,7 @@ impl Engine {
         let start = Instant::now();
         // Somebody else is at it.
         let Ok(mut cleaner) = self.tiering.cleaner.try_lock() else { return done };
-        let mut whatever_their_age = false;
+        let mut turn = Turn::SecondChance;
         // How much is to be free, once there was so little that pages have to go.
         let mut goal_bytes = self.is_pressed().then(|| self.goal_bytes());
         while !self.files.is_detached() && self.tiering.tier().is_some() {
@@ -95,7 +118,7 @@ impl Engine {
             }
             goal_bytes = goal_bytes.filter(|goal_bytes| !self.make_room_without_tier(*goal_bytes));
             let goes_on = match goal_bytes {
-                Some(goal_bytes) => self.relieve(goal_bytes, &mut whatever_their_age, &mut done),
+                Some(goal_bytes) => self.relieve(goal_bytes, &mut turn, &mut done),
                 None => !done.blocked && (self.write_aged(&mut done) || self.copy_extents(&mut done)),
             };
             // Full of what is mostly dead is not full.
@@ -105,21 +128,25 @@ impl Engine {
                 break;
             }
         }
-        self.tiering.signal.end_round(done.written_back_pages > 0 && !done.blocked);
+        // Nothing was moved because there was room, be it that others have taken it by now.
+        let is_enough = goal_bytes.is_none();
+        self.tiering.signal.end_round(is_enough || done.written_back_pages > 0 && !done.blocked);
         done
     }
 
     /// Moves the pages of a batch of the oldest extents to gain room; where nothing can be written, of those that have copies. False: there
     /// is none to be gained.
-    fn relieve(&self, goal_bytes: u64, whatever_their_age: &mut bool, done: &mut WriteBack) -> bool {
-        let batch = self.choose_oldest(goal_bytes, *whatever_their_age, done.blocked);
+    fn relieve(&self, goal_bytes: u64, turn: &mut Turn, done: &mut WriteBack) -> bool {
+        let batch = self.choose_oldest(goal_bytes, *turn, done.blocked);
         let held_before = self.budget.held_bytes();
         let was_blocked = done.blocked;
         let gained = self.write_batch(batch, true, done);
         // As soon as nothing can be written any more, what has copies is looked for.
-        let goes_on = gained || !*whatever_their_age || done.blocked && !was_blocked;
+        let goes_on = gained || *turn != Turn::OverShare || done.blocked && !was_blocked;
         // A turn in which everything was too young to go.
-        *whatever_their_age |= !gained && self.budget.held_bytes() >= held_before;
+        if !gained && self.budget.held_bytes() >= held_before {
+            *turn = turn.next();
+        }
         if gained {
             self.tiering.signal.end_round(true);
         }
@@ -179,18 +206,15 @@ impl Engine {
     }
 
     /// The extents that have been still for longest, as many as are needed for so much room, and all with copies if `only_copied`.
-    fn choose_oldest(
-        &self,
-        goal_bytes: u64,
-        whatever_their_age: bool,
-        only_copied: bool,
-    ) -> Vec<Candidate<'_>> {
+    fn choose_oldest(&self, goal_bytes: u64, turn: Turn, only_copied: bool) -> Vec<Candidate<'_>> {
         let missing_bytes = (self.budget.held_bytes() + goal_bytes).saturating_sub(self.budget.limit_bytes());
         let wanted = missing_bytes.div_ceil(EXTENT_BYTES as u64).clamp(1, MAX_TIER_BATCH as u64) as usize;
         let others_age_ms = self.recompression.get().age.as_millis() as Milliseconds;
-        let gives_way_permille = self.most_share_permille() * NEARLY_AS_MUCH.0 / NEARLY_AS_MUCH.1;
+        let nearly_as_much = self.most_share_permille() * NEARLY_AS_MUCH.0 / NEARLY_AS_MUCH.1;
+        let gives_way_permille =
+            if turn == Turn::OverShare { nearly_as_much.min(SHARE_PERMILLE) } else { nearly_as_much };
         let choice = |still_ms: Milliseconds| Choice {
-            age_ms: if whatever_their_age { 0 } else { still_ms / 2 },
+            age_ms: if turn == Turn::SecondChance { still_ms / 2 } else { 0 },
             gives_way_permille,
             others_age_ms,
         };

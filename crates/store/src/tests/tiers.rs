@@ -546,3 +546,25 @@ fn r6_the_pages_of_an_idle_client_go_before_those_of_a_busy_one() {
     assert!(clients[0].tiered_pages > 250, "{:?}", clients[0]);
     assert!(clients[1].tiered_pages < 100, "{:?}", clients[1]);
 }
+
+/// r2, r6: as long as the tier is well and has room, nobody is refused, however many put at once, and although most of what counts against
+/// a client's share may be in the tier, in blocks that its pages share.
+#[test]
+fn r2_r6_no_put_is_refused_while_a_slow_tier_is_well_and_has_room() {
+    let (store, tier) = tiered_store(8 << 20, 4000);
+    let stock = crate::StockKeeper::start(store.clone(), || u64::MAX).unwrap();
+    tier.delay_us.store(2000, Ordering::Relaxed);
+    let pools: Vec<_> = (0..4).map(|i| flat_pool(&store, &format!("c{i}"), 20_000)).collect();
+    let writer = Writer::start(&store);
+    thread::scope(|scope| {
+        for thread in 0..8_u64 {
+            let pool = &pools[thread as usize % 4];
+            // The last client puts a few pages over and over. Two threads of each put the same contents.
+            let (pages, from) = if thread % 4 == 3 { (300, 0) } else { (3000, thread / 4 * 3000) };
+            scope.spawn(move || (0..3000).for_each(|i| put(pool, 0, from + i % pages, noise(i)).unwrap()));
+        }
+    });
+    drop((writer, stock));
+    let clients = store.clients();
+    assert!(clients.iter().all(|client| client.refused_puts == 0) && clients[3].written_back_pages == 0);
+}
