@@ -4,7 +4,8 @@
 //! they are; then each block that is to go is moved by the exchange of its index entry, what is left is moved together, and the
 //! extent goes back to the OS. A page that was used since its extent was sealed, or rather in the later half of that time, gets a second
 //! chance: it is moved together with others like it, and their extent begins to wait anew. Only when a whole turn of that gains nothing do pages go
-//! whatever their age. Until a write is known to be good, memory has everything.
+//! whatever their age, and when that gains nothing either, those of whoever has had its share. Extents of which nothing would go are not
+//! written. Until a write is known to be good, memory has everything; and what stays of an extent keeps the copy for the next time.
 
 use std::{
     sync::PoisonError,
