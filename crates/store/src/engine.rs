@@ -152,19 +152,19 @@ impl Engine {
     /// Makes a cell refer to a copy of its block and keeps its domain's books. False: the block is not there any more.
     pub(crate) fn relocate_shared(&self, cell: IndexSlot, from: Place, to: Place) -> bool {
         let domain = self.shared_blocks.domain_at(cell, from).and_then(|domain| self.domain_of(domain));
-        let Some(emptied) = self.shared_blocks.relocate(cell, from, to, self.homes()) else { return false };
-        self.arena.settle(emptied);
-        match from {
-            Place::Arena(block) => {
-                domain.iter().for_each(|domain| domain.count_lost_block(block.block_bytes))
-            }
-            Place::Tier(tiered) => self.tiering.count_shared(-1, tiered),
-        }
-        match to {
-            Place::Arena(block) => domain.iter().for_each(|domain| domain.count_new_block(block.block_bytes)),
-            Place::Tier(tiered) => self.tiering.count_shared(1, tiered),
-        }
-        true
+        let count = |place, change| match (place, &domain) {
+            (Place::Arena(block), Some(domain)) if change > 0 => domain.count_new_block(block.block_bytes),
+            (Place::Arena(block), Some(domain)) => domain.count_lost_block(block.block_bytes),
+            (Place::Arena(_), None) => {}
+            (Place::Tier(tiered), _) => self.tiering.count_shared(change, tiered),
+        };
+        // Counted there before anybody can find it there and take it away again.
+        count(to, 1);
+        let relocated = self.shared_blocks.relocate(cell, from, to, self.homes());
+        count(if relocated.is_some() { from } else { to }, -1);
+        let is_done = relocated.is_some();
+        relocated.into_iter().for_each(|emptied| self.arena.settle(emptied));
+        is_done
     }
 
     /// So much earlier than the limit are clients refused that have had their share.

@@ -51,6 +51,20 @@ impl ExtentOrder {
         waiting.push_back(Waiting { extent, turn, since_ms: now_ms });
     }
 
+    /// Puts an extent back that was taken, as the first again.
+    pub(crate) fn put_back(&self, extent: ExtentId, since_ms: u64) {
+        let mut waiting = self.lock();
+        let turn = self.turns[extent.0 as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        waiting.push_front(Waiting { extent, turn, since_ms });
+    }
+
+    /// Takes the first of such extents; gives also since when it has waited.
+    pub(crate) fn take_first(&self, which: impl Fn(ExtentId) -> bool) -> Option<(ExtentId, u64)> {
+        let mut waiting = self.lock();
+        let at = waiting.iter().position(|waiting| which(waiting.extent) && self.counts(waiting))?;
+        waiting.remove(at).map(|first| (first.extent, first.since_ms))
+    }
+
     /// Takes the extent that has waited longest, if it has waited since `until_ms`; gives also since when.
     pub(crate) fn pop(&self, until_ms: u64) -> Option<(ExtentId, u64)> {
         let mut waiting = self.lock();

@@ -189,6 +189,60 @@ mod loom_tests {
         });
     }
 
+    /// A copy in a tier: one block whose page was put anew before it could be moved, one that is moved while whoever writes holds the copy
+    /// open, a get and a flush of it. The place is given back once, when nobody reads it and nothing refers to it.
+    #[test]
+    fn a_place_of_a_tier_is_given_back_once() {
+        loom::model(|| {
+            let state = Arc::new(ExtentState::new());
+            let returned = Arc::new(AtomicU32::new(0));
+            // The index entry with its lock: whether it refers to the copy.
+            let entry = Arc::new(loom::sync::Mutex::new(false));
+            let note = |seen: Seen, returned: &AtomicU32| {
+                if seen.sealed && seen.is_unused() {
+                    assert_eq!(returned.fetch_add(1, Ordering::SeqCst), 0, "given back twice");
+                }
+            };
+            let get = {
+                let (state, returned, entry) = (state.clone(), returned.clone(), entry.clone());
+                thread::spawn(move || {
+                    let locked = entry.lock().unwrap();
+                    if *locked {
+                        state.pin();
+                        drop(locked);
+                        assert_eq!(returned.load(Ordering::SeqCst), 0, "reading a place that is gone");
+                        note(state.unpin(), &returned);
+                    }
+                })
+            };
+            let flush = {
+                let (state, returned, entry) = (state.clone(), returned.clone(), entry.clone());
+                thread::spawn(move || {
+                    let mut locked = entry.lock().unwrap();
+                    if std::mem::take(&mut *locked) {
+                        note(state.free(8), &returned);
+                    }
+                })
+            };
+            let add = |bytes| {
+                state.reserve(bytes);
+                let _entered = state.unpin();
+            };
+            state.open(false);
+            state.pin(); // entered
+            add(16);
+            note(state.free(16), &returned); // not moved
+            add(8);
+            *entry.lock().unwrap() = true;
+            state.seal();
+            note(state.unpin(), &returned); // closed
+            get.join().unwrap();
+            flush.join().unwrap();
+            let is_referred_to = *entry.lock().unwrap();
+            assert_eq!(returned.load(Ordering::SeqCst), u32::from(!is_referred_to));
+        });
+    }
+
     /// A put that commits late, the head that seals, and a get: whoever sees the extent complete sees what the put wrote.
     #[test]
     fn a_complete_extent_is_written() {

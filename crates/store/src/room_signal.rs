@@ -22,6 +22,9 @@ struct State {
     rounds: u64,
     /// The last of them in which there was nothing to be had.
     futile: u64,
+    /// How often somebody has waited to the end of its time.
+    #[cfg(test)]
+    timed_out: u32,
 }
 
 impl RoomSignal {
@@ -35,6 +38,10 @@ impl RoomSignal {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
+            #[cfg(test)]
+            {
+                state.timed_out += u32::from(left.is_zero());
+            }
             if !state.has_maker || state.futile > first || left.is_zero() {
                 return false;
             }
@@ -77,6 +84,16 @@ impl RoomSignal {
     pub(crate) fn stop(&self) {
         self.lock().has_maker = false;
         self.made.notify_all();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn timed_out(&self) -> u32 {
+        self.lock().timed_out
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_maker(&self) -> bool {
+        self.lock().has_maker
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

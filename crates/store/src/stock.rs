@@ -249,6 +249,15 @@ impl Stock {
         }
     }
 
+    /// Says that the thread has looked at all that was wanted: who waits for what there is no room for learns that nothing will come.
+    pub(crate) fn note_round(&self) {
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            let _state = self.lock();
+            self.arrived.notify_all();
+        }
+    }
+
     /// Whether the OS has nothing to give.
     pub(crate) fn is_starved(&self) -> bool {
         self.is_starved.load(Ordering::Relaxed)

@@ -35,6 +35,7 @@ impl Engine {
         let mut left_bytes = available_bytes;
         let is_stocked = self.find_requested(&mut left_bytes) & self.arena.stock_up(&mut left_bytes);
         self.stock.set_starved(!is_stocked);
+        self.stock.note_round();
         is_stocked
     }
 

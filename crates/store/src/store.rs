@@ -81,11 +81,14 @@ impl Store {
     }
 
     /// Hands the store over: puts are refused from now on, and dropping store, clients and pools leaves all pages where they are and
-    /// the files with their keeper. The caller's threads use none of them any more.
+    /// the files with their keeper. Waits for what is just being written to a tier. The caller's threads use none of them any more.
     pub fn detach(&self) {
+        // Whoever writes pages to the tier or cleans it looks at this before each batch. What it is at has to end here: another process
+        // may have the files by the time the disk is done.
+        self.engine.files.detach();
+        drop(self.engine.tiering.cleaner.lock().unwrap_or_else(PoisonError::into_inner));
         let _no_compaction = self.engine.compacting.lock().unwrap_or_else(PoisonError::into_inner);
         let _no_stocking = self.engine.stocking.lock().unwrap_or_else(PoisonError::into_inner);
-        self.engine.files.detach();
         self.lock().iter().for_each(|client| client.detach());
     }
 

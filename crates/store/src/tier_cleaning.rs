@@ -7,7 +7,7 @@ use crate::{
     engine::{Engine, Owner},
     entry::{Place, TierPlace, TieredRef},
     extents::EXTENT_BYTES,
-    tier::{TierCopy, TierError},
+    tier::{MAX_TIER_BATCH, TierCopy, TierError, TierState},
 };
 
 /// What a round of cleaning did.
@@ -56,24 +56,51 @@ enum Stop {
 impl Engine {
     /// Cleans for as long as it pays, and at most about `time`.
     pub(crate) fn clean_tier(&self, time: Duration) -> Cleaning {
-        let (start, mut done) = (Instant::now(), Cleaning::default());
-        let Ok(mut cleaner) = self.tiering.cleaner.try_lock() else { return done };
-        while start.elapsed() < time && !self.files.is_detached() && self.is_worth_cleaning() {
-            let Some(copy) = self.tiering.table.pin_emptiest(MOST_LIVE_BYTES) else { break };
-            if self.gather(copy, &mut cleaner, &mut done).is_err() {
-                break;
-            }
+        let start = Instant::now();
+        let Ok(mut cleaner) = self.tiering.cleaner.try_lock() else { return Cleaning::default() };
+        if !self.files.is_detached() {
+            self.tiering.forget_unneeded();
         }
-        let _stopped = self.write_gathered(&mut cleaner, &mut done);
+        self.clean(&mut cleaner, |_| start.elapsed() < time)
+    }
+
+    /// Cleans a full tier for what has to be written to it. False: it is full of what is needed.
+    pub(crate) fn clean_for_room(&self, cleaner: &mut Cleaner) -> bool {
+        let most = MAX_TIER_BATCH as u64;
+        let is_ready = self.tiering.tier().is_some_and(|tier| tier.state() == TierState::Ready);
+        is_ready && self.clean(cleaner, |done| done.emptied_extents < most).emptied_extents > 0
+    }
+
+    fn clean(&self, cleaner: &mut Cleaner, goes_on: impl Fn(&Cleaning) -> bool) -> Cleaning {
+        let mut done = Cleaning::default();
+        let mut is_blocked = false;
+        while !is_blocked && goes_on(&done) && self.is_worth_cleaning() {
+            // Looking at all copies takes a while; so several are emptied before looking again.
+            for _ in 0..MAX_TIER_BATCH {
+                if self.files.is_detached() || !goes_on(&done) {
+                    break;
+                }
+                let copy = self.tiering.table.pin_emptiest(MOST_LIVE_BYTES);
+                is_blocked = copy.is_none_or(|copy| self.gather(copy, cleaner, &mut done).is_err());
+                if is_blocked {
+                    break;
+                }
+            }
+            is_blocked |= self.files.is_detached();
+        }
+        is_blocked |= self.write_gathered(cleaner, &mut done).is_err();
+        self.tiering.set_cleanable(!is_blocked && done.emptied_extents > 0);
         done
     }
 
     fn is_worth_cleaning(&self) -> bool {
         let Some(tier) = self.tiering.tier() else { return false };
-        let (used, live_bytes) = self.tiering.table.used_and_live_bytes();
-        let used_bytes = u64::from(used) * EXTENT_BYTES as u64;
-        used > tier.places() / FULL_PART
-            && used_bytes.saturating_sub(live_bytes) * TOLERATED_DEAD_PART > used_bytes
+        if self.tiering.table.used() <= tier.places() / FULL_PART {
+            return false;
+        }
+        let (copies, live_bytes) = self.tiering.table.closed_and_live_bytes();
+        let closed_bytes = copies * EXTENT_BYTES as u64;
+        closed_bytes.saturating_sub(live_bytes) * TOLERATED_DEAD_PART > closed_bytes
     }
 
     /// Copies what is needed of a pinned copy to the working memory, which is written when it is full. The copy stays pinned until then.

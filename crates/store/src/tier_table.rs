@@ -13,7 +13,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -32,12 +32,17 @@ const KEY_WORDS: usize = 4;
 const NEXT_WRITING: usize = KEY_WORDS;
 const PLACES_AT: usize = 512;
 
+/// Copies among which the emptiest is chosen: 1 GiB of a tier, some microseconds.
+const WINDOW_PLACES: u32 = 8192;
+
 #[derive(Debug)]
 pub(crate) struct TierTable {
     file: MemoryFile,
     /// Derived: can be counted from the indexes.
     states: Sparse<ExtentState>,
     places: Mutex<Places>,
+    /// Where the next search for the emptiest copy starts.
+    search_from: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +85,12 @@ impl TierTable {
 
     /// A table whose places have yet to be taken over.
     pub(crate) fn over(file: MemoryFile) -> Self {
-        Self { file, states: sparse(MAX_TIER_PLACES as usize), places: Mutex::default() }
+        Self {
+            file,
+            states: sparse(MAX_TIER_PLACES as usize),
+            places: Mutex::default(),
+            search_from: AtomicU32::new(0),
+        }
     }
 
     pub(crate) fn key(&self) -> TierKey {
@@ -98,7 +108,9 @@ impl TierTable {
         let mut places = self.lock();
         let mut taken = Vec::with_capacity(wanted);
         while taken.len() < wanted {
-            let place = match places.free.pop() {
+            // A tier that was missing when it was attached may have come back smaller.
+            let lowest = places.free.peek().is_some_and(|Reverse(place)| *place < end);
+            let place = match if lowest { places.free.pop() } else { None } {
                 Some(Reverse(place)) => place,
                 None if places.untouched_from < end.min(MAX_TIER_PLACES) => {
                     places.untouched_from += 1;
@@ -169,19 +181,22 @@ impl TierTable {
         self.note(place, self.state(place).unpin());
     }
 
-    /// Pins the copy with the fewest live bytes among those that have no more than `live_bytes`. `None`: there is none.
+    /// Pins a copy with few live bytes, `live_bytes` at most: the emptiest of the first window that has one. `None`: there is none.
     pub(crate) fn pin_emptiest(&self, live_bytes: u32) -> Option<TierCopy> {
         let end = self.lock().untouched_from;
-        let candidates = (0..end).map(TierPlace).filter_map(|place| {
-            let seen = self.state(place).see();
-            let walkable = seen.sealed && !seen.damaged && seen.pins == 0 && seen.live_bytes > 0;
-            (walkable && seen.live_bytes <= live_bytes).then_some((seen.live_bytes, place))
-        });
-        let (_, place) = candidates.min()?;
-        if !self.state(place).pin_for_walk() {
-            return None;
-        }
-        Some(self.copy_at(place))
+        (0..end.div_ceil(WINDOW_PLACES)).find_map(|_| {
+            let looked_at = end.min(WINDOW_PLACES);
+            let from = self.search_from.fetch_add(looked_at, Ordering::Relaxed) % end;
+            let places =
+                (0..looked_at).map(|i| TierPlace(((u64::from(from) + u64::from(i)) % u64::from(end)) as u32));
+            let candidates = places.filter_map(|place| {
+                let seen = self.state(place).see();
+                let walkable = seen.sealed && !seen.damaged && seen.pins == 0 && seen.live_bytes > 0;
+                (walkable && seen.live_bytes <= live_bytes).then_some((seen.live_bytes, place))
+            });
+            let (_, place) = candidates.min()?;
+            self.state(place).pin_for_walk().then(|| self.copy_at(place))
+        })
     }
 
     /// Remembers that a copy cannot be walked.
@@ -204,14 +219,13 @@ impl TierTable {
         self.lock().free.extend(left.into_iter().map(|place| Reverse(place.0)));
     }
 
-    /// Places in use, and live bytes in all of them.
-    pub(crate) fn used_and_live_bytes(&self) -> (u32, u64) {
-        let (used, end) = {
-            let places = self.lock();
-            (places.used, places.untouched_from)
-        };
-        let live_bytes = (0..end).map(|place| u64::from(self.state(TierPlace(place)).see().live_bytes));
-        (used, live_bytes.sum())
+    /// Copies that were written for the pages that are only there, and live bytes in all of them. Looks at every place.
+    pub(crate) fn closed_and_live_bytes(&self) -> (u64, u64) {
+        let end = self.lock().untouched_from;
+        let seen = (0..end).map(|place| self.state(TierPlace(place)).see());
+        // The copy of what is in memory is whole, though nothing refers to it yet.
+        let closed = seen.filter(|seen| seen.sealed && seen.live_bytes > 0);
+        closed.fold((0, 0), |(copies, bytes), seen| (copies + 1, bytes + u64::from(seen.live_bytes)))
     }
 
     /// Places in use.
@@ -261,7 +275,7 @@ impl TierTable {
         }
         *self.lock() = places;
         // It was raised before the writing that it was for; this is for a word that was damaged.
-        self.file.as_u64s()[NEXT_WRITING].fetch_max(last_writing + 1, Ordering::AcqRel);
+        self.file.as_u64s()[NEXT_WRITING].fetch_max(last_writing.saturating_add(1), Ordering::AcqRel);
         Ok(())
     }
 

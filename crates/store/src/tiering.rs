@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -54,6 +54,9 @@ pub struct TierUsage {
     pub errors: u64,
 }
 
+/// An eighth of the places is not for copies of what stays in memory.
+const KEPT_PLACES_PART: u32 = 8;
+
 #[derive(Debug)]
 pub(crate) struct Tiering {
     pub(crate) table: Arc<TierTable>,
@@ -63,6 +66,7 @@ pub(crate) struct Tiering {
     pub(crate) signal: RoomSignal,
     /// Held by whoever writes or cleans: one at a time.
     pub(crate) cleaner: Mutex<Cleaner>,
+    is_cleanable: AtomicBool,
     shared_blocks: AtomicU64,
     shared_bytes: AtomicU64,
     written_extents: AtomicU64,
@@ -78,6 +82,7 @@ impl Tiering {
             options: RwLock::default(),
             signal: RoomSignal::default(),
             cleaner: Mutex::default(),
+            is_cleanable: AtomicBool::new(true),
             shared_blocks: AtomicU64::new(0),
             shared_bytes: AtomicU64::new(0),
             written_extents: AtomicU64::new(0),
@@ -113,11 +118,29 @@ impl Tiering {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
     }
 
-    /// Whether it pays to wait for room: pages can be written, and there are places for them.
+    /// Whether it pays to wait for room: pages can be written, and there are places for them, or some that are mostly dead.
     pub(crate) fn is_taking(&self) -> bool {
-        self.tier
-            .get()
-            .is_some_and(|tier| tier.state() == TierState::Ready && self.table.used() + 1 < tier.places())
+        self.tier.get().is_some_and(|tier| {
+            tier.state() == TierState::Ready
+                && (self.table.used() + 1 < tier.places() || self.is_cleanable.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Remembers whether cleaning gained places when it was last tried.
+    pub(crate) fn set_cleanable(&self, is_cleanable: bool) {
+        self.is_cleanable.store(is_cleanable, Ordering::Relaxed);
+    }
+
+    /// Whether pages may leave memory for the tier, as it seems: it gives what it has.
+    pub(crate) fn is_giving(&self) -> bool {
+        let giving = [TierState::Ready, TierState::Full, TierState::ReadOnly];
+        self.tier.get().is_some_and(|tier| giving.contains(&tier.state()))
+    }
+
+    /// Places for copies of what stays in memory: some are left to pages that have to go.
+    pub(crate) fn places_to_spare(&self) -> usize {
+        let places = self.tier.get().map_or(0, |tier| tier.places());
+        (places - places / KEPT_PLACES_PART).saturating_sub(self.table.used()) as usize
     }
 
     /// Reads a block from a copy that the caller has pinned.
@@ -162,6 +185,13 @@ impl Tiering {
         let tier = self.tier.get()?;
         self.forget_left(tier);
         self.table.take(1, tier.places()).pop()
+    }
+
+    /// Tells the tier which copies are not needed any more.
+    pub(crate) fn forget_unneeded(&self) {
+        if let Some(tier) = self.tier.get() {
+            self.forget_left(tier);
+        }
     }
 
     fn forget_left(&self, tier: &Arc<dyn Tier>) {

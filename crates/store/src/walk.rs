@@ -63,6 +63,11 @@ impl<'a> Walk<'a> {
         unsafe { self.arena.bytes(ArenaOffset(self.extent.offset() as u64), EXTENT_BYTES) }
     }
 
+    /// Live bytes of the extent at this moment.
+    pub(crate) fn live_bytes(&self) -> u32 {
+        self.state.see().live_bytes
+    }
+
     /// Which extent it is.
     pub(crate) fn extent(&self) -> ExtentId {
         self.extent

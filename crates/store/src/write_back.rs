@@ -4,7 +4,8 @@
 //! they are; then each block that is to go is moved by the exchange of its index entry, what is left is moved together, and the
 //! extent goes back to the OS. A page that was used since its extent was sealed, or rather in the later half of that time, gets a second
 //! chance: it is moved together with others like it, and their extent begins to wait anew. Only when a whole turn of that gains nothing do pages go
-//! whatever their age. Until a write is known to be good, memory has everything.
+//! whatever their age, and when that gains nothing either, those of whoever has had its share. Extents of which nothing would go are not
+//! written. Until a write is known to be good, memory has everything; and what stays of an extent keeps the copy for the next time.
 
 use std::{
     sync::PoisonError,
@@ -47,10 +48,12 @@ const GOAL_PART: u64 = 16;
 /// The least of either, in bytes: a batch of a few extents.
 const LEAST_KEPT_BYTES: u64 = 4 * EXTENT_BYTES as u64;
 
-/// An extent that is to be written, and which of its pages are to go.
+/// An extent that is to be written, and those of its blocks that are to go.
 struct Candidate<'a> {
     walk: Walk<'a>,
-    choice: Choice,
+    going: Vec<Met<'a>>,
+    /// For how long it was still when its turn came.
+    still_ms: Milliseconds,
 }
 
 /// Which pages go: those that were not used for so long.
@@ -63,6 +66,29 @@ struct Choice {
     /// ...and for the others.
     others_age_ms: Milliseconds,
 }
+
+/// Which pages of those that give way go. Each begins when the one before gained nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Those that were not used lately.
+    SecondChance,
+    /// All.
+    WhateverTheirAge,
+    /// All of whoever has had its share: what counts against the share of the one that has most may be in the tier, where it shares blocks.
+    OverShare,
+}
+
+impl Turn {
+    fn next(self) -> Self {
+        match self {
+            Turn::SecondChance => Turn::WhateverTheirAge,
+            Turn::WhateverTheirAge | Turn::OverShare => Turn::OverShare,
+        }
+    }
+}
+
+/// A share, in thousandths of it: against a share a page counts for a 32nd more.
+const SHARE_PERMILLE: u64 = 32_000 / 33;
 
 /// Who has nearly as much of its share as anybody gives way with the one that has most: nine tenths of that.
 const NEARLY_AS_MUCH: (u64, u64) = (9, 10);
@@ -80,37 +106,50 @@ impl Engine {
         let mut done = WriteBack::default();
         let start = Instant::now();
         // Somebody else is at it.
-        let Ok(_one_at_a_time) = self.tiering.cleaner.try_lock() else { return done };
-        let goal_bytes = self.goal_bytes();
-        let mut whatever_their_age = false;
-        let mut pressed = self.is_pressed();
-        while !self.files.is_detached() && self.tiering.tier().is_some() && !done.blocked {
+        let Ok(mut cleaner) = self.tiering.cleaner.try_lock() else { return done };
+        let mut turn = Turn::SecondChance;
+        // How much is to be free, once there was so little that pages have to go.
+        let mut goal_bytes = self.is_pressed().then(|| self.goal_bytes());
+        while !self.files.is_detached() && self.tiering.tier().is_some() {
             done.more = start.elapsed() >= time;
             if done.more {
                 break;
             }
-            pressed = pressed && !self.make_room_without_tier(goal_bytes);
-            let goes_on = if pressed {
-                self.relieve(goal_bytes, &mut whatever_their_age, &mut done)
-            } else {
-                self.write_aged(&mut done) || self.copy_extents(&mut done)
+            // Puts may have taken the room meanwhile, and do not wait for what nobody needs.
+            if goal_bytes.is_none() && self.has_less_than(self.kept_bytes(KEPT_PART)) {
+                goal_bytes = Some(self.goal_bytes());
+            }
+            goal_bytes = goal_bytes.filter(|goal_bytes| !self.make_room_without_tier(*goal_bytes));
+            let goes_on = match goal_bytes {
+                Some(goal_bytes) => self.relieve(goal_bytes, &mut turn, &mut done),
+                None => !done.blocked && (self.write_aged(&mut done) || self.copy_extents(&mut done)),
             };
-            if !goes_on {
+            // Full of what is mostly dead is not full.
+            let is_cleaned = done.blocked && goal_bytes.is_some() && self.clean_for_room(&mut cleaner);
+            done.blocked &= !is_cleaned;
+            if !goes_on && !is_cleaned {
                 break;
             }
         }
-        self.tiering.signal.end_round(done.written_back_pages > 0 && !done.blocked);
+        // Nothing was moved because there was room, be it that others have taken it by now.
+        let is_enough = goal_bytes.is_none();
+        self.tiering.signal.end_round(is_enough || done.written_back_pages > 0 && !done.blocked);
         done
     }
 
-    /// Moves the pages of a batch of the oldest extents to gain room. False: there is none to be gained.
-    fn relieve(&self, goal_bytes: u64, whatever_their_age: &mut bool, done: &mut WriteBack) -> bool {
-        let batch = self.choose_oldest(goal_bytes, *whatever_their_age);
+    /// Moves the pages of a batch of the oldest extents to gain room; where nothing can be written, of those that have copies. False: there
+    /// is none to be gained.
+    fn relieve(&self, goal_bytes: u64, turn: &mut Turn, done: &mut WriteBack) -> bool {
+        let batch = self.choose_oldest(goal_bytes, *turn, done.blocked);
         let held_before = self.budget.held_bytes();
+        let was_blocked = done.blocked;
         let gained = self.write_batch(batch, true, done);
-        let goes_on = gained || !*whatever_their_age;
-        // A turn in which everything was too young to go only moved pages about.
-        *whatever_their_age |= !gained && self.budget.held_bytes() >= held_before;
+        // As soon as nothing can be written any more, what has copies is looked for.
+        let goes_on = gained || *turn != Turn::OverShare || done.blocked && !was_blocked;
+        // A turn in which everything was too young to go.
+        if !gained && self.budget.held_bytes() >= held_before {
+            *turn = turn.next();
+        }
         if gained {
             self.tiering.signal.end_round(true);
         }
@@ -131,9 +170,9 @@ impl Engine {
         // What has yet to be found for the stock is waited for elsewhere.
         let has_room =
             || self.arena.has_room(need) || self.arena.can_be_stocked_for(need) && !self.stock.is_starved();
-        Instant::now() < deadline
-            && self.tiering.is_taking()
-            && self.tiering.signal.await_room(deadline, has_room)
+        // What has a copy goes without being written.
+        let is_taking = self.tiering.is_taking() || self.arena.copies.count() > 0 && self.tiering.is_giving();
+        Instant::now() < deadline && is_taking && self.tiering.signal.await_room(deadline, has_room)
     }
 
     /// Whether so little is free that pages have to go.
@@ -169,28 +208,84 @@ impl Engine {
         true
     }
 
-    /// The extents that have been still for longest, as many as are needed for so much room.
-    fn choose_oldest(&self, goal_bytes: u64, whatever_their_age: bool) -> Vec<Candidate<'_>> {
+    /// The extents that have been still for longest, as many as are needed for so much room, and all with copies if `only_copied`.
+    fn choose_oldest(&self, goal_bytes: u64, turn: Turn, only_copied: bool) -> Vec<Candidate<'_>> {
         let missing_bytes = (self.budget.held_bytes() + goal_bytes).saturating_sub(self.budget.limit_bytes());
         let wanted = missing_bytes.div_ceil(EXTENT_BYTES as u64).clamp(1, MAX_TIER_BATCH as u64) as usize;
         let others_age_ms = self.recompression.get().age.as_millis() as Milliseconds;
-        let gives_way_permille = self.most_share_permille() * NEARLY_AS_MUCH.0 / NEARLY_AS_MUCH.1;
+        let nearly_as_much = self.most_share_permille() * NEARLY_AS_MUCH.0 / NEARLY_AS_MUCH.1;
+        let gives_way_permille =
+            if turn == Turn::OverShare { nearly_as_much.min(SHARE_PERMILLE) } else { nearly_as_much };
         let choice = |still_ms: Milliseconds| Choice {
-            age_ms: if whatever_their_age { 0 } else { still_ms / 2 },
+            age_ms: if turn == Turn::SecondChance { still_ms / 2 } else { 0 },
             gives_way_permille,
             others_age_ms,
         };
-        let candidates = std::iter::from_fn(|| self.arena.pin_oldest());
-        candidates.map(|(walk, still_ms)| Candidate { walk, choice: choice(still_ms) }).take(wanted).collect()
+        let pin = || if only_copied { self.arena.pin_oldest_copied() } else { self.arena.pin_oldest() };
+        self.choose(pin, choice, wanted)
     }
 
     /// Extents with pages that were not used for as long as is asked for.
     fn choose_aged(&self) -> Vec<Candidate<'_>> {
         let Some(age) = self.tiering.options().age else { return Vec::new() };
         let age_ms = age.as_millis() as Milliseconds;
-        let candidates = std::iter::from_fn(|| self.arena.pin_still_for(age_ms));
         let choice = Choice { age_ms, gives_way_permille: 0, others_age_ms: age_ms };
-        candidates.map(|(walk, _)| Candidate { walk, choice }).take(MAX_TIER_BATCH).collect()
+        self.choose(|| self.arena.pin_still_for(age_ms), |_| choice, MAX_TIER_BATCH)
+    }
+
+    /// The first of the extents that are pinned in turn from which something goes, in one turn of all. The others wait anew, and are not
+    /// written for nothing.
+    fn choose<'a>(
+        &'a self,
+        pin: impl Fn() -> Option<(Walk<'a>, Milliseconds)>,
+        choice: impl Fn(Milliseconds) -> Choice,
+        wanted: usize,
+    ) -> Vec<Candidate<'a>> {
+        let mut chosen = Vec::new();
+        for _ in 0..self.arena.waiting_for_their_turn() {
+            if chosen.len() == wanted {
+                break;
+            }
+            let Some((mut walk, still_ms)) = pin() else { break };
+            let choice = choice(still_ms);
+            let mut going = Vec::new();
+            while let Ok(Some(met)) = walk.next() {
+                if self.is_going(&met, choice) {
+                    going.push(met);
+                }
+            }
+            if going.is_empty() {
+                let extent = walk.extent();
+                drop(walk);
+                self.arena.wait_for_its_turn(extent);
+            } else {
+                chosen.push(Candidate { walk, going, still_ms });
+            }
+        }
+        chosen
+    }
+
+    fn is_going(&self, met: &Met<'_>, choice: Choice) -> bool {
+        let slot = met.header.slot;
+        match self.owner(met.header.pool) {
+            Owner::Pool(pool) => {
+                let age_ms = choice.age_ms(pool.share_permille());
+                if age_ms == 0 {
+                    pool.refers_to(slot, met.place)
+                } else {
+                    pool.is_cold(slot, met.place, age_ms)
+                }
+            }
+            Owner::Shared => {
+                let domain = self.shared_blocks.domain_at(slot, Place::Arena(met.place));
+                let share_permille = domain
+                    .and_then(|domain| self.domain_of(domain))
+                    .map_or(0, |domain| domain.share_permille());
+                let whatever_its_use = choice.age_ms(share_permille) == 0;
+                self.shared_blocks.cold_in(slot, met.place, whatever_its_use).is_some()
+            }
+            Owner::Changing | Owner::Nobody => false,
+        }
     }
 
     /// Writes extents, those that have no copy yet, and moves their pages. False: not one page was moved.
@@ -204,13 +299,19 @@ impl Engine {
             }
         }
         let copies = self.write_copies(unwritten.iter().map(|candidate| &candidate.walk), done);
-        for candidate in unwritten.drain(copies.len()..) {
-            self.wait_anew(candidate);
+        self.put_back(unwritten.split_off(copies.len()));
+        // Pages stay in memory as long as they could not be had from the tier.
+        if !self.tiering.is_giving() {
+            let kept = std::mem::take(&mut written);
+            for (candidate, copy) in &kept {
+                self.arena.copies.enter(candidate.walk.extent(), *copy);
+            }
+            self.put_back(kept.into_iter().map(|(candidate, _)| candidate).collect());
+            done.blocked = true;
         }
         written.extend(unwritten.into_iter().zip(copies));
         for (candidate, copy) in written {
             self.move_blocks(candidate, copy, pressed, done);
-            self.tiering.table.close(copy);
         }
         done.written_back_pages > before
     }
@@ -220,7 +321,8 @@ impl Engine {
         if !self.tiering.options().write_through {
             return false;
         }
-        let walks: Vec<_> = std::iter::from_fn(|| self.arena.pin_uncopied()).take(MAX_TIER_BATCH).collect();
+        let most = self.tiering.places_to_spare().min(MAX_TIER_BATCH);
+        let walks: Vec<_> = std::iter::from_fn(|| self.arena.pin_uncopied()).take(most).collect();
         let copies = self.write_copies(walks.iter(), done);
         for (walk, copy) in walks.iter().zip(&copies) {
             self.arena.copies.enter(walk.extent(), *copy);
@@ -259,26 +361,39 @@ impl Engine {
 
     /// Moves the blocks of an extent that are to go to its copy. If room is needed, moves the rest to other extents.
     fn move_blocks(&self, candidate: Candidate<'_>, copy: TierCopy, pressed: bool, done: &mut WriteBack) {
-        let Candidate { mut walk, choice } = candidate;
+        let Candidate { mut walk, going, .. } = candidate;
         let extent = walk.extent();
-        while let Ok(Some(met)) = walk.next() {
-            if self.move_block(&met, extent.offset() as u64, copy, choice) {
+        for met in going {
+            if self.move_block(&met, extent.offset() as u64, copy) {
                 done.written_back_pages += 1;
             }
         }
-        if pressed {
+        // Where nothing can be written, what stays keeps the copy that its extent has, until its turn comes again.
+        if pressed && self.tiering.is_taking() {
             let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
             walk.start_again();
             self.empty_into(ExtentUse::Survivors, &mut walk, &mut Compaction::default());
+            self.keep_or_close(&walk, copy);
             drop(walk); // the extent comes back before the next one takes room
         } else {
+            self.keep_or_close(&walk, copy);
             drop(walk);
         }
         self.arena.wait_for_its_turn(extent);
         self.arena.wait_to_be_copied(extent);
     }
 
-    fn move_block(&self, met: &Met<'_>, extent_start: u64, copy: TierCopy, choice: Choice) -> bool {
+    /// The copy of an extent some of whose blocks stayed is good for them, too, when their turn comes again.
+    fn keep_or_close(&self, walk: &Walk<'_>, copy: TierCopy) {
+        let costs_nothing = self.tiering.table.live_bytes(copy) > 0;
+        if walk.live_bytes() > 0 && (costs_nothing || self.tiering.options().write_through) {
+            self.arena.copies.enter(walk.extent(), copy);
+        } else {
+            self.tiering.table.close(copy);
+        }
+    }
+
+    fn move_block(&self, met: &Met<'_>, extent_start: u64, copy: TierCopy) -> bool {
         let tiered = TieredRef {
             place: TierPlace(copy.place),
             start: (met.place.offset.0 - extent_start) as u32,
@@ -290,19 +405,9 @@ impl Engine {
         let moved = match self.owner(met.header.pool) {
             Owner::Pool(pool) => {
                 let contents = block::fresh_crc_of(met.header, met.payload);
-                let age_ms = choice.age_ms(pool.share_permille());
-                (age_ms == 0 || pool.is_cold(slot, met.place, age_ms))
-                    && contents.is_some_and(|contents| pool.move_to_tier(slot, met.place, tiered, contents))
+                contents.is_some_and(|contents| pool.move_to_tier(slot, met.place, tiered, contents))
             }
-            Owner::Shared => {
-                let domain = self.shared_blocks.domain_at(slot, Place::Arena(met.place));
-                let share_permille = domain
-                    .and_then(|domain| self.domain_of(domain))
-                    .map_or(0, |domain| domain.share_permille());
-                let whatever_its_use = choice.age_ms(share_permille) == 0;
-                self.shared_blocks.cold_in(slot, met.place, whatever_its_use).is_some()
-                    && self.relocate_shared(slot, Place::Arena(met.place), Place::Tier(tiered))
-            }
+            Owner::Shared => self.relocate_shared(slot, Place::Arena(met.place), Place::Tier(tiered)),
             Owner::Changing | Owner::Nobody => false,
         };
         if !moved {
@@ -311,9 +416,12 @@ impl Engine {
         moved
     }
 
-    fn wait_anew(&self, candidate: Candidate<'_>) {
-        let extent = candidate.walk.extent();
-        drop(candidate);
-        self.arena.wait_for_its_turn(extent);
+    /// Gives extents back whose turn it was, which is next again.
+    fn put_back(&self, candidates: Vec<Candidate<'_>>) {
+        for Candidate { walk, still_ms, .. } in candidates.into_iter().rev() {
+            let extent = walk.extent();
+            drop(walk);
+            self.arena.give_turn_back(extent, still_ms);
+        }
     }
 }

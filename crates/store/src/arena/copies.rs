@@ -23,6 +23,7 @@ pub(crate) struct Copies {
     order: ExtentOrder,
     /// By extent: the place of its copy, plus 1; 0 = it has none. A copy is kept open in the table for as long as it stands here.
     places: Sparse<AtomicU32>,
+    count: AtomicU32,
     table: Arc<TierTable>,
 }
 
@@ -32,16 +33,24 @@ impl Copies {
             wanted: AtomicBool::new(false),
             order: ExtentOrder::new(extents),
             places: sparse(extents as usize),
+            count: AtomicU32::new(0),
             table,
         }
     }
 
     /// Remembers the copy of an extent that the caller has pinned.
     pub(crate) fn enter(&self, extent: ExtentId, copy: TierCopy) {
+        self.count.fetch_add(1, Ordering::Relaxed);
         self.places[extent.0 as usize].store(copy.place + 1, Ordering::Release);
     }
 
-    fn has(&self, extent: ExtentId) -> bool {
+    /// How many extents have copies.
+    pub(crate) fn count(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether an extent has one.
+    pub(crate) fn has(&self, extent: ExtentId) -> bool {
         self.places[extent.0 as usize].load(Ordering::Acquire) != 0
     }
 
@@ -49,7 +58,9 @@ impl Copies {
     pub(crate) fn take(&self, extent: ExtentId) -> Option<TierCopy> {
         let place =
             if self.has(extent) { self.places[extent.0 as usize].swap(0, Ordering::AcqRel) } else { 0 };
-        Some(self.table.copy_at(TierPlace(place.checked_sub(1)?)))
+        let place = TierPlace(place.checked_sub(1)?);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(self.table.copy_at(place))
     }
 
     /// Forgets the copy of an extent that goes back to the OS.

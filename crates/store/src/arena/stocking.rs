@@ -48,7 +48,10 @@ impl Arena {
         }
         self.stock.note_shortage();
         let before = self.extents.stocked();
-        self.stock.wait(patience, || self.extents.stocked() > before || self.has_room(need))
+        // Others may take the room under the limit that it would have been found in.
+        let is_over =
+            || self.extents.stocked() > before || self.has_room(need) || !self.can_be_stocked_for(need);
+        self.stock.wait(patience, is_over)
     }
 
     /// Whether what is needed may come into the stock: there is room for it under the limit.

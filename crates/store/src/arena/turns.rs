@@ -17,6 +17,21 @@ impl Arena {
         }
     }
 
+    /// How many extents wait for their turn, or a few more.
+    pub(crate) fn waiting_for_their_turn(&self) -> usize {
+        self.cold_order.len() + self.recompression_order.len()
+    }
+
+    /// It is an extent's turn again, which has been still for so long.
+    pub(crate) fn give_turn_back(&self, extent: ExtentId, still_ms: u64) {
+        let order = match self.extents.usage(extent) {
+            Some(ExtentUse::Cold) => &self.cold_order,
+            Some(usage) if usage.is_recompressible() => &self.recompression_order,
+            Some(_) | None => return,
+        };
+        order.put_back(extent, self.now_ms().saturating_sub(still_ms));
+    }
+
     /// Pins the extent of persistent blocks that has been still for longest: a cold one, as long as there are any. Gives also for how long.
     /// `None`: there is none.
     pub(crate) fn pin_oldest(&self) -> Option<(Walk<'_>, u64)> {
@@ -24,6 +39,20 @@ impl Arena {
             let wanted = ExtentUse::is_recompressible;
             self.pin_first_of(&self.recompression_order, 0, wanted, |extent| self.wait_for_its_turn(extent))
         })
+    }
+
+    /// As [`Arena::pin_oldest`], among the extents that have copies in the tier.
+    pub(crate) fn pin_oldest_copied(&self) -> Option<(Walk<'_>, u64)> {
+        for _ in 0..self.copies.count() {
+            let mut orders = [&self.cold_order, &self.recompression_order].into_iter();
+            let (extent, since_ms) =
+                orders.find_map(|order| order.take_first(|extent| self.copies.has(extent)))?;
+            if let Some(walk) = self.pin(extent, ExtentUse::is_persistent) {
+                return Some((walk, self.now_ms().saturating_sub(since_ms)));
+            }
+            self.wait_for_its_turn(extent);
+        }
+        None
     }
 
     /// Pins the cold extent that has been still for longest, if it has been for so long.

@@ -83,7 +83,7 @@ impl Pool {
         let (mut index_page, mut patience) = (PaidPage::none(), Patience::default());
         let (mut tries, mut waits_until) = (0, None);
         loop {
-            let refusal = match self.try_put(found.slot, content, &mut index_page) {
+            let refusal = match self.try_put(found.slot, content, &mut index_page, &mut waits_until) {
                 Ok(()) => return Ok(()),
                 Err(refusal) => refusal,
             };
@@ -122,6 +122,7 @@ impl Pool {
         slot: IndexSlot,
         content: Content<'_>,
         index_page: &mut PaidPage<'a>,
+        waits_until: &mut Option<Instant>,
     ) -> Result<(), Refusal> {
         // The index page first, and it stays paid while room is made for the block: otherwise each could take the other's.
         if !index_page.is_paid() {
@@ -137,7 +138,7 @@ impl Pool {
             Content::SameFilled(word) => return self.publish(slot, Entry::SameFilled(word), index_page),
             Content::Payload(payload) => payload,
         };
-        if let Some(shared) = self.share(slot, &payload) {
+        if let Some(shared) = self.share(slot, &payload, waits_until) {
             return self.publish_shared(slot, shared, payload.crc, index_page);
         }
         let arena = &self.engine.arena;

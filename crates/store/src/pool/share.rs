@@ -1,6 +1,6 @@
 //! Sharing: a page whose payload is stored already refers to that block, too.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{Pool, PoolState, Refusal};
 use crate::{
@@ -41,14 +41,19 @@ impl Pool {
     }
 
     /// Finds a page of the domain with that payload and takes a reference to its block, which is shared from now on if it was not.
-    /// `None`: the page at `slot` needs a block of its own. No lock is held.
-    pub(super) fn share(&self, slot: IndexSlot, payload: &Payload<'_>) -> Option<SharedRef> {
+    /// `None`: the page at `slot` needs a block of its own. No lock is held. Waits for a tier as [`Pool::await_room`] does.
+    pub(super) fn share(
+        &self,
+        slot: IndexSlot,
+        payload: &Payload<'_>,
+        waits_until: &mut Option<Instant>,
+    ) -> Option<SharedRef> {
         let (domain, numbers) = self.domain.as_ref()?;
         let own = Some(numbers.number(slot)?);
         domain.candidates(payload.crc).filter(|number| Some(*number) != own).find_map(|number| {
             let (pool, slot) = domain.page(number)?;
             domain.count_comparison();
-            let shared = pool.lend_block(slot, payload);
+            let shared = pool.lend_block(slot, payload, waits_until);
             // A page with other contents is there by its own right: the hint was as good for them.
             if shared.is_none() && pool.payload_crc(slot).is_none() {
                 domain.forget(payload.crc, number);
@@ -75,7 +80,12 @@ impl Pool {
     }
 
     /// Lends a page's block to one more page with that payload. `None`: the page has another payload, or there is no room to share it.
-    fn lend_block(&self, slot: IndexSlot, payload: &Payload<'_>) -> Option<SharedRef> {
+    fn lend_block(
+        &self,
+        slot: IndexSlot,
+        payload: &Payload<'_>,
+        waits_until: &mut Option<Instant>,
+    ) -> Option<SharedRef> {
         let (domain, _) = self.domain.as_ref()?;
         let arena = &self.engine.arena;
         let locked = self.lock(slot);
@@ -84,8 +94,9 @@ impl Pool {
                 arena.pin_block(block.offset);
                 drop(locked);
                 let stored = self.with_contents((self.id, slot), block, payload);
-                let shared =
-                    stored.and_then(|stored| self.make_shared(domain, slot, block, payload.crc, stored));
+                let shared = stored.and_then(|stored| {
+                    self.make_shared(domain, (slot, block), payload.crc, stored, waits_until)
+                });
                 arena.commit(block.offset);
                 shared
             }
@@ -132,17 +143,17 @@ impl Pool {
     fn make_shared(
         &self,
         domain: &Domain,
-        slot: IndexSlot,
-        block: BlockRef,
+        (slot, block): (IndexSlot, BlockRef),
         crc: PayloadCrc,
         (header, payload): (BlockHeader, &[u8]),
+        waits_until: &mut Option<Instant>,
     ) -> Option<SharedRef> {
         let arena = &self.engine.arena;
         let cell = self.engine.shared_blocks.new_cell()?;
         let need = Need::Block { block_bytes: block.block_bytes, usage: ExtentUse::Persistent };
         let copy = arena.reserve(block.block_bytes, ExtentUse::Persistent).or_else(|| {
             // Where pages go to a tier all the time there is never room to spare; the page that is put would wait for as much for itself.
-            if self.await_room(need, &mut None) { self.reserve(block.block_bytes).ok() } else { None }
+            if self.await_room(need, waits_until) { self.reserve(block.block_bytes).ok() } else { None }
         })?;
         let header = BlockHeader { pool: SHARED_POOL, slot: cell.number()?, ..header };
         // SAFETY: the block was just reserved here and is committed below.

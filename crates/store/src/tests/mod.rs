@@ -18,4 +18,5 @@ mod shares;
 mod stock;
 pub(crate) mod test_tier;
 mod threads;
+mod tier_room;
 mod tiers;

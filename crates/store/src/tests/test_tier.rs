@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use crate::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
@@ -19,6 +20,11 @@ pub(crate) struct TestTier {
     key: Mutex<Option<TierKey>>,
     pub(crate) refuses_writes: AtomicBool,
     pub(crate) refuses_reads: AtomicBool,
+    /// Writes are refused for lack of space.
+    pub(crate) is_full: AtomicBool,
+    /// Writes take so long, and reads a tenth of it.
+    pub(crate) delay_us: AtomicU32,
+    pub(crate) writes_begun: AtomicU32,
 }
 
 impl TestTier {
@@ -30,9 +36,22 @@ impl TestTier {
         self.copies.lock().unwrap().len()
     }
 
+    /// It has so many places from now on.
+    pub(crate) fn shrink_to(&self, places: u32) {
+        self.places.store(places, Ordering::Relaxed);
+        self.copies.lock().unwrap().retain(|place, _| *place < places);
+    }
+
     /// Turns a bit of a copy over.
     pub(crate) fn flip_bit(&self, place: u32, bit: usize) {
         self.copies.lock().unwrap().get_mut(&place).unwrap().1[bit / 8] ^= 1 << (bit % 8);
+    }
+
+    fn take_time(&self, part: u32) {
+        let delay_us = self.delay_us.load(Ordering::Relaxed) / part;
+        if delay_us > 0 {
+            std::thread::sleep(Duration::from_micros(delay_us.into()));
+        }
     }
 
     fn unavailable() -> TierError {
@@ -61,6 +80,11 @@ impl Tier for TestTier {
 
     fn write(&self, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError> {
         assert!((1..=MAX_TIER_BATCH).contains(&copies.len()));
+        self.writes_begun.fetch_add(1, Ordering::Relaxed);
+        self.take_time(1);
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(Self::unavailable());
+        }
         let mut all = self.copies.lock().unwrap();
         for (i, (copy, bytes)) in copies.iter().enumerate() {
             assert!(copy.place < self.places() && bytes.len() == TIER_EXTENT_BYTES);
@@ -77,6 +101,7 @@ impl Tier for TestTier {
         if self.refuses_reads.load(Ordering::Relaxed) {
             return Err(Self::unavailable());
         }
+        self.take_time(10);
         let copies = self.copies.lock().unwrap();
         let (_, bytes) = copies
             .get(&copy.place)
@@ -91,7 +116,13 @@ impl Tier for TestTier {
     }
 
     fn state(&self) -> TierState {
-        if self.refuses_writes.load(Ordering::Relaxed) { TierState::Failing } else { TierState::Ready }
+        if self.refuses_writes.load(Ordering::Relaxed) {
+            TierState::Failing
+        } else if self.is_full.load(Ordering::Relaxed) {
+            TierState::Full
+        } else {
+            TierState::Ready
+        }
     }
 
     fn trouble(&self) -> Option<String> {

@@ -166,6 +166,131 @@ fn r1_r6_threads_on_a_pool_whose_pages_go_to_a_tier_never_see_a_wrong_page() {
     assert_eq!((in_tier.used_bytes, in_tier.live_bytes, in_tier.stored_pages), (0, 0, 0));
 }
 
+/// Everything at once that moves pages, on a slow tier that fails now and then, under limits that jump, with shared pages, frozen and
+/// capped clients, and clients that come and go. `TMEM_TIER_ROUNDS` says for how many puts.
+fn slow_tier_that_fails(is_stocked: bool) {
+    let rounds =
+        std::env::var("TMEM_TIER_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5000);
+    let (store, tier) = (store(2 << 20), TestTier::new(90));
+    store.attach_tier(tier.clone()).unwrap();
+    let asked = AtomicU32::new(0);
+    // The host has nothing to give now and then.
+    let available_bytes = move || {
+        if asked.fetch_add(1, Ordering::Relaxed) % 50 < 10 { 0 } else { u64::MAX }
+    };
+    let stock = is_stocked.then(|| crate::StockKeeper::start(store.clone(), available_bytes).unwrap());
+    let domain = || crate::Dedup::Domain("web".to_owned());
+    let shared = ["s", "t"].map(|name| {
+        let options = crate::ClientOptions { dedup: domain(), ..client_options(name, None) };
+        let client = store.create_client(options).unwrap();
+        (client.create_pool(Persistence::Persistent, Keys::Flat { pages: PAGES }).unwrap(), client)
+    });
+    let pool = flat_pool(&store, "a", PAGES);
+    let at_work = AtomicU32::new(4);
+    let running = || at_work.load(Ordering::Relaxed) > 0;
+    thread::scope(|scope| {
+        for half in 0..2 {
+            let (pool, at_work) = (&pool, &at_work);
+            scope.spawn(move || {
+                let _at_work = AtWork(at_work);
+                work(pool, half, rounds);
+            });
+        }
+        // Both clients put the same few pages over and over, each under keys of its own.
+        for (pool, _) in &shared {
+            let at_work = &at_work;
+            scope.spawn(move || {
+                let _at_work = AtWork(at_work);
+                let (mut state, mut seeds) = (77, vec![None; PAGES as usize]);
+                for _ in 0..rounds {
+                    let index = random(&mut state) % 600;
+                    let seed = (random(&mut state) % 150) as u32 * 5 + 4;
+                    match random(&mut state) % 8 {
+                        0..4 => seeds[index as usize] = put(pool, 0, index, seed).is_ok().then_some(seed),
+                        4 => {
+                            pool.flush_range(ObjectId(0), index..index + 3);
+                            seeds[index as usize..index as usize + 3].fill(None);
+                        }
+                        _ => {
+                            if let Some(seed) = seeds[index as usize] {
+                                assert!(*get(pool, 0, index).unwrap().unwrap() == page(seed));
+                            }
+                        }
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            let mut round = 0;
+            while running() {
+                round += 1;
+                tier.delay_us.store(if round % 5 == 0 { 5000 } else { 200 }, Ordering::Relaxed);
+                tier.refuses_writes.store(round % 11 == 0, Ordering::Relaxed);
+                tier.is_full.store(round % 13 == 0, Ordering::Relaxed);
+                let age = (round % 3 == 0).then_some(Duration::ZERO);
+                store.set_write_back_options(WriteBackOptions { age, write_through: round % 4 == 0 });
+                store.wait_until_write_back_is_wanted(Duration::from_millis(1));
+                store.write_back(Duration::from_millis(20));
+                store.clean_tier(Duration::from_millis(5));
+            }
+            store.end_write_back();
+        });
+        scope.spawn(|| {
+            // As the daemon's `GET /metrics`.
+            while running() {
+                let in_tier = store.tier_usage().unwrap();
+                assert!(in_tier.live_bytes < 1 << 30 && in_tier.stored_pages < 1 << 20, "{in_tier:?}");
+                let used_bytes = store.usage().used_bytes;
+                assert!(used_bytes < 1 << 30, "{used_bytes}");
+                thread::yield_now();
+            }
+        });
+        let cold = RecompressionOptions { age: Duration::ZERO, level: 1, ..Default::default() };
+        store.set_recompression(cold).unwrap();
+        let (mut state, mut round) = (7, 0);
+        while running() {
+            round += 1;
+            store.set_limit_bytes((1 << 20) + random(&mut state) % (4 << 20)).unwrap();
+            let cap_bytes = (round % 3 == 0).then_some(300 << 10);
+            shared[1].1.change(|now| (now.cap_bytes, now.frozen) = (cap_bytes, round % 4 == 0)).unwrap();
+            let client = store.create_client(client_options("guest", None)).unwrap();
+            let own = client.create_pool(Persistence::Persistent, Keys::Sparse { max_pages: 600 }).unwrap();
+            for i in 0..60 {
+                if put(&own, i % 3, i, seed(i, 5)).is_ok() {
+                    assert!(*get(&own, i % 3, i).unwrap().unwrap() == page(seed(i, 5)));
+                }
+            }
+            store.compact(Duration::from_millis(1));
+            store.recompress(Duration::from_millis(1));
+            store.make_huge_page();
+            store.tend_ages(Duration::from_millis(1));
+            store.tend_dedup(Duration::from_millis(1));
+            store.remove_client(&client).unwrap();
+        }
+    });
+    tier.refuses_writes.store(false, Ordering::Relaxed);
+    tier.is_full.store(false, Ordering::Relaxed);
+    assert!(store.clients().iter().all(|client| client.checksum_errors == 0 && client.tier_errors == 0));
+    pool.flush_object(ObjectId(0));
+    shared.iter().for_each(|(pool, _)| pool.flush_object(ObjectId(0)));
+    drop(stock);
+    let (usage, in_tier) = (store.usage(), store.tier_usage().unwrap());
+    assert_eq!((usage.used_bytes, usage.held_bytes, usage.stored_pages), (0, 0, 0));
+    assert_eq!((in_tier.used_bytes, in_tier.live_bytes, in_tier.stored_pages), (0, 0, 0));
+    store.clean_tier(Duration::from_secs(1));
+    assert_eq!(tier.copies(), 0);
+}
+
+#[test]
+fn r1_r7_a_slow_tier_that_fails_loses_nothing_whatever_else_happens() {
+    slow_tier_that_fails(false);
+}
+
+#[test]
+fn r1_r5_r7_nor_does_it_where_memory_is_found_ahead() {
+    slow_tier_that_fails(true);
+}
+
 #[test]
 fn r1_r3_limits_jump_and_clients_come_and_go() {
     let store = store(8 << 20);

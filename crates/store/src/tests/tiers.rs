@@ -18,28 +18,28 @@ use crate::{
     StoreError, TierState, WriteBackOptions, entry::Entry, extents::EXTENT_BYTES, ids::IndexSlot,
 };
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// Seeds of pages that do not get smaller.
-fn noise(i: u64) -> u32 {
+pub(super) fn noise(i: u64) -> u32 {
     i as u32 * 5 + 4
 }
 
-fn tiered_store(limit_bytes: u64, places: u32) -> (Arc<Store>, Arc<TestTier>) {
+pub(super) fn tiered_store(limit_bytes: u64, places: u32) -> (Arc<Store>, Arc<TestTier>) {
     let (store, tier) = (store(limit_bytes), TestTier::new(places));
     store.attach_tier(tier.clone()).unwrap();
     (store, tier)
 }
 
 /// A thread that writes pages to the tier until it is dropped, as the daemon has one.
-struct Writer {
+pub(super) struct Writer {
     store: Arc<Store>,
     ends: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Writer {
-    fn start(store: &Arc<Store>) -> Self {
+    pub(super) fn start(store: &Arc<Store>) -> Self {
         let ends = Arc::<AtomicBool>::default();
         let (there, ends_there) = (store.clone(), ends.clone());
         let (has_begun, begins) = std::sync::mpsc::channel();
@@ -68,7 +68,7 @@ impl Drop for Writer {
     }
 }
 
-fn assert_all_there(pool: &Pool, pages: std::ops::Range<u64>, seed: impl Fn(u64) -> u32) {
+pub(super) fn assert_all_there(pool: &Pool, pages: std::ops::Range<u64>, seed: impl Fn(u64) -> u32) {
     for i in pages {
         let got = get(pool, 0, i).unwrap_or_else(|error| panic!("page {i}: {error}"));
         assert!(*got.unwrap_or_else(|| panic!("page {i} is gone")) == page(seed(i)), "page {i}");
@@ -215,6 +215,18 @@ fn r1_r7_a_tier_is_cleaned_when_much_in_it_is_dead() {
 }
 
 #[test]
+fn r7_the_tier_learns_what_is_not_needed_though_nothing_is_written() {
+    let (store, tier) = tiered_store(2 << 20, 400);
+    let pool = flat_pool(&store, "a", 4000);
+    let writer = Writer::start(&store);
+    (0..1500).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    drop(writer);
+    pool.flush_object(ObjectId(0));
+    store.clean_tier(LONG);
+    assert_eq!(tier.copies(), 0);
+}
+
+#[test]
 fn r2_a_full_tier_refuses_and_says_so() {
     let (store, _tier) = tiered_store(2 << 20, 10);
     let pool = flat_pool(&store, "a", 4000);
@@ -307,6 +319,62 @@ fn r1_pages_in_a_tier_are_found_again_when_the_store_is_opened() {
     assert_eq!(put(&pool, 0, 4000, 4), Err(PutError::NoSuchPage));
 }
 
+/// r1: whoever hands the store over knows that nobody changes anything in it any more.
+#[test]
+fn r1_handing_over_waits_for_what_is_being_written() {
+    let (keeper, tier) = (Arc::<TestKeeper>::default(), TestTier::new(400));
+    let store = keeper.store(4 << 20);
+    store.attach_tier(tier.clone()).unwrap();
+    let pool = flat_pool(&store, "a", 4000);
+    (0..900).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    tier.delay_us.store(200_000, Ordering::Relaxed);
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| store.write_back(LONG));
+        while tier.writes_begun.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        store.detach();
+        let before = tiered_pages(&pool);
+        writing.join().unwrap();
+        assert_eq!(tiered_pages(&pool), before);
+    });
+}
+
+/// r1: of places of a disk that came back smaller none is used that is not there.
+#[test]
+fn r1_a_tier_that_comes_back_smaller_is_used_as_far_as_it_goes() {
+    let (keeper, tier) = (Arc::<TestKeeper>::default(), TestTier::new(400));
+    let store = keeper.store(2 << 20);
+    store.attach_tier(tier.clone()).unwrap();
+    let pool = flat_pool(&store, "a", 4000);
+    let writer = Writer::start(&store);
+    (0..1500).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    drop(writer);
+    // A page with a high place stays there.
+    let last = (0..1500).max_by_key(|i| match pool.index().load(IndexSlot(*i)) {
+        Ok(Entry::Tiered(tiered)) => tiered.place.0,
+        _ => 0,
+    });
+    let last = u64::from(last.unwrap());
+    pool.flush_range(ObjectId(0), 0..last);
+    pool.flush_range(ObjectId(0), last + 1..1500);
+    store.detach();
+    drop((pool, store));
+    let (store, _) = keeper.open(2 << 20);
+    // Missing when it was attached.
+    tier.shrink_to(0);
+    store.attach_tier(tier.clone()).unwrap_err();
+    tier.refuses_writes.store(true, Ordering::Relaxed);
+    store.attach_tier(tier.clone()).unwrap();
+    tier.refuses_writes.store(false, Ordering::Relaxed);
+    tier.shrink_to(20);
+    let pool = store.client("a").unwrap().pools().remove(0);
+    let _writer = Writer::start(&store);
+    let accepted: Vec<_> = (0..1500).filter(|i| *i != last && put(&pool, 0, *i, noise(*i)).is_ok()).collect();
+    assert!((500..1400).contains(&accepted.len()), "{}", accepted.len());
+    accepted.iter().for_each(|i| assert!(*get(&pool, 0, *i).unwrap().unwrap() == page(noise(*i))));
+}
+
 #[test]
 fn r1_r7_written_through_every_full_extent_is_in_the_tier_and_room_takes_no_writing() {
     let (store, tier) = tiered_store(16 << 20, 400);
@@ -319,20 +387,18 @@ fn r1_r7_written_through_every_full_extent_is_in_the_tier_and_room_takes_no_writ
     assert_eq!((usage.written_extents, tier.copies() as u64, tiered_pages(&pool)), (full, full, 0));
     assert_eq!(usage.used_bytes, full * EXTENT_BYTES as u64);
 
-    // Pages that were used in the later half of the time would get a second chance, which takes writing.
-    store
-        .set_recompression(RecompressionOptions { age: Duration::from_secs(1), ..Default::default() })
-        .unwrap();
-    thread::sleep(Duration::from_millis(1100)); // the shortest time after which an epoch ends by itself
-    store.tend_ages(LONG);
-    thread::sleep(Duration::from_millis(2500));
-    // All but what is kept free goes at once, though nothing can be written.
+    // Nothing leaves memory for a tier that fails.
     tier.refuses_writes.store(true, Ordering::Relaxed);
     store.set_limit_bytes(3 << 20).unwrap();
     let done = store.write_back(LONG);
-    assert!(done.written_back_pages > 1300 && done.written_extents == 0 && !done.blocked, "{done:?}");
-    assert!(store.held_bytes() < 3 << 20 && held > 8 << 20);
+    assert!(done.written_back_pages == 0 && done.blocked && tiered_pages(&pool) == 0, "{done:?}");
     tier.refuses_writes.store(false, Ordering::Relaxed);
+    // All but what is kept free goes at once, though nothing can be written.
+    tier.is_full.store(true, Ordering::Relaxed);
+    let done = store.write_back(LONG);
+    assert!(done.written_back_pages > 1300 && done.written_extents == 0, "{done:?}");
+    assert!(store.held_bytes() < 3 << 20 && held > 8 << 20);
+    tier.is_full.store(false, Ordering::Relaxed);
     assert_all_there(&pool, 0..2000, noise);
 
     pool.flush_object(ObjectId(0));
@@ -388,6 +454,9 @@ fn r6_a_noisy_client_takes_no_page_of_one_within_its_share_out_of_memory() {
     let (quiet_usage, noisy_usage) = (&clients[0], &clients[1]);
     assert_eq!((quiet_usage.tiered_pages, quiet_usage.refused_puts, quiet_usage.tier_gets), (0, 0, 0));
     assert!(overwrites > 0 && noisy_usage.tiered_pages > 20_000, "{noisy_usage:?}");
+    // Nothing is written of which nothing goes: an extent has 31 such pages.
+    let (written, gone) = (store.tier_usage().unwrap().written_extents, noisy_usage.written_back_pages);
+    assert!(written <= gone / 31 * 3 / 2, "{written} extents written for {gone} pages");
     assert_all_there(&quiet, 0..1000, noise);
 }
 
