@@ -7,7 +7,7 @@
 //! | `daemon` | `tmem serve` in a directory of its own, and the commands that talk to it |
 //! | `tool` | programs that are run to their end |
 //! | `namespace`, `certificates` | a network of a test's own, and TLS in it |
-//! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped |
+//! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped, and other programs for guests |
 //! | `uml` | boots User-Mode Linux on the host's file system |
 //! | `qemu`, `initramfs` | boots a 6.12 kernel in QEMU, on an archive made here |
 //!
@@ -27,7 +27,7 @@ mod tool;
 mod uml;
 
 pub use certificates::Certificates;
-pub use checker::build_checker;
+pub use checker::{build_checker, build_guest_program};
 pub use daemon::{Answer, Daemon};
 pub use namespace::{FOREIGN_ADDRESS, Namespace};
 pub use process::Process;

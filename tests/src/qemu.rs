@@ -23,10 +23,8 @@ poweroff -f
 "#;
 
 /// The busybox commands that scripts may use.
-const COMMANDS: [&str; 16] = [
-    "sh", "mount", "insmod", "poweroff", "swapon", "cat", "grep", "echo", "sleep", "dmesg", "blkid", "mkdir",
-    "uname", "test", "ls", "ip",
-];
+const COMMANDS: &str = "sh mount insmod poweroff swapon cat grep echo sleep dmesg blkid mkdir uname test ls ip swapoff dd cmp blkdiscard kill \
+                        head tail sed awk wc tr cut ps free top";
 
 /// What a guest has its disk by.
 const DISK_MODULES: [&str; 1] = ["virtio_blk"];
@@ -72,6 +70,21 @@ impl QemuGuest {
         Self::start("the QEMU guest with nbd-client", &arguments, &NBD_MODULES, &programs, checker, &script)
     }
 
+    /// Boots a guest that has `tmem` and runs it itself, in the memory cgroup `/sys/fs/cgroup/tmem` if the script puts it there, and
+    /// nbd-client. The checker is `/check_pages`.
+    ///
+    /// # Errors
+    /// As [`QemuGuest::boot`].
+    pub fn boot_with_tmem_and_nbd(checker: &Path, script: &str) -> Result<Self> {
+        let arguments = ["-m", "384M", "-smp", "2"].map(str::to_owned);
+        let script = format!(
+            "export PATH=/bin\nmount -t cgroup2 none /sys/fs/cgroup\necho +memory > /sys/fs/cgroup/cgroup.subtree_control\n\
+             mkdir /sys/fs/cgroup/tmem\n{script}"
+        );
+        let programs = ["tmem", "nbd-client"];
+        Self::start("the QEMU guest with tmem", &arguments, &["nbd"], &programs, checker, &script)
+    }
+
     fn start(
         name: &str,
         arguments: &[String],
@@ -88,19 +101,22 @@ impl QemuGuest {
         }
         let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let mut archive = Initramfs::default();
-        for directory in ["bin", "dev", "proc", "sys", "mnt"] {
+        for directory in ["bin", "dev", "proc", "sys", "mnt", "run", "tmp"] {
             archive.directory(directory);
         }
         archive.program("bin/busybox", &read(&places::program("busybox")?)?);
-        for command in COMMANDS {
+        for command in COMMANDS.split(' ').filter(|word| !word.is_empty()) {
             archive.symlink(&format!("bin/{command}"), "busybox");
         }
         for module in modules.iter().map(|module| format!("{module}.ko")) {
             archive.program(&module, &read(&places::guest_file(&module)?)?);
         }
         for program in programs {
-            let path = places::program(program)?;
-            archive.program(&format!("bin/{program}"), &read(&path)?);
+            let path = match *program {
+                "tmem" => places::tmem_binary()?,
+                program => places::program(program)?,
+            };
+            archive.program(&format!("bin/{program}"), &stripped(&path)?);
             for library in libraries(&path)? {
                 archive.file_with_folders(&library, &read(Path::new(&library))?);
             }
@@ -139,6 +155,22 @@ impl QemuGuest {
         self.process.wait(Duration::from_secs(30))?;
         Ok(console)
     }
+}
+
+/// A program without what only a debugger reads: guests have little memory.
+fn stripped(program: &Path) -> Result<Vec<u8>> {
+    let directory = places::scratch()?;
+    let stripped = directory.path().join("stripped");
+    let output = Command::new(places::program("strip")?)
+        .arg("-o")
+        .arg(&stripped)
+        .arg(program)
+        .output()
+        .context("cannot run strip")?;
+    if !output.status.success() {
+        bail!("cannot strip {}: {}", program.display(), String::from_utf8_lossy(&output.stderr));
+    }
+    fs::read(&stripped).context("cannot read what strip wrote")
 }
 
 /// The shared libraries that a program of the host needs, by their paths.

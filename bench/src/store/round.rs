@@ -196,7 +196,9 @@ fn recompressed(driver: &Driver<'_>, order: &[usize]) -> Result<(f64, Latencies)
 fn overwritten(driver: &Driver<'_>, order: &[usize]) -> Result<(f64, f64, Latencies), BenchError> {
     let count = driver.pages.len();
     let tmem = Tmem::new(count, Dedup::Off)?;
+    let stock = tmem.stocked()?;
     driver.put_all(&tmem, 0)?;
+    drop(stock);
     let before = tmem.usage();
     let shift = (count / 3).max(1);
     let stock = tmem.stocked()?;

@@ -180,10 +180,12 @@ impl Arena {
         }
     }
 
-    /// Reserves room for a persistent block in what compaction left free in its own open extent, as long as compaction can have
+    /// Reserves room for a persistent block in what compaction left free in its own open extents, as long as compaction can have
     /// another for what it is moving.
     pub(crate) fn reserve_among_survivors(&self, block_bytes: u16) -> Option<BlockRef> {
-        self.append(&self.survivors, block_bytes, || self.extents.has_room(Claim::Compaction)).ok()?
+        let may = || self.extents.has_room(Claim::Compaction);
+        let mut heads = [&self.survivors, &self.cold].into_iter();
+        heads.find_map(|head| self.append(head, block_bytes, may).ok()?)
     }
 
     /// Reserves the next place in a head's open extent, if `may` says so under its lock. `None`: it has no room. Errors: the OS has
@@ -454,7 +456,7 @@ impl Arena {
                     || has_room(usage)
                     || usage == ExtentUse::Persistent
                         && self.extents.has_room(Claim::Compaction)
-                        && has_room(ExtentUse::Survivors)
+                        && (has_room(ExtentUse::Survivors) || has_room(ExtentUse::Cold))
             }
         }
     }

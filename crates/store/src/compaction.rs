@@ -1,7 +1,7 @@
 //! Making room: dropping ephemeral extents, and moving live blocks out of extents that are mostly dead.
 
 use std::{
-    sync::{PoisonError, atomic::Ordering},
+    sync::{PoisonError, TryLockError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -63,12 +63,34 @@ impl Engine {
             {
                 continue;
             }
+            let recompressed = self.recompressed_extents.load(Ordering::Relaxed);
             // Compaction itself needs an extent, which may just be being found.
-            if self.compact_until_room(need) || !self.arena.wait_for_extent(need, patience) {
-                return self.arena.has_room(need);
+            if self.compact_until_room(need) {
+                return true;
             }
+            if self.arena.wait_for_extent(need, patience) {
+                continue;
+            }
+            // All that could be emptied may be in the extent that is just being recompressed.
+            return self.let_recompression_pass(recompressed) && self.compact_until_room(need)
+                || self.arena.has_room(need);
         }
         true
+    }
+
+    /// Waits for the extent that is just being recompressed, which takes a block's time and that of moving the others. False: none was
+    /// since so many of them.
+    fn let_recompression_pass(&self, recompressed: u64) -> bool {
+        self.compaction_wanted.fetch_add(1, Ordering::Relaxed);
+        let was_busy = match self.recompressor.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                drop(self.recompressor.lock());
+                true
+            }
+            Ok(_) | Err(TryLockError::Poisoned(_)) => false,
+        };
+        self.compaction_wanted.fetch_sub(1, Ordering::Relaxed);
+        was_busy || self.recompressed_extents.load(Ordering::Relaxed) != recompressed
     }
 
     /// Drops the blocks of the oldest ephemeral extent. False: there is none, or none of its blocks could be dropped.

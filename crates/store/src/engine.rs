@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak, atomic::AtomicU32},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicU32, AtomicU64},
+    },
 };
 
 use crate::{
@@ -41,6 +44,8 @@ pub(crate) struct Engine {
     pub(crate) recompression: RecompressionSettings,
     /// Held by whoever recompresses: one at a time, and nobody waits for it.
     pub(crate) recompressor: Mutex<Recompressor>,
+    /// Extents that recompression has let go of.
+    pub(crate) recompressed_extents: AtomicU64,
     pools: RwLock<Vec<PoolSeat>>,
     pub(crate) shared_blocks: SharedBlocks,
     pub(crate) tiering: Tiering,
@@ -139,6 +144,7 @@ impl Engine {
             compaction_wanted: AtomicU32::new(0),
             recompression: RecompressionSettings::default(),
             recompressor: Mutex::default(),
+            recompressed_extents: AtomicU64::new(0),
             pools: RwLock::default(),
         }
     }
@@ -166,14 +172,14 @@ impl Engine {
         if self.shares.are_needed() { self.budget.limit_bytes() / HEADROOM_PART } else { 0 }
     }
 
-    /// Whether there is a client that has more than its share.
-    pub(crate) fn is_anyone_over_share(&self) -> bool {
+    /// The most that any client has of its share, in thousandths.
+    pub(crate) fn most_share_permille(&self) -> u64 {
         let taken: Vec<_> = {
             let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
             pools.iter().filter_map(PoolSeat::pool).collect()
         };
         // Not under the lock: a pool that is dropped here gives its number back.
-        taken.iter().any(|pool| pool.is_over_share())
+        taken.iter().map(|pool| pool.share_permille()).max().unwrap_or(0)
     }
 
     /// Whether so much of the limit is free that pages may come back from a tier.

@@ -21,6 +21,10 @@ use crate::{
     zeroed::zeroed,
 };
 
+mod stocking;
+
+pub(crate) use stocking::Stocking;
+
 /// The unit in which the arena takes memory from the OS and gives it back, in bytes. Large enough that the tail no block fits into
 /// (half a block on average) is about half a percent of it; small enough that a pool of a few mebibytes still has some.
 pub(crate) const EXTENT_BYTES: usize = 128 << 10;
@@ -92,19 +96,6 @@ struct FreeExtents {
     taken: u32,
     /// Extents in use.
     used: u32,
-}
-
-/// What became of the search for an extent's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stocking {
-    /// The stock has one more extent.
-    Stocked,
-    /// It has as many as it is to have.
-    Enough,
-    /// The limit has no room for more.
-    AtLimit,
-    /// The OS has no memory.
-    NoMemory,
 }
 
 /// One extent is kept for so many in use: taking memory from the OS and giving it back costs 60 us, a tenth of what the puts do that
@@ -260,68 +251,6 @@ impl Extents {
             free.spare.pop().or_else(|| if free.ready.len() > least { free.ready.pop() } else { None });
         drop(free);
         spare.map(|extent| self.give_to_os(memory, extent)).is_some()
-    }
-
-    /// Has the OS find the memory of one more extent of the stock, in the time that takes, if it has `available_bytes` of it.
-    pub(crate) fn stock_one(&self, memory: &MemoryFile, available_bytes: u64) -> Stocking {
-        let (held, claim) = {
-            let mut free = self.lock();
-            if free.ready.len() >= self.stock.target() as usize {
-                return Stocking::Enough;
-            }
-            // The first is compaction's.
-            let claim = if free.ready.is_empty() { Claim::Compaction } else { Claim::Growth };
-            (free.spare.pop(), claim)
-        };
-        let extent = if let Some(held) = held {
-            held
-        } else {
-            if !self.budget.try_reserve(EXTENT_BYTES as u64, claim) {
-                return Stocking::AtLimit;
-            }
-            if available_bytes < EXTENT_BYTES as u64 {
-                self.budget.release(EXTENT_BYTES as u64);
-                return Stocking::NoMemory;
-            }
-            let Some(extent) = self.lock().take_free(self.states.len()) else {
-                self.budget.release(EXTENT_BYTES as u64);
-                return Stocking::AtLimit;
-            };
-            extent
-        };
-        // What is known of it is in memory that may have yet to be found as well.
-        self.state(extent).touch();
-        self.cell(extent).fetch_or(0, Ordering::Relaxed);
-        if memory.populate(extent.offset(), EXTENT_BYTES).is_err() {
-            self.give_to_os(memory, extent);
-            return Stocking::NoMemory;
-        }
-        self.lock().ready.push(extent);
-        self.stock.note_arrival();
-        Stocking::Stocked
-    }
-
-    /// Gives what is more than the stock is to have to the OS.
-    pub(crate) fn trim_stock(&self, memory: &MemoryFile) {
-        let surplus = self.lock().cut_to(self.stock.target() as usize);
-        surplus.into_iter().for_each(|extent| self.give_to_os(memory, extent));
-    }
-
-    /// How many extents were taken from the stock since this was last asked.
-    pub(crate) fn take_taken(&self) -> u32 {
-        std::mem::take(&mut self.lock().taken)
-    }
-
-    /// Whether the stock can get another extent, were the OS to find its memory.
-    pub(crate) fn can_be_stocked(&self) -> bool {
-        let free = self.lock();
-        let claim = if free.ready.is_empty() { Claim::Compaction } else { Claim::Growth };
-        !free.spare.is_empty() || self.budget.has_room(EXTENT_BYTES as u64, claim)
-    }
-
-    /// Extents in the stock.
-    pub(crate) fn stocked(&self) -> usize {
-        self.lock().ready.len()
     }
 
     fn give_to_os(&self, memory: &MemoryFile, extent: ExtentId) {

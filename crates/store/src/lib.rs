@@ -53,6 +53,7 @@ mod repair;
 mod reuse;
 mod room_signal;
 mod shares;
+mod sparse;
 mod stamp;
 mod stock;
 mod stock_keeper;

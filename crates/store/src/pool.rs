@@ -209,10 +209,11 @@ impl Pool {
         self.stripes.iter().for_each(|stripe| drop(stripe.lock()));
     }
 
-    /// Whether its client has more than its share of the limit.
-    pub(crate) fn is_over_share(&self) -> bool {
+    /// How much its client has of its share of the limit, in thousandths.
+    pub(crate) fn share_permille(&self) -> u64 {
         let Engine { budget, shares, .. } = &*self.engine;
-        !shares.cover(self.account.used_bytes(), self.account.weight(), budget.growth_limit_bytes())
+        let share_bytes = shares.bytes(self.account.weight(), budget.growth_limit_bytes());
+        self.account.used_bytes().saturating_mul(1000) / share_bytes.max(1)
     }
 
     /// Whether the pool keeps nothing in a leaf of its index.

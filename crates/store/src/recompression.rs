@@ -207,6 +207,7 @@ impl Engine {
                 self.move_all(moves, payloads, Claim::Growth, &mut done);
                 drop(walk);
             }
+            self.recompressed_extents.fetch_add(1, Ordering::Relaxed);
             self.arena.wait_to_be_recompressed(extent);
         }
         done
@@ -219,7 +220,8 @@ impl Engine {
         self.budget.held_bytes() + kept_bytes + self.headroom_bytes() > limit_bytes || self.stock.is_starved()
     }
 
-    /// Compresses the cold blocks of an extent. A damaged block ends it: those behind it cannot be found.
+    /// Compresses the cold blocks of an extent. A damaged block ends it: those behind it cannot be found; and so does a put that needs
+    /// room.
     fn compress_cold<'a>(
         &self,
         walk: &mut Walk<'a>,
@@ -229,7 +231,9 @@ impl Engine {
     ) -> Vec<Move<'a>> {
         recompressor.payloads.clear();
         let mut moves = Vec::new();
-        while let Ok(Some(met)) = walk.next() {
+        while self.compaction_wanted.load(Ordering::Relaxed) == 0
+            && let Ok(Some(met)) = walk.next()
+        {
             let (from, mut header) = (met.place, met.header);
             let holder = match self.owner(header.pool) {
                 Owner::Pool(pool) if pool.is_cold(header.slot, from, age_ms) => Holder::Page(pool),

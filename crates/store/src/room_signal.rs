@@ -5,9 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a put waits without anything being gained: a busy disk takes as long for a write.
-const PATIENCE: Duration = Duration::from_millis(100);
-
 #[derive(Debug, Default)]
 pub(crate) struct RoomSignal {
     state: Mutex<State>,
@@ -28,20 +25,16 @@ struct State {
 }
 
 impl RoomSignal {
-    /// Waits for room until `deadline`, as long as something is gained now and then. False: there will be none for now.
+    /// Waits for room until `deadline`, as long as something is gained. False: there will be none for now.
     pub(crate) fn await_room(&self, deadline: Instant, has_room: impl Fn() -> bool) -> bool {
         let mut state = self.lock();
         // A round that is just ending may have missed that this put waits.
         let first = state.rounds + 1;
-        let (mut seen, mut patient_until) = (state.rounds, Instant::now() + PATIENCE);
         loop {
             if has_room() {
                 return true;
             }
-            if state.rounds != seen {
-                (seen, patient_until) = (state.rounds, Instant::now() + PATIENCE);
-            }
-            let left = deadline.min(patient_until).saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if !state.has_maker || state.futile > first || left.is_zero() {
                 return false;
             }

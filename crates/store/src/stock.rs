@@ -15,9 +15,10 @@ use crate::{
     sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, fence},
 };
 
-/// How long a put waits while the thread gets nothing of the OS. A busy disk takes as long for a write, and where there is memory an
-/// extent is found in a thousandth of it.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a put waits while the thread gets nothing of the OS. A disk with a full queue takes as long for a write. Where there is memory
+/// an extent is found in a thousandth of it, but on a busy host the thread may lose its CPU for tens of milliseconds. Only the first put
+/// waits: those that come later know.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long it waits in all: where everybody waits for a CPU, the thread has to get one, too.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
@@ -31,6 +32,10 @@ const MOST_EXTENTS: u32 = 64;
 
 /// The stock is at most this part of the limit, and two extents.
 const PART_OF_LIMIT: u64 = 64;
+
+/// Where puts have it refilled more often than that it is doubled: on a busy host the thread takes the CPU of the put that wakes it, so
+/// it had better do so rarely. With four extents a put in a hundred waited for it.
+const REFILL_AFTER: Duration = Duration::from_millis(20);
 
 /// While puts take nothing for so long the stock is halved.
 const SHRINK_EVERY: Duration = Duration::from_secs(1);
@@ -67,6 +72,7 @@ struct State {
     /// How often something came that puts waited for.
     arrivals: u64,
     last_taken: Instant,
+    last_filled: Instant,
 }
 
 /// Pages that somebody needs or will need soon.
@@ -100,6 +106,7 @@ impl Stock {
                 requests: VecDeque::with_capacity(MOST_REQUESTS),
                 arrivals: 0,
                 last_taken: Instant::now(),
+                last_filled: Instant::now(),
             }),
             wanted: Condvar::new(),
             arrived: Condvar::new(),
@@ -128,8 +135,8 @@ impl Stock {
         self.target.load(Ordering::Relaxed)
     }
 
-    /// Sets how many extents are to be there, by what happened since this was last called: more if puts had to wait, fewer if nothing was
-    /// taken for a while. True: it may be time to give some back.
+    /// Sets how many extents are to be there, by what happened since this was last called: more if puts had to wait or take
+    /// much, fewer if nothing was taken for a while. True: it may be time to give some back.
     pub(crate) fn set_target(
         &self,
         limit_bytes: u64,
@@ -145,7 +152,9 @@ impl Stock {
         let least = LEAST_EXTENTS.min(most);
         let (mut state, mut target) = (self.lock(), self.target());
         let is_idle = taken == 0 && state.last_taken.elapsed() >= SHRINK_EVERY;
-        if self.ran_out.swap(false, Ordering::Relaxed) {
+        let is_busy = taken > 0 && state.last_filled.elapsed() < REFILL_AFTER;
+        state.last_filled = Instant::now();
+        if self.ran_out.swap(false, Ordering::Relaxed) || is_busy {
             target = target.saturating_mul(2);
         } else if is_idle {
             target /= 2;

@@ -21,7 +21,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// A running thread that finds the memory which the next puts will need, and gives back what they did not.
 ///
 /// As long as it runs, puts leave finding memory to it and never ask the OS themselves: a put that finds nothing prepared waits while
-/// the thread gets memory, and when it got none for 50 ms does with what the store holds, or is refused. Without it a put has the OS find memory as it needs it.
+/// the thread gets memory, and when it got none for 100 ms does with what the store holds, or is refused. Without it a put has the OS find memory as it needs it.
 /// Dropping it ends the thread and gives back what was found ahead.
 #[derive(Debug)]
 pub struct StockKeeper {

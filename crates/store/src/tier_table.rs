@@ -24,8 +24,8 @@ use crate::{
     fault_injection,
     files::{self, Files},
     memory_file::MemoryFile,
+    sparse::{Sparse, sparse},
     tier::{TierCopy, TierKey},
-    zeroed::zeroed,
 };
 
 const KEY_WORDS: usize = 4;
@@ -36,7 +36,7 @@ const PLACES_AT: usize = 512;
 pub(crate) struct TierTable {
     file: MemoryFile,
     /// Derived: can be counted from the indexes.
-    states: Box<[ExtentState]>,
+    states: Sparse<ExtentState>,
     places: Mutex<Places>,
 }
 
@@ -80,7 +80,7 @@ impl TierTable {
 
     /// A table whose places have yet to be taken over.
     pub(crate) fn over(file: MemoryFile) -> Self {
-        Self { file, states: zeroed(MAX_TIER_PLACES as usize), places: Mutex::default() }
+        Self { file, states: sparse(MAX_TIER_PLACES as usize), places: Mutex::default() }
     }
 
     pub(crate) fn key(&self) -> TierKey {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -63,8 +63,6 @@ pub(crate) struct Tiering {
     pub(crate) signal: RoomSignal,
     /// Held by whoever writes or cleans: one at a time.
     pub(crate) cleaner: Mutex<Cleaner>,
-    /// The last write failed. Nobody waits for the next one.
-    failed: AtomicBool,
     shared_blocks: AtomicU64,
     shared_bytes: AtomicU64,
     written_extents: AtomicU64,
@@ -80,7 +78,6 @@ impl Tiering {
             options: RwLock::default(),
             signal: RoomSignal::default(),
             cleaner: Mutex::default(),
-            failed: AtomicBool::new(false),
             shared_blocks: AtomicU64::new(0),
             shared_bytes: AtomicU64::new(0),
             written_extents: AtomicU64::new(0),
@@ -116,10 +113,11 @@ impl Tiering {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
     }
 
-    /// Whether it pays to wait for room: pages can be written, as far as is known.
+    /// Whether it pays to wait for room: pages can be written, and there are places for them.
     pub(crate) fn is_taking(&self) -> bool {
-        !self.failed.load(Ordering::Relaxed)
-            && self.tier.get().is_some_and(|tier| tier.state() == TierState::Ready)
+        self.tier
+            .get()
+            .is_some_and(|tier| tier.state() == TierState::Ready && self.table.used() + 1 < tier.places())
     }
 
     /// Reads a block from a copy that the caller has pinned.
@@ -143,7 +141,6 @@ impl Tiering {
     pub(crate) fn write(&self, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError> {
         let tier = self.tier.get().ok_or_else(|| TierError::Unavailable("there is no tier".to_owned()))?;
         let written = tier.write(copies);
-        self.failed.store(written.is_err(), Ordering::Relaxed);
         if written.is_ok() {
             self.written_extents.fetch_add(copies.len() as u64, Ordering::Relaxed);
         } else {

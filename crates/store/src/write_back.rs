@@ -55,14 +55,20 @@ struct Candidate<'a> {
 /// Which pages go: those that were not used for so long.
 #[derive(Clone, Copy, Debug)]
 struct Choice {
+    /// For clients that give way...
     age_ms: Milliseconds,
-    /// The same for pages of clients that have no more than their share.
-    age_within_share_ms: Milliseconds,
+    /// ...because they have at least so much of their share...
+    gives_way_permille: u64,
+    /// ...and for the others.
+    others_age_ms: Milliseconds,
 }
 
+/// Who has nearly as much of its share as anybody gives way with the one that has most: nine tenths of that.
+const NEARLY_AS_MUCH: (u64, u64) = (9, 10);
+
 impl Choice {
-    fn age_ms(self, is_over_share: bool) -> Milliseconds {
-        if is_over_share { self.age_ms } else { self.age_within_share_ms }
+    fn age_ms(self, share_permille: u64) -> Milliseconds {
+        if share_permille >= self.gives_way_permille { self.age_ms } else { self.others_age_ms }
     }
 }
 
@@ -120,7 +126,12 @@ impl Engine {
 
     /// Waits for room until `deadline`. False: there is none, and no tier that makes some.
     pub(crate) fn await_room(&self, need: Need, deadline: Instant) -> bool {
-        self.tiering.is_taking() && self.tiering.signal.await_room(deadline, || self.arena.has_room(need))
+        // What has yet to be found for the stock is waited for elsewhere.
+        let has_room =
+            || self.arena.has_room(need) || self.arena.can_be_stocked_for(need) && !self.stock.is_starved();
+        Instant::now() < deadline
+            && self.tiering.is_taking()
+            && self.tiering.signal.await_room(deadline, has_room)
     }
 
     /// Whether so little is free that pages have to go.
@@ -160,13 +171,12 @@ impl Engine {
     fn choose_oldest(&self, goal_bytes: u64, whatever_their_age: bool) -> Vec<Candidate<'_>> {
         let missing_bytes = (self.budget.held_bytes() + goal_bytes).saturating_sub(self.budget.limit_bytes());
         let wanted = missing_bytes.div_ceil(EXTENT_BYTES as u64).clamp(1, MAX_TIER_BATCH as u64) as usize;
-        // As long as somebody has more than its share, nobody else has to give what it uses.
-        let cold_ms = self.recompression.get().age.as_millis() as Milliseconds;
-        let is_anyone_over_share = self.is_anyone_over_share();
-        let choice = |still_ms: Milliseconds| {
-            let age_ms = if whatever_their_age { 0 } else { still_ms / 2 };
-            let age_within_share_ms = if is_anyone_over_share { cold_ms.max(age_ms) } else { age_ms };
-            Choice { age_ms, age_within_share_ms }
+        let others_age_ms = self.recompression.get().age.as_millis() as Milliseconds;
+        let gives_way_permille = self.most_share_permille() * NEARLY_AS_MUCH.0 / NEARLY_AS_MUCH.1;
+        let choice = |still_ms: Milliseconds| Choice {
+            age_ms: if whatever_their_age { 0 } else { still_ms / 2 },
+            gives_way_permille,
+            others_age_ms,
         };
         let candidates = std::iter::from_fn(|| self.arena.pin_oldest());
         candidates.map(|(walk, still_ms)| Candidate { walk, choice: choice(still_ms) }).take(wanted).collect()
@@ -177,7 +187,7 @@ impl Engine {
         let Some(age) = self.tiering.options().age else { return Vec::new() };
         let age_ms = age.as_millis() as Milliseconds;
         let candidates = std::iter::from_fn(|| self.arena.pin_still_for(age_ms));
-        let choice = Choice { age_ms, age_within_share_ms: age_ms };
+        let choice = Choice { age_ms, gives_way_permille: 0, others_age_ms: age_ms };
         candidates.map(|(walk, _)| Candidate { walk, choice }).take(MAX_TIER_BATCH).collect()
     }
 
@@ -278,16 +288,16 @@ impl Engine {
         let moved = match self.owner(met.header.pool) {
             Owner::Pool(pool) => {
                 let contents = block::fresh_crc_of(met.header, met.payload);
-                let age_ms = choice.age_ms(pool.is_over_share());
+                let age_ms = choice.age_ms(pool.share_permille());
                 (age_ms == 0 || pool.is_cold(slot, met.place, age_ms))
                     && contents.is_some_and(|contents| pool.move_to_tier(slot, met.place, tiered, contents))
             }
             Owner::Shared => {
                 let domain = self.shared_blocks.domain_at(slot, Place::Arena(met.place));
-                let is_over_share = domain
+                let share_permille = domain
                     .and_then(|domain| self.domain_of(domain))
-                    .is_some_and(|domain| domain.is_over_share());
-                let whatever_its_use = choice.age_ms(is_over_share) == 0;
+                    .map_or(0, |domain| domain.share_permille());
+                let whatever_its_use = choice.age_ms(share_permille) == 0;
                 self.shared_blocks.cold_in(slot, met.place, whatever_its_use).is_some()
                     && self.relocate_shared(slot, Place::Arena(met.place), Place::Tier(tiered))
             }

@@ -23,7 +23,7 @@ pub enum FileTierError {
         what: &'static str,
     },
     /// A file may become as large as its disk.
-    #[error("the tier {} is a file: say how large it may become", path.display())]
+    #[error("the tier {} is a file: say with tier-size how large it may become", path.display())]
     SizeNeeded {
         /// The path asked for.
         path: PathBuf,

@@ -20,6 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_OFTEN: Duration = Duration::from_millis(10);
 const OFTEN_PART: u64 = 8;
 
+/// After a round that gained nothing though somebody wants room.
+const RETRY_AFTER: Duration = Duration::from_millis(2);
+
 /// It works for so long before it looks at what else is to be done.
 const WORK: Duration = Duration::from_millis(500);
 const CLEANING: Duration = Duration::from_millis(100);
@@ -75,11 +78,11 @@ fn note(done: &WriteBack) {
 
 /// How long to wait before the next round, if nobody wants room before.
 fn pause(store: &Store, done: &WriteBack, wanted: bool) -> Duration {
+    if wanted && done.written_back_pages == 0 {
+        // Whoever waits was told that there is no room. It has yet to get a CPU to hear of it.
+        thread::sleep(RETRY_AFTER);
+    }
     if done.blocked {
-        // Whoever waits was told that there will be no room; asking the disk over and over would not help it.
-        if wanted {
-            thread::sleep(LOOK_OFTEN);
-        }
         return LOOK_EVERY;
     }
     let limit_bytes = store.limit_bytes();

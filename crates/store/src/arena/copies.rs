@@ -10,10 +10,10 @@ use crate::{
     entry::TierPlace,
     extent_order::ExtentOrder,
     extents::{ExtentId, ExtentUse},
+    sparse::{Sparse, sparse},
     tier::TierCopy,
     tier_table::TierTable,
     walk::Walk,
-    zeroed::zeroed,
 };
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Copies {
     /// Sealed extents without a copy.
     order: ExtentOrder,
     /// By extent: the place of its copy, plus 1; 0 = it has none. A copy is kept open in the table for as long as it stands here.
-    places: Box<[AtomicU32]>,
+    places: Sparse<AtomicU32>,
     table: Arc<TierTable>,
 }
 
@@ -31,7 +31,7 @@ impl Copies {
         Self {
             wanted: AtomicBool::new(false),
             order: ExtentOrder::new(extents),
-            places: zeroed(extents as usize),
+            places: sparse(extents as usize),
             table,
         }
     }

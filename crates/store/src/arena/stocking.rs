@@ -40,12 +40,17 @@ impl Arena {
 
     /// Where a stock is kept: waits for an extent to come into it. False: none came in time, or none can come.
     pub(crate) fn wait_for_extent(&self, need: Need, patience: &mut Patience) -> bool {
-        if !self.stock.is_kept() || !matches!(need, Need::Block { .. }) || !self.extents.can_be_stocked() {
+        if !self.can_be_stocked_for(need) {
             return false;
         }
         self.stock.note_shortage();
         let before = self.extents.stocked();
         self.stock.wait(patience, || self.extents.stocked() > before || self.has_room(need))
+    }
+
+    /// Whether what is needed may come into the stock: there is room for it under the limit.
+    pub(crate) fn can_be_stocked_for(&self, need: Need) -> bool {
+        self.stock.is_kept() && matches!(need, Need::Block { .. }) && self.extents.can_be_stocked()
     }
 
     /// Gives an extent to the OS that was kept to be used again, if what is needed is room under the limit rather than an extent. False:

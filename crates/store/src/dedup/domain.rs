@@ -270,13 +270,13 @@ impl Domain {
         }
     }
 
-    /// Whether the client of its first pool has more than its share.
-    pub(crate) fn is_over_share(&self) -> bool {
+    /// How much the client of its first pool has of its share, in thousandths.
+    pub(crate) fn share_permille(&self) -> u64 {
         let first = {
             let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);
             seats.iter().find_map(|seat| seat.pool.upgrade())
         };
-        first.is_some_and(|pool| pool.is_over_share())
+        first.map_or(0, |pool| pool.share_permille())
     }
 
     /// Counts a page that came, went or was replaced, of a pool with such numbers.

@@ -22,10 +22,11 @@ use crate::{
     ids::{IndexSlot, PoolId},
     index::{ENTRIES_PER_INDEX_PAGE, Index, NoRoom, PaidPage},
     memory_file::MemoryFile,
+    sparse::{Sparse, sparse},
     stamp::Stamp,
     stock::Stock,
     tier_table::{Pinned, TierTable},
-    zeroed::{Zeroed, zeroed},
+    zeroed::Zeroed,
 };
 
 /// What stands for the owner in the header of a shared block; its slot is the number of the cell.
@@ -36,7 +37,7 @@ const LOCKS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct SharedBlocks {
     cells: Index,
-    records: Box<[Record]>,
+    records: Sparse<Record>,
     locks: [Mutex<()>; LOCKS],
     free: Mutex<FreeCells>,
 }
@@ -130,7 +131,7 @@ impl SharedBlocks {
     pub(crate) fn over(file: MemoryFile, budget: Arc<Budget>, stock: Arc<Stock>) -> Self {
         Self {
             cells: Index::over(file, MAX_CELLS, SHARED_POOL, budget, stock),
-            records: zeroed(MAX_CELLS as usize),
+            records: sparse(MAX_CELLS as usize),
             locks: [const { Mutex::new(()) }; LOCKS],
             free: Mutex::default(),
         }

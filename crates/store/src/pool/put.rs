@@ -30,8 +30,7 @@ use crate::{
 /// How often a put makes room and tries again before it gives up: other threads may take what was made.
 const MOST_TRIES: usize = 8;
 
-/// A put waits for the tier no longer than this, all told, while others take what room is made. The slowest disks take as long for a
-/// write.
+/// A put waits for the tier no longer than this: on a busy host some writes of a disk take as long.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A page's contents, ready to be stored.
@@ -90,12 +89,15 @@ impl Pool {
             };
             tries += 1;
             let goes_on = match refusal {
-                Refusal::NoRoom(need) => {
-                    tries < MOST_TRIES && self.engine.make_room(need, &mut patience)
-                        || self.await_room(need, &mut waits_until)
-                        // The last resort is to forget what this put replaces.
-                        || tries < MOST_TRIES && self.forget_block(found.slot)
+                Refusal::NoRoom(need) if tries < MOST_TRIES && self.engine.make_room(need, &mut patience) => {
+                    true
                 }
+                Refusal::NoRoom(need) if self.await_room(need, &mut waits_until) => {
+                    tries = 0;
+                    true
+                }
+                // The last resort is to forget what this put replaces.
+                Refusal::NoRoom(_) => tries < MOST_TRIES && self.forget_block(found.slot),
                 Refusal::NoIndexMemory => self.wait_for_index_page(found.slot, &mut patience),
                 Refusal::OverCap | Refusal::Frozen | Refusal::Destroyed => false,
             };

@@ -84,9 +84,10 @@ fn tiered_pages(pool: &Pool) -> u64 {
 fn r1_r7_what_does_not_fit_in_memory_is_in_the_tier_and_comes_back() {
     let (store, tier) = tiered_store(4 << 20, 400);
     let pool = flat_pool(&store, "a", 20_000);
-    let _writer = Writer::start(&store);
+    let writer = Writer::start(&store);
     // Five times the limit, each page as soon as there is room for it.
     (0..5000).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    drop(writer);
     let usage = store.usage();
     assert!(usage.held_bytes <= usage.limit_bytes && usage.stored_pages == 5000);
     let client = &store.clients()[0];
@@ -347,4 +348,64 @@ fn r7_copies_of_pages_that_are_in_memory_go_with_them() {
     assert_all_there(&pool, 0..500, |i| noise(i + 7000));
     pool.flush_object(ObjectId(0));
     assert_eq!((store.held_bytes(), store.tier_usage().unwrap().used_bytes), (0, 0));
+}
+
+#[test]
+fn r6_a_noisy_client_takes_no_page_of_one_within_its_share_out_of_memory() {
+    let (store, _tier) = tiered_store(16 << 20, 2000);
+    let quiet = flat_pool(&store, "quiet", 2000);
+    let noisy = flat_pool(&store, "noisy", 40_000);
+    let writer = Writer::start(&store);
+    // Some four of its eight mebibytes, of which it uses one in seven of the pages.
+    (0..1000).for_each(|i| put(&quiet, 0, i, noise(i)).unwrap());
+    let ends = AtomicBool::new(false);
+    let overwrites = thread::scope(|scope| {
+        let noise_maker = scope.spawn(|| {
+            // All that it can be refused for is that the tier does not keep up.
+            let accepted = (0..30_000).filter(|i| put(&noisy, 0, *i, noise(*i + 5000)).is_ok()).count();
+            ends.store(true, Ordering::Relaxed);
+            accepted
+        });
+        let mut overwrites = 0;
+        while !ends.load(Ordering::Relaxed) {
+            let i = overwrites % 150;
+            assert!(*get(&quiet, 0, i).unwrap().unwrap() == page(noise(i)));
+            put(&quiet, 0, i, noise(i)).unwrap();
+            overwrites += 1;
+        }
+        assert!(noise_maker.join().unwrap() > 20_000);
+        overwrites
+    });
+    drop(writer);
+    let clients = store.clients();
+    let (quiet_usage, noisy_usage) = (&clients[0], &clients[1]);
+    assert_eq!((quiet_usage.tiered_pages, quiet_usage.refused_puts, quiet_usage.tier_gets), (0, 0, 0));
+    assert!(overwrites > 0 && noisy_usage.tiered_pages > 20_000, "{noisy_usage:?}");
+    assert_all_there(&quiet, 0..1000, noise);
+}
+
+#[test]
+fn r6_the_pages_of_an_idle_client_go_before_those_of_a_busy_one() {
+    let (store, _tier) = tiered_store(8 << 20, 2000);
+    store
+        .set_recompression(RecompressionOptions { age: Duration::from_millis(50), ..Default::default() })
+        .unwrap();
+    let (idle, busy) = (flat_pool(&store, "idle", 2000), flat_pool(&store, "busy", 4000));
+    (0..700).for_each(|i| put(&idle, 0, i, noise(i)).unwrap());
+    thread::sleep(Duration::from_millis(1100)); // the shortest time after which an epoch ends by itself
+    store.tend_ages(LONG);
+    for round in 0..40 {
+        (0..20).for_each(|i| put(&busy, 0, round * 20 + i, noise(round * 20 + i + 7000)).unwrap());
+        (0..(round + 1) * 20).for_each(|i| assert!(get(&busy, 0, i).unwrap().is_some()));
+        thread::sleep(Duration::from_millis(5));
+        store.tend_ages(LONG);
+    }
+    // Neither has had its share, but something has to go.
+    (2000..2500).for_each(|i| {
+        put(&busy, 0, i, noise(i)).unwrap();
+        store.write_back(LONG);
+    });
+    let clients = store.clients();
+    assert!(clients[0].tiered_pages > 250, "{:?}", clients[0]);
+    assert!(clients[1].tiered_pages < 100, "{:?}", clients[1]);
 }
