@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TMPDIR=/run
@@ -39,8 +40,9 @@ def guest(socket, memory_mib, commands):
 
 
 @contextlib.contextmanager
-def boot(sockets, memory_mib, commands):
-    """A guest that has the disks at `sockets` and runs shell commands: yields an iterator over what it prints."""
+def boot(sockets, memory_mib, commands, longest_s=3600):
+    """A guest that has the disks at `sockets` and runs shell commands: yields an iterator over what it prints. It is
+    killed after `longest_s` seconds."""
     with tempfile.TemporaryDirectory(prefix="tmem-guest-") as folder:
         init = pathlib.Path(folder, "init")
         init.write_text(INIT.replace("COMMANDS", commands))
@@ -51,12 +53,18 @@ def boot(sockets, memory_mib, commands):
             *[f"virtio_uml.device={socket}:2" for socket in sockets],
         ], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace",
             process_group=0)  # fmt: skip
+        # Each process inside the guest is one of the host's, and outlives a kernel that is killed alone.
+        def kill():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        watchdog = threading.Timer(longest_s, kill)
+        watchdog.start()
         try:
             yield lines(process)
         finally:
-            # Each process inside the guest is one of the host's, and outlives a kernel that is killed alone.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            watchdog.cancel()
+            kill()
             process.wait()
 
 
