@@ -3,25 +3,29 @@
 import contextlib
 import os
 import pathlib
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-
-MODULES = pathlib.Path("/usr/lib/uml/modules")
+import threading
 
 INIT = """#!/bin/sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-# The kernel itself has mounted /dev.
-mount -t proc proc /proc && mount -t sysfs sys /sys || echo "GUEST FAILED: mount"
-insmod {module} || echo "GUEST FAILED: insmod"
-mkswap -q /dev/vda && swapon /dev/vda || echo "GUEST FAILED: swapon"
-{commands}
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TMPDIR=/run
+modules=/usr/lib/uml/modules/$(uname -r)/kernel
+# The kernel itself has mounted /dev. What programs write goes to /run, which is in the guest's memory.
+mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t tmpfs run /run || echo "GUEST FAILED: mount"
+cd /run
+need() { "$@" || { echo "GUEST FAILED: $*"; sleep 60; }; }
+COMMANDS
 echo "GUEST DONE"
 echo o > /proc/sysrq-trigger
 sleep 60
+"""
+
+SWAP = """
+need insmod $modules/drivers/block/virtio_blk.ko
+need mkswap -q /dev/vda && need swapon /dev/vda
 """
 
 
@@ -30,25 +34,37 @@ def prepare():
         sys.exit("linux.uml is missing: apt-get install user-mode-linux")
 
 
-@contextlib.contextmanager
 def guest(socket, memory_mib, commands):
     """A guest that swaps to the disk at `socket` and runs shell commands: yields an iterator over what it prints."""
-    module = next(MODULES.glob("*/kernel/drivers/block/virtio_blk.ko"))
+    return boot([socket], memory_mib, SWAP + commands)
+
+
+@contextlib.contextmanager
+def boot(sockets, memory_mib, commands, longest_s=3600):
+    """A guest that has the disks at `sockets` and runs shell commands: yields an iterator over what it prints. It is
+    killed after `longest_s` seconds."""
     with tempfile.TemporaryDirectory(prefix="tmem-guest-") as folder:
         init = pathlib.Path(folder, "init")
-        init.write_text(INIT.format(module=shlex.quote(str(module)), commands=commands))
+        init.write_text(INIT.replace("COMMANDS", commands))
         init.chmod(0o755)
         process = subprocess.Popen([
             "linux.uml", f"mem={memory_mib}M", f"uml_dir={folder}", "con=null", "con0=fd:0,fd:1", "quiet", "panic=-1",
-            "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}", f"virtio_uml.device={socket}:2",
+            "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}",
+            *[f"virtio_uml.device={socket}:2" for socket in sockets],
         ], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace",
             process_group=0)  # fmt: skip
+        # Each process inside the guest is one of the host's, and outlives a kernel that is killed alone.
+        def kill():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        watchdog = threading.Timer(longest_s, kill)
+        watchdog.start()
         try:
             yield lines(process)
         finally:
-            # Each process inside the guest is one of the host's, and outlives a kernel that is killed alone.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            watchdog.cancel()
+            kill()
             process.wait()
 
 

@@ -25,15 +25,20 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
-def binary(given):
+def binary(given, features=()):
     """The tmem binary: the one that was given, or else built from this tree."""
     if given is None:
         say("building tmem")
-        subprocess.run(["cargo", "build", "--release", "--package", "tmem"], cwd=ROOT, check=True)
+        subprocess.run(["cargo", "build", "--release", "--package", "tmem", *features], cwd=ROOT, check=True)
         given = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute() / "release/tmem"
     if not given.exists():
         sys.exit(f"{given}: no such file; --tmem names the binary")
     return given
+
+
+def build_for_guests(options):
+    """A daemon whose arena fits into the addresses that a program has in User-mode Linux."""
+    options.tmem = binary(options.tmem, ["--features", "tmem-store/few-addresses"])
 
 
 def prepare(options, rival="qemu-storage-daemon", package="qemu-utils (QEMU 10 from backports)"):
@@ -116,13 +121,33 @@ class Rival:
                 end(process)
 
 
+@contextlib.contextmanager
+def file_disk(image):
+    """qemu-storage-daemon with a file on this machine's disk, past its page cache: yields the socket."""
+    with tempfile.TemporaryDirectory(prefix="tmem-bench-") as folder:
+        socket = f"{folder}/disk.sock"
+        process = subprocess.Popen([
+            "qemu-storage-daemon",
+            "--blockdev", f"driver=file,filename={image},node-name=disk,aio=native,cache.direct=on",
+            "--object", "iothread,id=io",
+            "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},"
+                        "writable=on,logical-block-size=4096,iothread=io",
+        ])  # fmt: skip
+        try:
+            wait_for(socket, process, "qemu-storage-daemon")
+            yield socket
+        finally:
+            end(process)
+
+
 @dataclasses.dataclass(frozen=True)
 class Tmem:
-    """tmem serve with one disk, everything else at its defaults."""
+    """tmem serve with one disk, everything else at its defaults but what `serve` says."""
 
     binary: pathlib.Path
     queues: int = 1
     poll_us: int | None = None
+    serve: tuple[str, ...] = ()
 
     @property
     def name(self):
@@ -136,7 +161,7 @@ class Tmem:
             socket = f"{folder}/disk.sock"
             command = [self.binary, "--runtime-dir", folder]
             poll = [] if self.poll_us is None else ["--poll-us", str(self.poll_us)]
-            serve = [*command, "serve", "--pool-size", pool, "--http", "off", "--log-level", "warn", *poll]
+            serve = [*command, "serve", "--pool-size", pool, "--http", "off", "--log-level", "warn", *poll, *self.serve]
             process = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
             try:
                 wait_for(f"{folder}/admin.sock", process, "tmem serve")
