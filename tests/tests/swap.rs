@@ -30,7 +30,7 @@ fn counters_agree(daemon: &Daemon, disk: &str, console: &[String]) -> Result<()>
     let (swapped_out, swapped_in) = (number(console, "@pswpout")?, number(console, "@pswpin")?);
     ensure!(swapped_out > 1000 && swapped_in > 1000, "hardly swapped: {swapped_out} out, {swapped_in} in");
     let (puts, gets) = (daemon.client(disk, "puts")?, daemon.client(disk, "gets")?);
-    ensure!(puts >= swapped_out, "{puts} puts for {swapped_out} pages swapped out");
+    ensure!(puts >= swapped_out, "{puts} puts for {swapped_out} pages swapped out: {:#}", daemon.status()?);
     ensure!(gets >= swapped_in, "{gets} gets for {swapped_in} pages swapped in");
     for counter in ["refused_puts", "checksum_errors"] {
         ensure!(daemon.client(disk, counter)? == 0, "{counter}: {}", daemon.status()?);

@@ -18,7 +18,7 @@ use crate::{
 /// How long a put waits while the thread gets nothing of the OS. A disk with a full queue takes as long for a write. Where there is memory
 /// an extent is found in a thousandth of it, but on a busy host the thread may lose its CPU for tens of milliseconds. Only the first put
 /// waits: those that come later know.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long it waits in all: where everybody waits for a CPU, the thread has to get one, too.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
@@ -39,6 +39,9 @@ const REFILL_AFTER: Duration = Duration::from_millis(20);
 
 /// While puts take nothing for so long the stock is halved.
 const SHRINK_EVERY: Duration = Duration::from_secs(1);
+
+/// While the OS has nothing to give it is asked again so often.
+pub(crate) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// Requests for pages that are remembered at one time; who is forgotten asks again.
 const MOST_REQUESTS: usize = 1024;
@@ -207,6 +210,13 @@ impl Stock {
             let can_give = !self.is_starved();
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || can_give && self.is_wanted.load(Ordering::Relaxed) {
+                break;
+            }
+            if !can_give && left > ASK_AGAIN_AFTER {
+                // A put gave up waiting. Whether the OS has none is only known when it was asked again.
+                drop(
+                    self.wanted.wait_timeout(state, ASK_AGAIN_AFTER).unwrap_or_else(PoisonError::into_inner),
+                );
                 break;
             }
             let waited = self.wanted.wait_timeout(state, left);

@@ -10,18 +10,15 @@ use std::{
     time::Duration,
 };
 
-use crate::{engine::Engine, patient_lock::touch_stack, store::Store};
+use crate::{engine::Engine, patient_lock::touch_stack, stock::ASK_AGAIN_AFTER, store::Store};
 
 /// While nothing is taken the stock is looked at so often, to give back what it does not need.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// While the OS has nothing to give it is asked again so often.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
-
 /// A running thread that finds the memory which the next puts will need, and gives back what they did not.
 ///
 /// As long as it runs, puts leave finding memory to it and never ask the OS themselves: a put that finds nothing prepared waits while
-/// the thread gets memory, and when it got none for 100 ms does with what the store holds, or is refused. Without it a put has the OS find memory as it needs it.
+/// the thread gets memory, and when it got none for 250 ms does with what the store holds, or is refused. Without it a put has the OS find memory as it needs it.
 /// Dropping it ends the thread and gives back what was found ahead.
 #[derive(Debug)]
 pub struct StockKeeper {
