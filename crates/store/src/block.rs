@@ -111,14 +111,6 @@ pub(crate) fn payload_crc(bytes: &[u8]) -> Option<PayloadCrc> {
     Some(PayloadCrc(checksum ^ crc32c::crc32c(&header[4..])))
 }
 
-/// The checksum of the payload that the page of a block had when it was fresh: what equal pages are found by.
-pub(crate) fn fresh_crc_of(header: BlockHeader, payload: &[u8]) -> Option<PayloadCrc> {
-    match header.codec {
-        Codec::Raw | Codec::Page => Some(PayloadCrc::of(payload)),
-        Codec::Zstd => payload.first_chunk().map(|bytes| PayloadCrc(u32::from_le_bytes(*bytes))),
-    }
-}
-
 /// The checksum of the payload that the page had when it was fresh, as the block that starts `bytes` has it: what equal pages are
 /// found by. `None`: no block starts here.
 pub(crate) fn fresh_crc(bytes: &[u8]) -> Option<PayloadCrc> {

@@ -235,11 +235,7 @@ impl Engine {
     fn relocate(&self, owner: &Owner, slot: IndexSlot, from: BlockRef, to: BlockRef) -> bool {
         match owner {
             Owner::Pool(pool) => pool.relocate(slot, from, to),
-            Owner::Shared => {
-                let relocated =
-                    self.shared_blocks.relocate(slot, Place::Arena(from), Place::Arena(to), self.homes());
-                relocated.map(|emptied| self.arena.settle(emptied)).is_some()
-            }
+            Owner::Shared => self.exchange_shared(slot, Place::Arena(from), Place::Arena(to)),
             Owner::Changing | Owner::Nobody => false,
         }
     }

@@ -82,15 +82,6 @@ enum PoolSeat {
     Taken(Weak<Pool>),
 }
 
-impl PoolSeat {
-    fn pool(&self) -> Option<Arc<Pool>> {
-        match self {
-            PoolSeat::Taken(pool) => pool.upgrade(),
-            PoolSeat::Free | PoolSeat::Reserved => None,
-        }
-    }
-}
-
 /// Who a pool number stands for.
 pub(crate) enum Owner {
     Pool(Arc<Pool>),
@@ -160,11 +151,15 @@ impl Engine {
         };
         // Counted there before anybody can find it there and take it away again.
         count(to, 1);
-        let relocated = self.shared_blocks.relocate(cell, from, to, self.homes());
-        count(if relocated.is_some() { from } else { to }, -1);
-        let is_done = relocated.is_some();
-        relocated.into_iter().for_each(|emptied| self.arena.settle(emptied));
+        let is_done = self.exchange_shared(cell, from, to);
+        count(if is_done { from } else { to }, -1);
         is_done
+    }
+
+    /// Makes a cell refer to a copy of its block, whose books the caller keeps. False: the block is not there any more.
+    pub(crate) fn exchange_shared(&self, cell: IndexSlot, from: Place, to: Place) -> bool {
+        let emptied = self.shared_blocks.relocate(cell, from, to, self.homes());
+        emptied.map(|emptied| self.arena.settle(emptied)).is_some()
     }
 
     /// So much earlier than the limit are clients refused that have had their share.
@@ -174,12 +169,7 @@ impl Engine {
 
     /// The most that any client has of its share, in thousandths.
     pub(crate) fn most_share_permille(&self) -> u64 {
-        let taken: Vec<_> = {
-            let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
-            pools.iter().filter_map(PoolSeat::pool).collect()
-        };
-        // Not under the lock: a pool that is dropped here gives its number back.
-        taken.iter().map(|pool| pool.share_permille()).max().unwrap_or(0)
+        self.pools().iter().map(|pool| pool.share_permille()).max().unwrap_or(0)
     }
 
     /// Whether so much of the limit is free that pages may come back from a tier.

@@ -267,16 +267,11 @@ impl Engine {
         match holder {
             Holder::Page(pool) => pool.relocate_and(slot, from, to, note),
             Holder::Cell(domain) => {
-                let Some(emptied) =
-                    self.shared_blocks.relocate(slot, Place::Arena(from), Place::Arena(to), self.homes())
-                else {
-                    return false;
-                };
-                self.arena.settle(emptied);
-                if let Some(domain) = domain {
+                let is_done = self.exchange_shared(slot, Place::Arena(from), Place::Arena(to));
+                if is_done && let Some(domain) = domain {
                     domain.count_recompression(u64::from(from.block_bytes - to.block_bytes), note);
                 }
-                true
+                is_done
             }
         }
     }

@@ -186,16 +186,12 @@ impl Engine {
         self.tiering.table.enter(copy);
         for Move { header, from, start } in &cleaner.moves {
             let to = TieredRef { place: TierPlace(copy.place), start: *start, block_bytes: from.block_bytes };
-            self.tiering.table.add(to);
-            let moved = match self.owner(header.pool) {
+            let moved = self.tiering.table.refer(to, || match self.owner(header.pool) {
                 Owner::Pool(pool) => pool.move_in_tier(header.slot, *from, to),
                 Owner::Shared => self.relocate_shared(header.slot, Place::Tier(*from), Place::Tier(to)),
                 Owner::Changing | Owner::Nobody => false,
-            };
+            });
             done.moved_pages += u64::from(moved);
-            if !moved {
-                self.tiering.table.free(to);
-            }
         }
         self.tiering.table.close(copy);
         Ok(())

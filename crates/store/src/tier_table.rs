@@ -147,8 +147,19 @@ impl TierTable {
         TierCopy { place: place.0, writing: self.cell(place).load(Ordering::Acquire) }
     }
 
+    /// Counts a block of an entered copy to which `exchange` makes an entry refer; says whether it did.
+    pub(crate) fn refer(&self, tiered: TieredRef, exchange: impl FnOnce() -> bool) -> bool {
+        // Counted before anybody can find it there and take it away again.
+        self.add(tiered);
+        let refers = exchange();
+        if !refers {
+            self.free(tiered);
+        }
+        refers
+    }
+
     /// A block of an entered copy that an index entry is about to refer to.
-    pub(crate) fn add(&self, tiered: TieredRef) {
+    fn add(&self, tiered: TieredRef) {
         let state = self.state(tiered.place);
         state.reserve(u32::from(tiered.block_bytes));
         let _entered = state.unpin();

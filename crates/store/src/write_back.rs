@@ -400,20 +400,15 @@ impl Engine {
             block_bytes: met.place.block_bytes,
         };
         let slot = met.header.slot;
-        // Counted before anybody can find it there and take it away again.
-        self.tiering.table.add(tiered);
-        let moved = match self.owner(met.header.pool) {
+        self.tiering.table.refer(tiered, || match self.owner(met.header.pool) {
             Owner::Pool(pool) => {
-                let contents = block::fresh_crc_of(met.header, met.payload);
+                // SAFETY: the caller's walk pins the extent, and its blocks are complete.
+                let contents = unsafe { self.arena.block(met.place) }.and_then(block::fresh_crc);
                 contents.is_some_and(|contents| pool.move_to_tier(slot, met.place, tiered, contents))
             }
             Owner::Shared => self.relocate_shared(slot, Place::Arena(met.place), Place::Tier(tiered)),
             Owner::Changing | Owner::Nobody => false,
-        };
-        if !moved {
-            self.tiering.table.free(tiered);
-        }
-        moved
+        })
     }
 
     /// Gives extents back whose turn it was, which is next again.
