@@ -50,14 +50,9 @@ impl Control {
     }
 
     fn status(&self) -> Status {
-        Status::new(
-            self.started.elapsed(),
-            self.http,
-            self.store.usage(),
-            self.store.clients(),
-            self.disks.list(),
-            self.store.tier_usage(),
-        )
+        let (pool, clients) = self.store.snapshot();
+        let (disks, tier) = (self.disks.list(), self.store.tier_usage());
+        Status::new(self.started.elapsed(), self.http, pool, clients, disks, tier)
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `maintenance` | the background thread |
 //! | `sizing` | the thread that keeps the pool as large as the host can spare |
 //! | `write_back` | the thread that moves pages to the tier |
+//! | `join` | waiting for these threads to end |
 //! | `own_swap` | whether this host swaps to its own daemon |
 //! | `notify` | readiness, told to systemd |
 //! | `guest_config` | what to paste for each virtual machine monitor |
@@ -19,6 +20,7 @@ mod commands;
 mod disks;
 mod failure;
 mod guest_config;
+mod join;
 mod maintenance;
 mod notify;
 mod own_swap;

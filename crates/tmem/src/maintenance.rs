@@ -18,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tmem_control::BackgroundCpu;
 use tmem_store::{Compaction, Recompression, Store};
 
-use crate::own_swap::OwnSwap;
+use crate::{join::join, own_swap::OwnSwap};
 
 /// How often the thread looks whether there is something to gain. Looking takes some microseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -181,11 +181,7 @@ fn thread_cpu_time() -> Duration {
 impl Drop for Maintenance {
     fn drop(&mut self) {
         let _ended = self.messages.send(Message::End);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the maintenance thread panicked");
-        }
+        join(&mut self.thread, "maintenance");
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use tmem_control::{HostMemory, Knobs, PoolSizing};
 use tmem_store::Store;
 
-use crate::{maintenance::Waker, own_swap::OwnSwap};
+use crate::{join::join, maintenance::Waker, own_swap::OwnSwap};
 
 /// While a pool that holds next to nothing stays as it is, there is nothing to give back; nor is there while its size is fixed. The host
 /// is looked at no more often than this then.
@@ -73,10 +73,6 @@ impl Sizing {
 impl Drop for Sizing {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the sizing thread panicked");
-        }
+        join(&mut self.thread, "sizing");
     }
 }

@@ -13,6 +13,8 @@ use std::{
 use tmem_store::{Store, TierState, TierUsage, WriteBack};
 use tmem_tier::FileTier;
 
+use crate::join::join;
+
 /// How often the thread looks for pages that are old enough, cleans, and asks a tier that failed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -126,10 +128,6 @@ impl Drop for WriteBackThread {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Release);
         self.store.wake_write_back();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the write-back thread panicked");
-        }
+        join(&mut self.thread, "write-back");
     }
 }

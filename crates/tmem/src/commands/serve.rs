@@ -235,7 +235,7 @@ async fn serve(
         }
     }
     let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
-    let limit_bytes = store.usage().limit_bytes;
+    let limit_bytes = store.limit_bytes();
     let control = Arc::new(Control::new(store, service, knobs, server.http_address()));
     announce(&server, limit_bytes, config);
     server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
