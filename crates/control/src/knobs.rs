@@ -43,7 +43,7 @@ const KNOBS: [Knob; 13] = [
         name: "reserve",
         unit: "size",
         range: "less than the host's memory, or auto",
-        effect: "what a pool of size auto leaves to the host; auto is 1/16 of its memory, 64M to 4G",
+        effect: "what a pool of size auto leaves to the host; auto is 1/16 of its memory, 128M to 4G",
         get: |config| config.reserve.to_string(),
         set: |config, text| text.parse().map(|value| config.reserve = value),
     },

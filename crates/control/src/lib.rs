@@ -77,7 +77,7 @@ pub use nbd_address::NbdAddress;
 pub use nbd_tls::NbdTls;
 pub use pool_ceiling::PoolCeiling;
 pub use pool_size::PoolSize;
-pub use pool_sizing::PoolSizing;
+pub use pool_sizing::{PoolSizing, look_within};
 pub use reaction::Reaction;
 pub use reserve::Reserve;
 pub use routes::Control;

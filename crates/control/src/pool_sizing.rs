@@ -13,6 +13,23 @@ const MOST_STALLED_PART: u32 = 10;
 /// So far back that is looked at: a stall shorter than a tenth of it is nothing.
 const STALL_WINDOW: Duration = Duration::from_secs(1);
 
+/// So fast may programs take memory: a few threads that touch fresh pages, of real hardware.
+const FASTEST_BYTES_PER_S: u64 = 4 << 30;
+
+/// Between two looks at the host they may take this part of what it has available.
+const PART_BETWEEN_LOOKS: u64 = 2;
+
+/// A look costs 30 us, so more often than this it takes a noticeable part of a CPU.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(10);
+
+/// When to look at the host again, that a pool has begun to give back before the last of it is taken: after `longest`, or sooner where
+/// little is left.
+pub fn look_within(host: &HostMemory, longest: Duration) -> Duration {
+    let part =
+        Duration::from_micros(host.available_bytes / PART_BETWEEN_LOOKS / (FASTEST_BYTES_PER_S / 1_000_000));
+    part.max(LOOK_AT_MOST_EVERY).min(longest)
+}
+
 /// The rule, and what it remembers of the host.
 #[derive(Debug)]
 pub struct PoolSizing {
@@ -99,6 +116,15 @@ mod tests {
         assert_eq!(limit(256, 2744), 2744);
         assert_eq!(limit(200, 2744), 2688, "somebody else wants memory");
         assert_eq!(limit(0, 100), 1, "never less than a store can have");
+    }
+
+    #[test]
+    fn where_little_is_left_the_host_is_looked_at_more_often() {
+        let wait = |available_mib, longest_ms| {
+            look_within(&host(available_mib, 0), Duration::from_millis(longest_ms)).as_millis()
+        };
+        assert_eq!((wait(4000, 100), wait(256, 100), wait(64, 100), wait(0, 100)), (100, 31, 10, 10));
+        assert_eq!((wait(4000, 10), wait(0, 10), wait(4000, 10_000)), (10, 10, 488));
     }
 
     #[test]

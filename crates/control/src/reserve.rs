@@ -6,8 +6,9 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{ByteSize, ControlError};
 
-/// A sixteenth of the host, but neither so little that a few starting programs use it up between two looks at the host...
-const LEAST_BYTES: u64 = 64 << 20;
+/// A sixteenth of the host, but neither so little that a program uses it up faster than the pool can give back: with 64 MiB, one that took
+/// 1 GiB a second had the kernel kill something on a host of 768 MiB...
+const LEAST_BYTES: u64 = 128 << 20;
 /// ...nor more than any host's programs ask for at once...
 const MOST_BYTES: u64 = 4 << 30;
 /// ...nor more than this part of a small host.
@@ -16,7 +17,7 @@ const LARGEST_PART: u64 = 4;
 /// What the host keeps, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Reserve {
-    /// A sixteenth of the host's memory, at least 64 MiB, at most 4 GiB, and at most a quarter of the host.
+    /// A sixteenth of the host's memory, at least 128 MiB, at most 4 GiB, and at most a quarter of the host.
     #[default]
     Auto,
     /// So much.
@@ -78,7 +79,7 @@ mod tests {
     #[test]
     fn auto_fits_the_host() {
         for (host, reserve) in
-            [(128 << 20, 32 << 20), (1 << 30, 64 << 20), (16 << 30, 1 << 30), (1 << 40, 4 << 30)]
+            [(128 << 20, 32 << 20), (1 << 30, 128 << 20), (16 << 30, 1 << 30), (1 << 40, 4 << 30)]
         {
             assert_eq!(Reserve::Auto.bytes(host).expect("auto"), reserve, "{host}");
         }

@@ -80,6 +80,26 @@ struct Keeper {
     traffic: u64,
 }
 
+/// Which pages are cold: those that were not used for so long, as seen at one moment. The clock is read once for many pages: on hosts whose
+/// clock takes a system call it costs more than looking at a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cold {
+    /// 0: all are.
+    pub(crate) age_ms: Milliseconds,
+    pub(crate) now_ms: Milliseconds,
+}
+
+impl Cold {
+    pub(crate) fn after(age_ms: Milliseconds) -> Self {
+        Self { age_ms, now_ms: now_ms() }
+    }
+
+    /// Whether no page is too young.
+    pub(crate) fn is_whatever_their_use(self) -> bool {
+        self.age_ms == 0
+    }
+}
+
 /// The host's monotonic time.
 pub(crate) fn now_ms() -> Milliseconds {
     let now = clock_gettime(ClockId::Monotonic);
@@ -161,8 +181,8 @@ impl Ages {
         Some(self.clock.load(Ordering::Relaxed).saturating_sub(began))
     }
 
-    /// Whether a page with that stamp was neither put nor fetched for so long.
-    pub(crate) fn is_cold(&self, stamp: Stamp, age_ms: Milliseconds, now_ms: Milliseconds) -> bool {
+    /// Whether a page with that stamp is cold.
+    pub(crate) fn is_cold(&self, stamp: Stamp, Cold { age_ms, now_ms }: Cold) -> bool {
         let Some(epoch) = stamp.epoch() else { return true };
         let is_running = Stamp::of_epoch(self.epoch.load(Ordering::Acquire)) == stamp;
         let ended_ms = self.began[(epoch + 1) % EPOCHS as usize].time_ms.load(Ordering::Relaxed);

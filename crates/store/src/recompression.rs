@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     age_table::Milliseconds,
+    ages::Cold,
     block::{self, ALIGN_BYTES, BlockHeader, HEADER_BYTES, MIN_BLOCK_BYTES, PayloadCrc},
     budget::Claim,
     codec::{self, Codec, FRESH_CRC_BYTES},
@@ -196,7 +197,7 @@ impl Engine {
             }
             let Some(mut walk) = self.arena.pin_longest_still(age_ms) else { break };
             let extent = walk.extent();
-            let moves = self.compress_cold(&mut walk, &mut recompressor, age_ms, options.level);
+            let moves = self.compress_cold(&mut walk, &mut recompressor, Cold::after(age_ms), options.level);
             let payloads = &recompressor.payloads;
             if nearly_full {
                 // The extent's blocks may go where compaction's working room is, because all of them go and the extent comes back.
@@ -228,7 +229,7 @@ impl Engine {
         &self,
         walk: &mut Walk<'a>,
         recompressor: &mut Recompressor,
-        age_ms: Milliseconds,
+        cold: Cold,
         level: i32,
     ) -> Vec<Move<'a>> {
         recompressor.payloads.clear();
@@ -238,11 +239,13 @@ impl Engine {
         {
             let (from, mut header) = (met.place, met.header);
             let holder = match self.owner(header.pool) {
-                Owner::Pool(pool) if pool.is_cold(header.slot, from, age_ms) => Holder::Page(pool),
-                Owner::Shared => match self.shared_blocks.cold_in(header.slot, from, age_ms == 0) {
-                    Some(domain) => Holder::Cell(self.domain_of(domain)),
-                    None => continue,
-                },
+                Owner::Pool(pool) if pool.is_cold(header.slot, from, cold) => Holder::Page(pool),
+                Owner::Shared => {
+                    match self.shared_blocks.cold_in(header.slot, from, cold.is_whatever_their_use()) {
+                        Some(domain) => Holder::Cell(self.domain_of(domain)),
+                        None => continue,
+                    }
+                }
                 Owner::Pool(_) | Owner::Changing | Owner::Nobody => continue,
             };
             let payload = recompressor.compress(&met, level).unwrap_or(Payload::Kept(met.payload));

@@ -114,6 +114,11 @@ impl Store {
         self.engine.budget.is_exceeded()
     }
 
+    /// Whether pages that memory has no room for can go to a tier now.
+    pub fn is_tier_taking(&self) -> bool {
+        self.engine.tiering.is_taking()
+    }
+
     /// Makes a client. Errors: its name is taken or too long, its cap out of bounds, or there are too many
     /// clients.
     pub fn create_client(&self, options: ClientOptions) -> Result<Arc<Client>, StoreError> {

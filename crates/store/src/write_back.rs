@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     age_table::Milliseconds,
+    ages::Cold,
     arena::Need,
     block,
     compaction::Compaction,
@@ -60,11 +61,11 @@ struct Candidate<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Choice {
     /// For clients that give way...
-    age_ms: Milliseconds,
+    cold: Cold,
     /// ...because they have at least so much of their share...
     gives_way_permille: u64,
     /// ...and for the others.
-    others_age_ms: Milliseconds,
+    others_cold: Cold,
 }
 
 /// Which pages of those that give way go. Each begins when the one before gained nothing.
@@ -94,8 +95,8 @@ const SHARE_PERMILLE: u64 = 32_000 / 33;
 const NEARLY_AS_MUCH: (u64, u64) = (9, 10);
 
 impl Choice {
-    fn age_ms(self, share_permille: u64) -> Milliseconds {
-        if share_permille >= self.gives_way_permille { self.age_ms } else { self.others_age_ms }
+    fn cold(self, share_permille: u64) -> Cold {
+        if share_permille >= self.gives_way_permille { self.cold } else { self.others_cold }
     }
 }
 
@@ -212,14 +213,14 @@ impl Engine {
     fn choose_oldest(&self, goal_bytes: u64, turn: Turn, only_copied: bool) -> Vec<Candidate<'_>> {
         let missing_bytes = (self.budget.held_bytes() + goal_bytes).saturating_sub(self.budget.limit_bytes());
         let wanted = missing_bytes.div_ceil(EXTENT_BYTES as u64).clamp(1, MAX_TIER_BATCH as u64) as usize;
-        let others_age_ms = self.recompression.get().age.as_millis() as Milliseconds;
+        let others_cold = Cold::after(self.recompression.get().age.as_millis() as Milliseconds);
         let nearly_as_much = self.most_share_permille() * NEARLY_AS_MUCH.0 / NEARLY_AS_MUCH.1;
         let gives_way_permille =
             if turn == Turn::OverShare { nearly_as_much.min(SHARE_PERMILLE) } else { nearly_as_much };
         let choice = |still_ms: Milliseconds| Choice {
-            age_ms: if turn == Turn::SecondChance { still_ms / 2 } else { 0 },
+            cold: Cold { age_ms: if turn == Turn::SecondChance { still_ms / 2 } else { 0 }, ..others_cold },
             gives_way_permille,
-            others_age_ms,
+            others_cold,
         };
         let pin = || if only_copied { self.arena.pin_oldest_copied() } else { self.arena.pin_oldest() };
         self.choose(pin, choice, wanted)
@@ -229,7 +230,8 @@ impl Engine {
     fn choose_aged(&self) -> Vec<Candidate<'_>> {
         let Some(age) = self.tiering.options().age else { return Vec::new() };
         let age_ms = age.as_millis() as Milliseconds;
-        let choice = Choice { age_ms, gives_way_permille: 0, others_age_ms: age_ms };
+        let cold = Cold::after(age_ms);
+        let choice = Choice { cold, gives_way_permille: 0, others_cold: cold };
         self.choose(|| self.arena.pin_still_for(age_ms), |_| choice, MAX_TIER_BATCH)
     }
 
@@ -269,11 +271,11 @@ impl Engine {
         let slot = met.header.slot;
         match self.owner(met.header.pool) {
             Owner::Pool(pool) => {
-                let age_ms = choice.age_ms(pool.share_permille());
-                if age_ms == 0 {
+                let cold = choice.cold(pool.share_permille());
+                if cold.is_whatever_their_use() {
                     pool.refers_to(slot, met.place)
                 } else {
-                    pool.is_cold(slot, met.place, age_ms)
+                    pool.is_cold(slot, met.place, cold)
                 }
             }
             Owner::Shared => {
@@ -281,7 +283,7 @@ impl Engine {
                 let share_permille = domain
                     .and_then(|domain| self.domain_of(domain))
                     .map_or(0, |domain| domain.share_permille());
-                let whatever_its_use = choice.age_ms(share_permille) == 0;
+                let whatever_its_use = choice.cold(share_permille).is_whatever_their_use();
                 self.shared_blocks.cold_in(slot, met.place, whatever_its_use).is_some()
             }
             Owner::Changing | Owner::Nobody => false,

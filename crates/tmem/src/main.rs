@@ -23,6 +23,7 @@ mod guest_config;
 mod join;
 mod maintenance;
 mod notify;
+mod oom;
 mod own_swap;
 mod runtime_dir;
 mod serving;

@@ -115,11 +115,13 @@ impl Slice {
         let more_to_find = find && store.tend_dedup(WORK);
         let compaction = if compact { store.compact(WORK) } else { Compaction::default() };
         // Compaction gains the same memory for less work.
-        let recompression = if compaction.emptied_extents > 0 {
-            Recompression { more: true, ..Recompression::default() }
-        } else {
-            store.recompress(WORK)
-        };
+        // So does write-back, for a tenth of it: the CPU that is there is left to it.
+        let recompression =
+            if compaction.emptied_extents > 0 || store.is_over_limit() && store.is_tier_taking() {
+                Recompression { more: true, ..Recompression::default() }
+            } else {
+                store.recompress(WORK)
+            };
         // Recompression empties extents, which would split huge pages again. A get waits for a huge page that is being made of its
         // page; so one at a time.
         // Where the host swaps to the daemon there are none: when one is split again, the kernel has to find memory for page tables before

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tmem_control::{HostMemory, Knobs, PoolSizing};
+use tmem_control::{HostMemory, Knobs, PoolSizing, look_within};
 use tmem_store::Store;
 
 use crate::{join::join, maintenance::Waker, own_swap::OwnSwap};
@@ -40,17 +40,26 @@ impl Sizing {
         let thread = thread::Builder::new().name("sizing".to_owned()).spawn(move || {
             let (start, mut can_see, mut wait, mut held_before) = (Instant::now(), true, knobs.reaction(), 0);
             let mut is_fixed = false;
+            let mut asked: Option<Instant> = None;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 let held_bytes = store.held_bytes();
+                let reaction = knobs.reaction();
+                wait = reaction;
                 match HostMemory::read() {
                     Ok(host) => {
                         rule.set_own_swap(own_swap.is_possible(), &host);
                         let limit_bytes = knobs.size_pool(&mut rule, &host, start.elapsed());
                         is_fixed = limit_bytes.is_none();
-                        if !is_fixed && store.is_over_limit() {
+                        let is_over = !is_fixed && store.is_over_limit();
+                        // Those who were asked go on by themselves as long as there is something to gain.
+                        if is_over && asked.is_none_or(|asked| asked.elapsed() >= reaction) {
+                            asked = Some(Instant::now());
                             waker.wake();
                             store.wake_write_back();
+                        } else if !is_over {
+                            asked = None;
                         }
+                        wait = look_within(&host, reaction);
                         can_see = true;
                     }
                     // Without knowing the host the limit stays; once is enough to say so.
@@ -61,8 +70,7 @@ impl Sizing {
                     Err(_) => {}
                 }
                 let is_idle = held_bytes == held_before && held_bytes <= NEXT_TO_NOTHING_BYTES;
-                let reaction = knobs.reaction();
-                wait = if is_idle || is_fixed { reaction.max(LOOK_EVERY_IDLE) } else { reaction };
+                wait = if is_idle || is_fixed { reaction.max(LOOK_EVERY_IDLE) } else { wait };
                 held_before = held_bytes;
             }
         })?;

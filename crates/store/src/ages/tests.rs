@@ -202,7 +202,7 @@ fn pages_of_a_client_that_is_idle_since_the_store_was_opened_get_cold() {
     let ages = Ages::over(table, 1000);
     let stamp = ages.adopt(stamp);
     ages.end_long_epoch(0, 1, Duration::from_secs(30), 31_000);
-    assert!(ages.is_cold(stamp, 60_000, 91_000));
+    assert!(ages.is_cold(stamp, Cold { age_ms: 60_000, now_ms: 91_000 }));
     let running = ages.stamp();
     ages.end_long_epoch(0, 1, Duration::from_secs(30), 1_000_000);
     assert_eq!(ages.stamp(), running, "it is idle");
@@ -214,19 +214,23 @@ fn a_page_is_cold_when_its_epoch_ended_so_long_ago() {
     let most = Duration::from_secs(30);
     let stamp = ages.stamp();
     assert!(
-        ages.is_cold(stamp, 0, 0) && !ages.is_cold(stamp, 60_000, 1_000_000),
+        ages.is_cold(stamp, Cold { age_ms: 0, now_ms: 0 })
+            && !ages.is_cold(stamp, Cold { age_ms: 60_000, now_ms: 1_000_000 }),
         "its epoch is still running"
     );
     ages.end_long_epoch(1, 1, most, 29_999);
     assert_eq!(ages.stamp(), stamp);
     ages.end_long_epoch(1, 1, most, 30_000);
     assert_ne!(ages.stamp(), stamp);
-    assert!(!ages.is_cold(stamp, 60_000, 89_999) && ages.is_cold(stamp, 60_000, 90_000));
+    assert!(
+        !ages.is_cold(stamp, Cold { age_ms: 60_000, now_ms: 89_999 })
+            && ages.is_cold(stamp, Cold { age_ms: 60_000, now_ms: 90_000 })
+    );
     // An idle client does not use up epochs.
     let running = ages.stamp();
     (1..1000).for_each(|minute| ages.end_long_epoch(1, 1, most, minute * 60_000));
     assert_eq!(ages.stamp(), running);
-    assert!(ages.is_cold(Stamp::OLD, 60_000, 0));
+    assert!(ages.is_cold(Stamp::OLD, Cold { age_ms: 60_000, now_ms: 0 }));
 }
 
 #[test]

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use super::{Counters, Pool};
 use crate::{
-    age_table::Milliseconds,
-    ages::{self, Sweep},
+    ages::{self, Cold, Sweep},
     entry::{BlockRef, DamagedEntry, Entry},
     ids::IndexSlot,
     index::ENTRIES_PER_INDEX_PAGE,
@@ -33,8 +32,8 @@ impl Pool {
         self.account.ages.count_get(self.stripe_of(slot), before)
     }
 
-    /// Whether a page is in that block, and was neither put nor fetched for so long.
-    pub(crate) fn is_cold(&self, slot: IndexSlot, block: BlockRef, age_ms: Milliseconds) -> bool {
+    /// Whether a page is in that block, and is cold.
+    pub(crate) fn is_cold(&self, slot: IndexSlot, block: BlockRef, cold: Cold) -> bool {
         let stamp = {
             let _counters = self.lock(slot);
             if self.index.load(slot) != Ok(Entry::Block(block)) {
@@ -42,7 +41,7 @@ impl Pool {
             }
             self.index.stamp(slot)
         };
-        self.account.ages.is_cold(stamp, age_ms, ages::now_ms())
+        self.account.ages.is_cold(stamp, cold)
     }
 
     /// Sweeps the stamps of some index pages, each under its lock.

@@ -13,7 +13,7 @@ fn recompress_around(store: &Store, meanwhile: impl FnOnce()) -> Recompression {
     let engine = store.engine();
     let mut recompressor = Recompressor::default();
     let mut walk = engine.arena.pin_longest_still(0).unwrap();
-    let moves = engine.compress_cold(&mut walk, &mut recompressor, 0, 5);
+    let moves = engine.compress_cold(&mut walk, &mut recompressor, Cold::after(0), 5);
     assert!(moves.len() > 40, "{} blocks", moves.len());
     meanwhile();
     let mut done = Recompression::default();

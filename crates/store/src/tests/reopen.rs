@@ -9,7 +9,7 @@ use std::{
 use super::pages::{TestKeeper, client_options, get, page, put};
 use crate::{
     GetError, Keys, ObjectId, PageIndex, Persistence, PutError, Recovery, Store, StoreError, StoreOptions,
-    entry::Entry, ids::IndexSlot, memory_file::MemoryFile,
+    ages::Cold, entry::Entry, ids::IndexSlot, memory_file::MemoryFile,
 };
 
 const LIMIT: u64 = 16 << 20;
@@ -218,7 +218,8 @@ fn ages_go_on_where_they_were() {
     let (store, _) = keeper.open(64 << 20);
     let pool = store.client("a").unwrap().pools().remove(0);
     let Ok(Entry::Block(block)) = pool.index().load(IndexSlot(0)) else { panic!("no block") };
-    assert!(!pool.is_cold(IndexSlot(0), block, 3_600_000) && pool.is_cold(IndexSlot(0), block, 0));
+    let is_cold_after = |age_ms| pool.is_cold(IndexSlot(0), block, Cold::after(age_ms));
+    assert!(!is_cold_after(3_600_000) && is_cold_after(0));
     for (page, distances) in [(0, 4900..=6144), (2500, 2400..=3072), (4999, 0..=160)] {
         let before = store.clients()[0].reuse_distances.clone();
         get(&pool, 0, page).unwrap();

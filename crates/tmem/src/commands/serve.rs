@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::print;
 use crate::{
-    Outcome, disks::Disks, maintenance::Maintenance, notify, own_swap::OwnSwap, runtime_dir::Ownership,
+    Outcome, disks::Disks, maintenance::Maintenance, notify, oom, own_swap::OwnSwap, runtime_dir::Ownership,
     serving::Transports, sizing::Sizing, stocking, write_back::WriteBackThread,
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// Hard limit of the pool, such as 4G; auto is what the host can spare from moment to moment [default: auto]
     #[arg(long, value_name = "SIZE|auto")]
     pool_size: Option<PoolSize>,
-    /// What a pool of size auto leaves to the host; auto is 1/16 of its memory, 64M to 4G [default: auto]
+    /// What a pool of size auto leaves to the host; auto is 1/16 of its memory, 128M to 4G [default: auto]
     #[arg(long, value_name = "SIZE|auto")]
     reserve: Option<Reserve>,
     /// The most that a pool of size auto may grow to, however much the host can spare [default: none]
@@ -125,6 +125,7 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)? };
     let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions::new(path, size_bytes));
     start_logging(config.log_level);
+    oom::be_spared();
     get_fit_for_swap(&config)?;
     let ownership = Ownership::take(runtime_dir)?;
     let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
