@@ -59,7 +59,7 @@ const KNOBS: [Knob; 13] = [
         name: "reaction-ms",
         unit: "ms",
         range: "10 to 10000",
-        effect: "how often a pool of size auto looks at the host, once it holds more than 16M",
+        effect: "how often a pool of size auto looks at the host, at least, once it holds more than 16M",
         get: |config| config.reaction.milliseconds().to_string(),
         set: |config, text| text.parse().map(|value| config.reaction = value),
     },

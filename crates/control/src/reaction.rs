@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{ControlError, background::number};
 
-/// How often a pool of size auto looks at the host, in milliseconds: 10 to 10000. So long it may take until it begins to give back what
-/// the host lacks.
+/// How often a pool of size auto looks at the host, at least, in milliseconds: 10 to 10000. So long it may take until it begins to give
+/// back what the host lacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reaction(u32);
 

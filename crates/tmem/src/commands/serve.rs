@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     /// The most that a pool of size auto may grow to, however much the host can spare [default: none]
     #[arg(long, value_name = "SIZE|none")]
     pool_ceiling: Option<PoolCeiling>,
-    /// How often a pool of size auto looks at the host, in milliseconds, 10 to 10000 [default: 100]
+    /// How often a pool of size auto looks at the host, at least, in milliseconds, 10 to 10000 [default: 100]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     reaction_ms: Option<Reaction>,
     /// Where /, /metrics and /api/v1/status are served, reads only [default: 127.0.0.1:7780]

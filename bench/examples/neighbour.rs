@@ -1,0 +1,200 @@
+//! What a noisy neighbour does to gets, in one store and without sockets: one client gets its pages, one at a time in random order, and
+//! another puts pages that do not compress as fast as one thread can.
+//!
+//! `cargo run --release -p tmem-bench --example neighbour -- target/bench/corpus.pages [FILE-FOR-A-TIER]` (`bench/corpus` makes the
+//! pages.) Rounds alternate between gets alone and gets beside the neighbour. The pool's size is fixed and it is full nearly all of the time. With a tier,
+//! write-back runs as in the daemon; so does other background work, within a fifth of a CPU. Every page is compared in the end.
+
+use std::{
+    env, fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+use tmem_store::{
+    ClientKind, ClientOptions, Dedup, Got, Keys, ObjectId, PageIndex, Persistence, Pool, StockKeeper, Store,
+    StoreOptions, Weight,
+};
+use tmem_tier::{FileTier, TierOptions};
+
+const PAGE_BYTES: usize = 4096;
+const LIMIT_BYTES: u64 = 256 << 20;
+/// What the neighbour writes, over and over.
+const NOISE_PAGES: u64 = (1 << 30) / PAGE_BYTES as u64;
+/// What the other client has, before it is compressed.
+const READ_PAGES: u64 = (192 << 20) / PAGE_BYTES as u64;
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_secs(3);
+/// Gets between two looks at the clock that ends a round.
+const GETS_PER_LOOK: usize = 64;
+
+const OBJECT: ObjectId = ObjectId(0);
+
+type Page = [u8; PAGE_BYTES];
+
+/// `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// What goes on beside the gets.
+#[derive(Default)]
+struct Beside {
+    is_noisy: AtomicBool,
+    ends: AtomicBool,
+    put: AtomicU64,
+    refused: AtomicU64,
+}
+
+fn client(store: &Arc<Store>, name: &str, pages: u64) -> Result<Arc<Pool>> {
+    let options = ClientOptions {
+        name: name.to_owned(),
+        kind: ClientKind::Native,
+        cap_bytes: None,
+        weight: Weight::default(),
+        dedup: Dedup::Off,
+    };
+    Ok(store.create_client(options)?.create_pool(Persistence::Persistent, Keys::Flat { pages })?)
+}
+
+/// Puts pages of random bytes while it is told to.
+fn make_noise(pool: &Pool, beside: &Beside) {
+    let mut random = Random(1);
+    let mut page = [0u8; PAGE_BYTES];
+    page.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.next().to_ne_bytes()));
+    for index in (0..NOISE_PAGES).cycle() {
+        while !beside.is_noisy.load(Ordering::Acquire) {
+            if beside.ends.load(Ordering::Acquire) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        // As random as if all of it were new, for codecs that look at one page.
+        let at = (index % 512) as usize * 8;
+        page[at..at + 8].copy_from_slice(&random.next().to_ne_bytes());
+        let counter = match pool.put(OBJECT, PageIndex(index), (&page).into()) {
+            Ok(_) => &beside.put,
+            Err(_) => &beside.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Compaction and recompression within a fifth of a CPU.
+fn maintain(store: &Store, beside: &Beside) {
+    while !beside.ends.load(Ordering::Acquire) {
+        let start = Instant::now();
+        store.tend_ages(Duration::from_millis(5));
+        store.compact(Duration::from_millis(5));
+        store.recompress(Duration::from_millis(5));
+        thread::sleep((start.elapsed() * 4).max(Duration::from_millis(20)));
+    }
+}
+
+fn write_back(store: &Store, beside: &Beside) {
+    while !beside.ends.load(Ordering::Acquire) {
+        store.wait_until_write_back_is_wanted(Duration::from_millis(10));
+        store.write_back(Duration::from_millis(500));
+        store.clean_tier(Duration::from_millis(100));
+    }
+    store.end_write_back();
+}
+
+/// Gets pages in random order for as long as a round is; the times are in nanoseconds.
+fn get(pool: &Pool, random: &mut Random, times: &mut Histogram<u64>) -> Result<()> {
+    let mut page = [0u8; PAGE_BYTES];
+    let end = Instant::now() + ROUND;
+    while Instant::now() < end {
+        for _ in 0..GETS_PER_LOOK {
+            let index = PageIndex(random.next() % READ_PAGES);
+            let start = Instant::now();
+            let got = pool.get(OBJECT, index, (&mut page).into())?;
+            times.saturating_record(start.elapsed().as_nanos() as u64);
+            ensure!(matches!(got, Got::Page), "page {} is not there", index.0);
+        }
+    }
+    Ok(())
+}
+
+/// What the reader has at a place: a page of the file, with its number.
+fn content(pages: &[u8], index: u64) -> Page {
+    let at = index as usize * PAGE_BYTES % pages.len();
+    let mut page = [0u8; PAGE_BYTES];
+    page.copy_from_slice(&pages[at..at + PAGE_BYTES]);
+    page[1600..1608].copy_from_slice(&index.to_ne_bytes());
+    page
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let file = arguments.first().context("usage: neighbour PAGES-FILE [FILE-FOR-A-TIER]")?;
+    let mut pages = fs::read(file).with_context(|| format!("cannot read {file}"))?;
+    pages.truncate(pages.len() / PAGE_BYTES * PAGE_BYTES);
+    ensure!(!pages.is_empty(), "{file} has no whole page");
+    let store = Store::new(StoreOptions { limit_bytes: LIMIT_BYTES })?;
+    if let Some(path) = arguments.get(1) {
+        let options = TierOptions::new(Path::new(path), Some(4 << 30));
+        let tier = Arc::new(FileTier::new(options)?);
+        tier.clear();
+        store.attach_tier(tier)?;
+    }
+    let _stock = StockKeeper::start(Arc::clone(&store), || u64::MAX)?;
+    let (reader, noisy) = (client(&store, "reader", READ_PAGES)?, client(&store, "noisy", NOISE_PAGES)?);
+    for index in 0..READ_PAGES {
+        let page = content(&pages, index);
+        reader.put(OBJECT, PageIndex(index), (&page).into()).with_context(|| format!("put of page {index}"))?;
+    }
+    let beside = Beside::default();
+    let new_times = || Histogram::<u64>::new_with_bounds(1, 10_000_000_000, 3);
+    let (mut alone, mut together) = (new_times()?, new_times()?);
+    thread::scope(|scope| -> Result<()> {
+        scope.spawn(|| make_noise(&noisy, &beside));
+        scope.spawn(|| maintain(&store, &beside));
+        if arguments.len() > 1 {
+            scope.spawn(|| write_back(&store, &beside));
+        }
+        let mut random = Random(7);
+        let result = (0..ROUNDS).try_for_each(|_| {
+            get(&reader, &mut random, &mut alone)?;
+            beside.is_noisy.store(true, Ordering::Release);
+            let result = get(&reader, &mut random, &mut together);
+            beside.is_noisy.store(false, Ordering::Release);
+            result
+        });
+        beside.ends.store(true, Ordering::Release);
+        result
+    })?;
+    let mut page = [0u8; PAGE_BYTES];
+    for index in 0..READ_PAGES {
+        reader.get(OBJECT, PageIndex(index), (&mut page).into())?;
+        ensure!(page == content(&pages, index), "page {index} came back wrong");
+    }
+    let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
+    println!("| gets | mean us | p50 us | p99 us | p99.9 us | most us |\n|---|---|---|---|---|---|");
+    for (name, times) in [("alone", &alone), ("beside the neighbour", &together)] {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|part| us(times.value_at_quantile(part)));
+        println!("| {name} | {:.2} | {p50:.2} | {p99:.2} | {p999:.2} | {:.0} |", times.mean() / 1000.0, us(times.max()));
+    }
+    let ratio = together.value_at_quantile(0.99) as f64 / alone.value_at_quantile(0.99) as f64;
+    let (put, refused) = (beside.put.load(Ordering::Relaxed), beside.refused.load(Ordering::Relaxed));
+    let usage = store.clients().into_iter().find(|usage| usage.name == "reader").context("no reader")?;
+    println!(
+        "\np99 beside : alone {ratio:.2}; the neighbour put {put} pages, {refused} were refused; {} of the reader's {READ_PAGES} are in the tier",
+        usage.tiered_pages,
+    );
+    Ok(())
+}
