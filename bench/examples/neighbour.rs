@@ -156,7 +156,9 @@ fn main() -> Result<()> {
     let (reader, noisy) = (client(&store, "reader", READ_PAGES)?, client(&store, "noisy", NOISE_PAGES)?);
     for index in 0..READ_PAGES {
         let page = content(&pages, index);
-        reader.put(OBJECT, PageIndex(index), (&page).into()).with_context(|| format!("put of page {index}"))?;
+        reader
+            .put(OBJECT, PageIndex(index), (&page).into())
+            .with_context(|| format!("put of page {index}"))?;
     }
     let beside = Beside::default();
     let new_times = || Histogram::<u64>::new_with_bounds(1, 10_000_000_000, 3);
@@ -187,7 +189,11 @@ fn main() -> Result<()> {
     println!("| gets | mean us | p50 us | p99 us | p99.9 us | most us |\n|---|---|---|---|---|---|");
     for (name, times) in [("alone", &alone), ("beside the neighbour", &together)] {
         let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|part| us(times.value_at_quantile(part)));
-        println!("| {name} | {:.2} | {p50:.2} | {p99:.2} | {p999:.2} | {:.0} |", times.mean() / 1000.0, us(times.max()));
+        println!(
+            "| {name} | {:.2} | {p50:.2} | {p99:.2} | {p999:.2} | {:.0} |",
+            times.mean() / 1000.0,
+            us(times.max())
+        );
     }
     let ratio = together.value_at_quantile(0.99) as f64 / alone.value_at_quantile(0.99) as f64;
     let (put, refused) = (beside.put.load(Ordering::Relaxed), beside.refused.load(Ordering::Relaxed));

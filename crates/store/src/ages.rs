@@ -56,6 +56,8 @@ pub(crate) struct Ages {
     batch_puts: AtomicU64,
     /// When the last 127 epochs began, by their number modulo 127.
     began: [Began; EPOCHS as usize],
+    /// No page that is "older" was put or fetched after this.
+    older_since_ms: AtomicU64,
     keeper: Mutex<Keeper>,
     reuse: ReuseHistogram,
 }
@@ -87,11 +89,20 @@ pub(crate) struct Cold {
     /// 0: all are.
     pub(crate) age_ms: Milliseconds,
     pub(crate) now_ms: Milliseconds,
+    /// Whether "older" is enough, too: the client has put one and a half times as many pages since as it has stored. When memory is filled
+    /// quickly, that may be less than a second ago.
+    pub(crate) older_is_cold: bool,
 }
 
 impl Cold {
+    /// Those, and what is older than that for its client.
     pub(crate) fn after(age_ms: Milliseconds) -> Self {
-        Self { age_ms, now_ms: now_ms() }
+        Self { age_ms, now_ms: now_ms(), older_is_cold: true }
+    }
+
+    /// Only those.
+    pub(crate) fn by_time(age_ms: Milliseconds) -> Self {
+        Self { older_is_cold: false, ..Self::after(age_ms) }
     }
 
     /// Whether no page is too young.
@@ -136,6 +147,8 @@ impl Ages {
             epoch_ends: AtomicU64::new(clock + MIN_EPOCH_PUTS),
             batch_puts: AtomicU64::new(1),
             began,
+            // Those that a store was opened with may be of any age.
+            older_since_ms: AtomicU64::new(0),
             keeper: Mutex::new(keeper),
             reuse: ReuseHistogram::default(),
         }
@@ -182,10 +195,15 @@ impl Ages {
     }
 
     /// Whether a page with that stamp is cold.
-    pub(crate) fn is_cold(&self, stamp: Stamp, Cold { age_ms, now_ms }: Cold) -> bool {
-        let Some(epoch) = stamp.epoch() else { return true };
-        let is_running = Stamp::of_epoch(self.epoch.load(Ordering::Acquire)) == stamp;
-        let ended_ms = self.began[(epoch + 1) % EPOCHS as usize].time_ms.load(Ordering::Relaxed);
+    pub(crate) fn is_cold(&self, stamp: Stamp, Cold { age_ms, now_ms, older_is_cold }: Cold) -> bool {
+        let (is_running, ended_ms) = match stamp.epoch() {
+            None if older_is_cold => return true,
+            None => (false, self.older_since_ms.load(Ordering::Relaxed)),
+            Some(epoch) => (
+                Stamp::of_epoch(self.epoch.load(Ordering::Acquire)) == stamp,
+                self.began[(epoch + 1) % EPOCHS as usize].time_ms.load(Ordering::Relaxed),
+            ),
+        };
         age_ms == 0 || !is_running && ended_ms.saturating_add(age_ms) <= now_ms
     }
 
@@ -239,8 +257,14 @@ impl Ages {
     pub(crate) fn begin_sweep(&self) -> Option<Sweep> {
         let keeper = self.keeper();
         let epoch = self.epoch.load(Ordering::Acquire);
-        (epoch >= keeper.sweep_began_epoch + SWEEP_AFTER_EPOCHS)
-            .then(|| Sweep { epoch, clock: self.clock.load(Ordering::Relaxed) })
+        if epoch < keeper.sweep_began_epoch + SWEEP_AFTER_EPOCHS {
+            return None;
+        }
+        if let Some(oldest) = epoch.checked_sub(RANGE) {
+            let began_ms = self.began[(oldest % EPOCHS) as usize].time_ms.load(Ordering::Relaxed);
+            self.older_since_ms.store(began_ms, Ordering::Relaxed);
+        }
+        Some(Sweep { epoch, clock: self.clock.load(Ordering::Relaxed) })
     }
 
     pub(crate) fn end_sweep(&self, sweep: &Sweep) {

@@ -213,12 +213,16 @@ impl Engine {
     fn choose_oldest(&self, goal_bytes: u64, turn: Turn, only_copied: bool) -> Vec<Candidate<'_>> {
         let missing_bytes = (self.budget.held_bytes() + goal_bytes).saturating_sub(self.budget.limit_bytes());
         let wanted = missing_bytes.div_ceil(EXTENT_BYTES as u64).clamp(1, MAX_TIER_BATCH as u64) as usize;
-        let others_cold = Cold::after(self.recompression.get().age.as_millis() as Milliseconds);
+        let others_cold = Cold::by_time(self.recompression.get().age.as_millis() as Milliseconds);
         let nearly_as_much = self.most_share_permille() * NEARLY_AS_MUCH.0 / NEARLY_AS_MUCH.1;
         let gives_way_permille =
             if turn == Turn::OverShare { nearly_as_much.min(SHARE_PERMILLE) } else { nearly_as_much };
         let choice = |still_ms: Milliseconds| Choice {
-            cold: Cold { age_ms: if turn == Turn::SecondChance { still_ms / 2 } else { 0 }, ..others_cold },
+            cold: Cold {
+                age_ms: if turn == Turn::SecondChance { still_ms / 2 } else { 0 },
+                older_is_cold: true,
+                ..others_cold
+            },
             gives_way_permille,
             others_cold,
         };
@@ -230,7 +234,7 @@ impl Engine {
     fn choose_aged(&self) -> Vec<Candidate<'_>> {
         let Some(age) = self.tiering.options().age else { return Vec::new() };
         let age_ms = age.as_millis() as Milliseconds;
-        let cold = Cold::after(age_ms);
+        let cold = Cold::by_time(age_ms);
         let choice = Choice { cold, gives_way_permille: 0, others_cold: cold };
         self.choose(|| self.arena.pin_still_for(age_ms), |_| choice, MAX_TIER_BATCH)
     }

@@ -17,6 +17,10 @@ fn new_ages() -> Ages {
     Ages::over(table(), 0)
 }
 
+fn cold(age_ms: Milliseconds, now_ms: Milliseconds) -> Cold {
+    Cold { age_ms, now_ms, older_is_cold: true }
+}
+
 /// Ages of a client whose entries are the values of a map, as the index is for a pool.
 struct World {
     ages: Ages,
@@ -202,7 +206,7 @@ fn pages_of_a_client_that_is_idle_since_the_store_was_opened_get_cold() {
     let ages = Ages::over(table, 1000);
     let stamp = ages.adopt(stamp);
     ages.end_long_epoch(0, 1, Duration::from_secs(30), 31_000);
-    assert!(ages.is_cold(stamp, Cold { age_ms: 60_000, now_ms: 91_000 }));
+    assert!(ages.is_cold(stamp, cold(60_000, 91_000)));
     let running = ages.stamp();
     ages.end_long_epoch(0, 1, Duration::from_secs(30), 1_000_000);
     assert_eq!(ages.stamp(), running, "it is idle");
@@ -214,23 +218,38 @@ fn a_page_is_cold_when_its_epoch_ended_so_long_ago() {
     let most = Duration::from_secs(30);
     let stamp = ages.stamp();
     assert!(
-        ages.is_cold(stamp, Cold { age_ms: 0, now_ms: 0 })
-            && !ages.is_cold(stamp, Cold { age_ms: 60_000, now_ms: 1_000_000 }),
+        ages.is_cold(stamp, cold(0, 0)) && !ages.is_cold(stamp, cold(60_000, 1_000_000)),
         "its epoch is still running"
     );
     ages.end_long_epoch(1, 1, most, 29_999);
     assert_eq!(ages.stamp(), stamp);
     ages.end_long_epoch(1, 1, most, 30_000);
     assert_ne!(ages.stamp(), stamp);
-    assert!(
-        !ages.is_cold(stamp, Cold { age_ms: 60_000, now_ms: 89_999 })
-            && ages.is_cold(stamp, Cold { age_ms: 60_000, now_ms: 90_000 })
-    );
+    assert!(!ages.is_cold(stamp, cold(60_000, 89_999)) && ages.is_cold(stamp, cold(60_000, 90_000)));
     // An idle client does not use up epochs.
     let running = ages.stamp();
     (1..1000).for_each(|minute| ages.end_long_epoch(1, 1, most, minute * 60_000));
     assert_eq!(ages.stamp(), running);
-    assert!(ages.is_cold(Stamp::OLD, Cold { age_ms: 60_000, now_ms: 0 }));
+    assert!(ages.is_cold(Stamp::OLD, cold(60_000, 0)));
+}
+
+#[test]
+fn what_is_older_by_puts_may_be_young_by_time() {
+    let ages = new_ages();
+    let by_time = |age_ms, now_ms| Cold { older_is_cold: false, ..cold(age_ms, now_ms) };
+    assert!(ages.is_cold(Stamp::OLD, by_time(60_000, 60_000)), "the store was opened with it");
+    // An epoch of 64 puts each millisecond.
+    for puts in 1..=10_000 {
+        ages.count_put(puts, || (1, 100_000 + puts / 64));
+    }
+    let sweep = ages.begin_sweep().unwrap();
+    let epochs = ages.epoch.load(Ordering::Relaxed);
+    assert_eq!(sweep.sweep(Stamp::of_epoch(epochs - RANGE - 1), ages.stamp()), Stamp::OLD);
+    let newest_ms = 100_000 + epochs - RANGE;
+    assert!(ages.is_cold(Stamp::OLD, cold(60_000, newest_ms)));
+    assert!(!ages.is_cold(Stamp::OLD, by_time(60_000, newest_ms + 59_000)));
+    assert!(ages.is_cold(Stamp::OLD, by_time(60_000, newest_ms + 61_000)));
+    assert!(ages.is_cold(Stamp::OLD, by_time(0, newest_ms)));
 }
 
 #[test]

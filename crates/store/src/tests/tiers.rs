@@ -445,6 +445,10 @@ fn r6_a_noisy_client_takes_no_page_of_one_within_its_share_out_of_memory() {
             assert!(*get(&quiet, 0, i).unwrap().unwrap() == page(noise(i)));
             put(&quiet, 0, i, noise(i)).unwrap();
             overwrites += 1;
+            // So many that the rest are old, if they are told by puts and not by time.
+            if overwrites % 50 == 0 {
+                store.tend_ages(LONG);
+            }
         }
         assert!(noise_maker.join().unwrap() > 20_000);
         overwrites
