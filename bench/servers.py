@@ -33,7 +33,8 @@ def binary(given, features=()):
         given = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute() / "release/tmem"
     if not given.exists():
         sys.exit(f"{given}: no such file; --tmem names the binary")
-    return given
+    # Guests have another working directory.
+    return given.absolute()
 
 
 def build_for_guests(options):
