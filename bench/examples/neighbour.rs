@@ -19,6 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
+use tmem_bench::random::Random;
 use tmem_store::{
     ClientKind, ClientOptions, Dedup, Got, Keys, ObjectId, PageIndex, Persistence, Pool, StockKeeper, Store,
     StoreOptions, Weight,
@@ -39,18 +40,6 @@ const GETS_PER_LOOK: usize = 64;
 const OBJECT: ObjectId = ObjectId(0);
 
 type Page = [u8; PAGE_BYTES];
-
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
 
 /// Where the neighbour puts its pages.
 const NOWHERE: u8 = 0;
@@ -79,9 +68,9 @@ fn client(store: &Arc<Store>, name: &str, pages: u64) -> Result<Arc<Pool>> {
 
 /// Puts pages of random bytes while it is told to.
 fn make_noise(here: &Pool, elsewhere: &Pool, beside: &Beside) {
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut page = [0u8; PAGE_BYTES];
-    page.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.next().to_ne_bytes()));
+    page.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.number().to_ne_bytes()));
     for index in (0..NOISE_PAGES).cycle() {
         let pool = loop {
             match beside.noise.load(Ordering::Acquire) {
@@ -93,7 +82,7 @@ fn make_noise(here: &Pool, elsewhere: &Pool, beside: &Beside) {
         };
         // As random as if all of it were new, for codecs that look at one page.
         let at = (index % 512) as usize * 8;
-        page[at..at + 8].copy_from_slice(&random.next().to_ne_bytes());
+        page[at..at + 8].copy_from_slice(&random.number().to_ne_bytes());
         let is_here = std::ptr::eq(pool, here);
         let counter = match pool.put(OBJECT, PageIndex(index), (&page).into()) {
             Ok(_) => &beside.put,
@@ -129,7 +118,7 @@ fn get(pool: &Pool, random: &mut Random, times: &mut Histogram<u64>) -> Result<(
     let end = Instant::now() + ROUND;
     while Instant::now() < end {
         for _ in 0..GETS_PER_LOOK {
-            let index = PageIndex(random.next() % READ_PAGES);
+            let index = PageIndex(random.below(READ_PAGES));
             let start = Instant::now();
             let got = pool.get(OBJECT, index, (&mut page).into())?;
             times.saturating_record(start.elapsed().as_nanos() as u64);
@@ -185,7 +174,7 @@ fn main() -> Result<()> {
         if arguments.len() > 1 {
             scope.spawn(|| write_back(&store, &beside));
         }
-        let mut random = Random(7);
+        let mut random = Random::new(7);
         let result = (0..ROUNDS).try_for_each(|_| {
             times.iter_mut().try_for_each(|(noise, _, times)| {
                 beside.noise.store(*noise, Ordering::Release);

@@ -12,7 +12,7 @@ mod load;
 pub mod nbd;
 mod page;
 mod progress;
-mod random;
+pub mod random;
 pub mod sample;
 pub mod store;
 pub mod vhost;

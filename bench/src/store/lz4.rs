@@ -147,7 +147,7 @@ mod tests {
     fn all_kinds_of_pages_come_back() {
         let mut random = crate::random::Random::new(3);
         let mut noise = Page::filled(0);
-        noise.0.fill_with(|| random.next() as u8);
+        noise.0.fill_with(|| random.number() as u8);
         let mut text = Page::filled(b' ');
         text.0[..10].copy_from_slice(b"some words");
         let pages = [Page::filled(9), noise, text];

@@ -22,16 +22,9 @@ impl HostMemory {
     /// # Errors
     /// [`ControlError::HostMemory`] where `/proc/meminfo` cannot be read or does not say.
     pub fn read() -> Result<Self, ControlError> {
-        let text = fs::read_to_string("/proc/meminfo").map_err(ControlError::HostMemory)?;
-        let bytes = |name: &str| {
-            meminfo_bytes(&text, name).ok_or_else(|| {
-                let missing = format!("no {name} in it");
-                ControlError::HostMemory(io::Error::new(io::ErrorKind::InvalidData, missing))
-            })
-        };
+        let [total_bytes, available_bytes] = read_meminfo(["MemTotal", "MemAvailable"])?;
         // Kernels without pressure information, and those told to keep none, have no such file.
         let pressure = fs::read_to_string("/proc/pressure/memory").ok();
-        let (total_bytes, available_bytes) = (bytes("MemTotal")?, bytes("MemAvailable")?);
         let cgroup = MemoryCgroup::read();
         let (most_bytes, left_bytes) =
             cgroup.map_or((u64::MAX, u64::MAX), |cgroup| (cgroup.limit_bytes, cgroup.available_bytes));
@@ -56,10 +49,21 @@ pub fn host_memory_bytes() -> Result<u64, ControlError> {
 /// # Errors
 /// As [`HostMemory::read`].
 pub fn free_memory_bytes() -> Result<u64, ControlError> {
+    let [free_bytes] = read_meminfo(["MemFree"])?;
+    Ok(free_bytes)
+}
+
+/// These lines of `/proc/meminfo`, in bytes, of one moment.
+fn read_meminfo<const N: usize>(names: [&str; N]) -> Result<[u64; N], ControlError> {
     let text = fs::read_to_string("/proc/meminfo").map_err(ControlError::HostMemory)?;
-    meminfo_bytes(&text, "MemFree").ok_or_else(|| {
-        ControlError::HostMemory(io::Error::new(io::ErrorKind::InvalidData, "no MemFree in it"))
-    })
+    let mut bytes = [0; N];
+    for (bytes, name) in bytes.iter_mut().zip(names) {
+        *bytes = meminfo_bytes(&text, name).ok_or_else(|| {
+            let missing = format!("no {name} in it");
+            ControlError::HostMemory(io::Error::new(io::ErrorKind::InvalidData, missing))
+        })?;
+    }
+    Ok(bytes)
 }
 
 fn meminfo_bytes(meminfo: &str, name: &str) -> Option<u64> {

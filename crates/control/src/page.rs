@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::{ByteSize, ClientStatus, Status, TierStatus};
+use crate::{ByteSize, ClientStatus, Status};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}\
 table{border-collapse:collapse}th,td{padding:.25em .8em;border-bottom:1px solid #8884;text-align:right}\
@@ -25,7 +25,11 @@ pub(crate) fn render(status: &Status) -> String {
         held = size(pool.held_bytes),
         pages = pool.stored_pages,
         logical = size(pool.logical_bytes),
-        tiers = status.tiers.iter().map(tier_line).collect::<String>(),
+        tiers = status
+            .tiers
+            .iter()
+            .map(|tier| format!("<p>Tier {}.</p>\n", escaped(&tier.to_string())))
+            .collect::<String>(),
     );
     for client in &status.clients {
         row(&mut page, client);
@@ -37,19 +41,6 @@ pub(crate) fn render(status: &Status) -> String {
     }
     page.push_str("</table></body></html>\n");
     page
-}
-
-fn tier_line(tier: &TierStatus) -> String {
-    let size = |bytes| ByteSize::from_bytes(bytes).rounded();
-    let trouble = tier.trouble.as_ref().map(|trouble| format!(" ({})", escaped(trouble))).unwrap_or_default();
-    format!(
-        "<p>Tier {}: {}{trouble}, {} used of {}, {} pages.</p>\n",
-        escaped(&tier.name),
-        escaped(&tier.state.to_string()),
-        size(tier.used_bytes),
-        size(tier.limit_bytes),
-        tier.stored_pages,
-    )
 }
 
 fn row(page: &mut String, client: &ClientStatus) {

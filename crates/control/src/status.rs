@@ -2,12 +2,12 @@
 //!
 //! The names of these fields are fixed: tools read them. Fields may be added, none renamed.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tmem_store::{ClientKind, ClientUsage, StoreUsage, TierUsage};
 
-use crate::DiskInfo;
+use crate::{ByteSize, DiskInfo};
 
 mod client;
 
@@ -88,6 +88,24 @@ pub struct TierStatus {
     /// Reads and writes that it could not do.
     #[serde(default)]
     pub errors: u64,
+}
+
+/// As people read it: state, trouble, space and pages.
+impl fmt::Display for TierStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.state)?;
+        if let Some(trouble) = &self.trouble {
+            write!(f, " ({trouble})")?;
+        }
+        let size = |bytes| ByteSize::from_bytes(bytes).rounded();
+        write!(
+            f,
+            ", {} used of {}, {} pages",
+            size(self.used_bytes),
+            size(self.limit_bytes),
+            self.stored_pages
+        )
+    }
 }
 
 impl Status {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use tmem_control::{AdminClient, ByteSize, Status, TierStatus};
+use tmem_control::{AdminClient, ByteSize, Status};
 
 use super::print;
 use crate::{
@@ -46,21 +46,11 @@ fn table(status: &Status) -> String {
         size(pool.logical_bytes),
         ratio(pool.logical_bytes, pool.used_bytes)
     );
-    status.tiers.iter().for_each(|tier| text.push_str(&tier_line(tier)));
+    for tier in &status.tiers {
+        let _ = writeln!(text, "tier {tier}\n");
+    }
     text.push_str(&clients(status));
     text
-}
-
-fn tier_line(tier: &TierStatus) -> String {
-    let trouble = tier.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
-    format!(
-        "tier {}: {}{trouble}, {} used of {}, {} pages\n\n",
-        tier.name,
-        tier.state,
-        size(tier.used_bytes),
-        size(tier.limit_bytes),
-        tier.stored_pages
-    )
 }
 
 fn clients(status: &Status) -> String {
