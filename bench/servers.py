@@ -57,6 +57,17 @@ def prepare(options, rival="qemu-storage-daemon", package="qemu-utils (QEMU 10 f
         say(f"WARNING: other programs use {busy:.0%} of the processors, figures will be off")
 
 
+def compile_program(source, target):
+    """One of the C programs beside this file."""
+    source = pathlib.Path(__file__).resolve().parent / source
+    subprocess.run(["gcc", "-O2", "-Wall", "-static", "-o", target, source, "-lm"], check=True)
+
+
+def make_image(path, mib):
+    """A file of zeroes on the disk. Written once, so that no write has the file system find space."""
+    subprocess.run(["dd", "if=/dev/zero", f"of={path}", "bs=1M", f"count={mib}", "oflag=direct", "status=none"], check=True)
+
+
 def busy_share(seconds=1):
     """Share of the processors' time that is not idle, watched for a while."""
     def times():
@@ -108,18 +119,8 @@ class Rival:
             os.posix_fallocate(image.fileno(), 0, size_bytes)
             socket = f"{folder}/rival.sock"
             direct = ",cache.direct=on" if self.aio == "native" else ""
-            process = subprocess.Popen([
-                "qemu-storage-daemon",
-                "--blockdev", f"driver=file,filename={image.name},node-name=disk,aio={self.aio}{direct}",
-                "--object", f"iothread,id=io,poll-max-ns={self.poll_max_ns}",
-                "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},"
-                            f"writable=on,logical-block-size=4096,iothread=io,num-queues={self.queues}",
-            ])  # fmt: skip
-            try:
-                wait_for(socket, process, "qemu-storage-daemon")
+            with storage_daemon(socket, f"filename={image.name},aio={self.aio}{direct}", f"poll-max-ns={self.poll_max_ns}", self.queues) as process:
                 yield socket, process
-            finally:
-                end(process)
 
 
 @contextlib.contextmanager
@@ -127,16 +128,48 @@ def file_disk(image):
     """qemu-storage-daemon with a file on this machine's disk, past its page cache: yields the socket."""
     with tempfile.TemporaryDirectory(prefix="tmem-bench-") as folder:
         socket = f"{folder}/disk.sock"
-        process = subprocess.Popen([
-            "qemu-storage-daemon",
-            "--blockdev", f"driver=file,filename={image},node-name=disk,aio=native,cache.direct=on",
-            "--object", "iothread,id=io",
-            "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},"
-                        "writable=on,logical-block-size=4096,iothread=io",
-        ])  # fmt: skip
-        try:
-            wait_for(socket, process, "qemu-storage-daemon")
+        with storage_daemon(socket, f"filename={image},aio=native,cache.direct=on"):
             yield socket
+
+
+@contextlib.contextmanager
+def storage_daemon(socket, file, iothread="", queues=1):
+    """qemu-storage-daemon with one disk over vhost-user and an iothread of its own: yields its process."""
+    process = subprocess.Popen([
+        "qemu-storage-daemon",
+        "--blockdev", f"driver=file,node-name=disk,{file}",
+        "--object", ",".join(filter(None, ["iothread,id=io", iothread])),
+        "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},"
+                    f"writable=on,logical-block-size=4096,iothread=io,num-queues={queues}",
+    ])  # fmt: skip
+    try:
+        wait_for(socket, process, "qemu-storage-daemon")
+        yield process
+    finally:
+        end(process)
+
+
+class Daemon:
+    """A running daemon of ours, without HTTP."""
+
+    def __init__(self, folder, command, process):
+        self.folder, self.command, self.process = folder, command, process
+
+    def tell(self, *words):
+        """A command to it; gives what that prints."""
+        return subprocess.run([*self.command, *words], check=True, stdout=subprocess.PIPE).stdout
+
+
+@contextlib.contextmanager
+def daemon(tmem, *serve, before=(), log_level="warn"):
+    """`tmem serve` with these flags, started by the command `before`: yields a Daemon."""
+    with tempfile.TemporaryDirectory(prefix="tmem-bench-") as folder:
+        command = [tmem, "--runtime-dir", folder]
+        serve = [*command, "serve", "--http", "off", "--log-level", log_level, *serve]
+        process = subprocess.Popen([*before, *serve], stdout=subprocess.DEVNULL)
+        try:
+            wait_for(f"{folder}/admin.sock", process, "tmem serve")
+            yield Daemon(pathlib.Path(folder), command, process)
         finally:
             end(process)
 
@@ -158,21 +191,11 @@ class Tmem:
     @contextlib.contextmanager
     def disk(self, size_bytes, pool="4G", frontend="--vhost-user"):
         """A running server with an empty unformatted disk: yields (socket, process)."""
-        with tempfile.TemporaryDirectory(prefix="tmem-bench-") as folder:
-            socket = f"{folder}/disk.sock"
-            command = [self.binary, "--runtime-dir", folder]
-            poll = [] if self.poll_us is None else ["--poll-us", str(self.poll_us)]
-            serve = [*command, "serve", "--pool-size", pool, "--http", "off", "--log-level", "warn", *poll, *self.serve]
-            process = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
-            try:
-                wait_for(f"{folder}/admin.sock", process, "tmem serve")
-                queues = ["--queues", str(self.queues)] if frontend == "--vhost-user" else []
-                subprocess.run([
-                    *command, "disk", "add", "bench", "--size", str(size_bytes), frontend, socket, "--format", "none", *queues,
-                    # The pages are drawn from a corpus, each many times: sharing them would make the disk look smaller than one is.
-                    "--dedup", "off",
-                ], check=True)  # fmt: skip
-                wait_for(socket, process, "tmem disk add")
-                yield socket, process
-            finally:
-                end(process)
+        poll = [] if self.poll_us is None else ["--poll-us", str(self.poll_us)]
+        with daemon(self.binary, "--pool-size", pool, *poll, *self.serve) as running:
+            socket = f"{running.folder}/disk.sock"
+            queues = ["--queues", str(self.queues)] if frontend == "--vhost-user" else []
+            # The pages are drawn from a corpus, each many times: sharing them would make the disk look smaller than one is.
+            running.tell("disk", "add", "bench", "--size", str(size_bytes), frontend, socket, "--format", "none", *queues, "--dedup", "off")
+            wait_for(socket, running.process, "tmem disk add")
+            yield socket, running.process

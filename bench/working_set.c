@@ -13,33 +13,18 @@
 #include <fcntl.h>
 #include <math.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#define PAGE 4096
+#include "common.h"
+
 #define WORDS (PAGE / 8)
 #define NUMBER_AT 200 /* The word that is a page's number. */
 #define WRITES_AT 400 /* The word that accesses write. */
 #define GROUP 4
-
-static void fail(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec + now.tv_nsec / 1e9;
-}
 
 static int file;
 static size_t file_pages, pages;
