@@ -69,6 +69,8 @@ pub struct Keeper<'p> {
     stopping: bool,
     /// Some worker has served: guests may depend on what is held.
     has_served: bool,
+    /// Workers that died, those apart that made way for another.
+    deaths: u32,
 }
 
 /// After a failed fork or exec: memory may come back.
@@ -97,6 +99,7 @@ impl<'p> Keeper<'p> {
             start_at: Some(first),
             stopping: false,
             has_served: false,
+            deaths: 0,
         };
         stay_in_memory();
         Ok(keeper)
@@ -168,7 +171,8 @@ impl<'p> Keeper<'p> {
         let result = match (call.code, who) {
             (Code::Beat, _) => return Ok(()),
             (Code::Hello, Who::Next) => Ok(u32::from(serves_already)),
-            (Code::Hello | Code::Take, Who::Serving) => Ok(0),
+            (Code::Hello, Who::Serving) => Ok(0),
+            (Code::Take, Who::Serving) => Ok(self.deaths),
             (Code::Ready, Who::Serving) => {
                 self.serving.iter_mut().for_each(|hired| hired.is_ready = true);
                 self.has_served = true;
@@ -180,6 +184,7 @@ impl<'p> Keeper<'p> {
                 return Ok(());
             }
             (Code::Upgrade, Who::Serving) => self.stand_by(),
+            (Code::Upgrading, Who::Serving) => Ok(u32::from(self.next.is_some())),
             (Code::List, Who::Next) | (_, Who::Serving) => {
                 let hired = if who == Who::Next { &self.next } else { &self.serving };
                 let Some(hired) = hired else { return Ok(()) };
@@ -210,7 +215,7 @@ impl<'p> Keeper<'p> {
         if let Some(serving) = &self.serving {
             say(format_args!("info: worker {} takes over", serving.worker.pid));
             // One that is gone by now is noticed like any other death.
-            let _ = answer(serving.worker.socket.as_fd(), Ok(0));
+            let _ = answer(serving.worker.socket.as_fd(), Ok(self.deaths));
         }
     }
 
@@ -307,6 +312,7 @@ impl<'p> Keeper<'p> {
             self.promote();
             return None;
         }
+        self.deaths = self.deaths.saturating_add(1);
         let (now, pid) = (Instant::now(), dead.worker.pid);
         match self.restarts.after_death(dead.worker.started, now) {
             Verdict::StartAgain { after } => {

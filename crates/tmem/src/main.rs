@@ -9,6 +9,7 @@
 //! | `inheritance` | what a worker takes over from the one before it |
 //! | `disks` | swap disks with their frontends: what the admin API adds and removes |
 //! | `serving` | what serves a disk: one of the transports |
+//! | `succession` | what is told of this worker and those before it |
 //! | `memo` | what a worker leaves to the next one, beside the store |
 //! | `maintenance` | the background thread |
 //! | `sizing` | the thread that keeps the pool as large as the host can spare |
@@ -34,6 +35,7 @@ mod runtime_dir;
 mod serving;
 mod sizing;
 mod stocking;
+mod succession;
 mod table;
 mod worker;
 mod write_back;

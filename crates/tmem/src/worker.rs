@@ -7,7 +7,6 @@ use tmem_control::{
     ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, Knobs, LogLevel, PoolSize,
     PoolSizing, Server,
 };
-use tmem_keeper::Estate;
 use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
 use tmem_store::Store;
 use tmem_tier::{FileTier, TierOptions};
@@ -26,6 +25,7 @@ use crate::{
     serving::Transports,
     sizing::Sizing,
     stocking,
+    succession::{OneOfMany, now_seconds},
     write_back::WriteBackThread,
 };
 
@@ -64,9 +64,16 @@ pub(crate) fn run(
     let tier = tier_options.map(|options| attach_tier(&store, options, is_new)).transpose()?;
     let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
     let memo = inheritance.memo.filter(|_| !is_new);
+    let first_started = memo.as_ref().map_or_else(now_seconds, |memo| memo.first_started);
     let left_disks = memo.map(|memo| memo.disks);
     let disks = left_disks.clone().unwrap_or_default();
-    let memory = Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks })?;
+    let memory =
+        Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks, first_started })?;
+    let succession = Arc::new(OneOfMany {
+        estate: Arc::clone(&estate),
+        worker_deaths: inheritance.worker_deaths,
+        first_started,
+    });
     let budget = {
         let knobs = Arc::clone(&knobs);
         move || knobs.background_cpu()
@@ -100,7 +107,7 @@ pub(crate) fn run(
         .build()
         .context("cannot start the control plane")?;
     let served =
-        runtime.block_on(serve(&config, left_disks.is_some(), runtime_dir, store, &disks, knobs, &estate));
+        runtime.block_on(serve(&config, left_disks.is_some(), runtime_dir, store, &disks, knobs, succession));
     // Ends the control plane first: a request in flight finishes, and none comes after it.
     drop(runtime);
     disks.stop_all();
@@ -166,7 +173,7 @@ async fn serve(
     store: Arc<Store>,
     disks: &Arc<Disks>,
     knobs: Arc<Knobs>,
-    estate: &Estate,
+    succession: Arc<OneOfMany>,
 ) -> Result<()> {
     // Caught from here on, so that whoever ends the daemon while it starts does not leave sockets behind.
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
@@ -183,9 +190,15 @@ async fn serve(
     }
     let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
     let limit_bytes = store.limit_bytes();
-    let control = Arc::new(Control::new(store, service, knobs, server.http_address()));
-    estate.release_rest();
-    if let Some(keeper) = estate.keeper() {
+    let control = Arc::new(Control::new(
+        store,
+        service,
+        knobs,
+        Arc::<OneOfMany>::clone(&succession),
+        server.http_address(),
+    ));
+    succession.estate.release_rest();
+    if let Some(keeper) = succession.estate.keeper() {
         keeper.ready().context("cannot tell the keeper")?;
     }
     announce(&server, limit_bytes, config, goes_on);

@@ -78,8 +78,14 @@ impl Daemon {
         Self { child, ready_line, dir: dir.to_owned(), _home: None }
     }
 
+    /// The process that was started, which signals go to.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process that serves.
+    pub fn worker(&self) -> u32 {
+        self.status()["worker_pid"].as_u64().expect("a number") as u32
     }
 
     /// Runs a command against this daemon.
@@ -128,7 +134,7 @@ impl Daemon {
 
     /// How often a thread of that name has gone to sleep.
     pub fn naps(&self, thread: &str) -> u64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("tasks");
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.worker())).expect("tasks");
         let naps = tasks.filter_map(|task| {
             let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
             let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -139,7 +145,7 @@ impl Daemon {
 
     /// What it has used of CPUs.
     pub fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.worker())).expect("stat");
         let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
         let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks"));
         // A tick is a hundredth of a second, whatever the kernel counts in.
