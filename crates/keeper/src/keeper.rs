@@ -17,6 +17,7 @@ use rustix::{io::Errno, net::RecvFlags};
 
 use crate::{
     holder::{Holder, answer},
+    post_mortem,
     process::{End, Prepared, Program, Worker},
     restarts::{Restarts, Verdict},
     signals::Signals,
@@ -52,6 +53,8 @@ struct Hired {
     is_ending: bool,
     /// Its socket is open.
     is_heard: bool,
+    /// It hangs, and was asked then what its threads are at.
+    asked: Option<Instant>,
 }
 
 /// See the module.
@@ -77,6 +80,8 @@ pub struct Keeper<'p> {
 const RETRY: Duration = Duration::from_millis(100);
 /// A worker that has closed its socket has this long to end.
 const LEAVE: Duration = Duration::from_secs(60);
+/// A hung worker has this long to say where its threads are.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A worker that stands by has this long to find out whether it can follow.
 const STAND_BY: Duration = Duration::from_secs(30);
 
@@ -343,14 +348,23 @@ impl<'p> Keeper<'p> {
         }
         if let (Some(serving), Some(patience)) = (&mut self.serving, self.options.patience)
             && serving.is_ready
-            && hung(serving, patience)
         {
-            say(format_args!(
-                "error: worker {} was silent for {patience:?}: it hangs and is killed",
-                serving.worker.pid
-            ));
-            serving.worker.signal(libc::SIGKILL);
-            serving.is_ending = true;
+            match serving.asked {
+                None if hung(serving, patience) => {
+                    let pid = serving.worker.pid;
+                    say(format_args!(
+                        "error: worker {pid} was silent for {patience:?}: it hangs and is killed"
+                    ));
+                    post_mortem::describe(pid);
+                    serving.worker.signal(libc::SIGUSR1);
+                    serving.asked = Some(now);
+                }
+                Some(asked) if now >= asked + LAST_WORDS => {
+                    serving.worker.signal(libc::SIGKILL);
+                    (serving.asked, serving.is_ending) = (None, true);
+                }
+                _ => {}
+            }
         }
         if let Some(next) = &mut self.next
             && !next.wants_to_take
@@ -368,7 +382,10 @@ impl<'p> Keeper<'p> {
         let start = self.start_at.as_ref().map(|(at, _)| *at);
         let silent = |hired: &Hired, patience| (!hired.is_ending).then(|| hired.heard + patience);
         let hung = self.serving.as_ref().filter(|serving| serving.is_ready);
-        let hung = hung.zip(self.options.patience).and_then(|(serving, patience)| silent(serving, patience));
+        let hung = hung.zip(self.options.patience).and_then(|(serving, patience)| match serving.asked {
+            Some(asked) => Some(asked + LAST_WORDS),
+            None => silent(serving, patience),
+        });
         let next =
             self.next.as_ref().filter(|next| !next.wants_to_take).and_then(|next| silent(next, STAND_BY));
         let left = [&self.serving, &self.next].into_iter().flatten().filter(|hired| !hired.is_heard);
@@ -401,6 +418,7 @@ impl Hired {
             wants_to_take: false,
             is_ending: false,
             is_heard: true,
+            asked: None,
         }
     }
 }

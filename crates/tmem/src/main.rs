@@ -10,6 +10,8 @@
 //! | `disks` | swap disks with their frontends: what the admin API adds and removes |
 //! | `serving` | what serves a disk: one of the transports |
 //! | `succession` | what is told of this worker and those before it |
+//! | `heartbeat` | tells the keeper that this worker is alive |
+//! | `stacks` | where the threads of a hung worker are |
 //! | `memo` | what a worker leaves to the next one, beside the store |
 //! | `maintenance` | the background thread |
 //! | `sizing` | the thread that keeps the pool as large as the host can spare |
@@ -24,6 +26,7 @@ mod commands;
 mod disks;
 mod failure;
 mod guest_config;
+mod heartbeat;
 mod inheritance;
 mod join;
 mod maintenance;
@@ -34,6 +37,7 @@ mod own_swap;
 mod runtime_dir;
 mod serving;
 mod sizing;
+mod stacks;
 mod stocking;
 mod succession;
 mod table;

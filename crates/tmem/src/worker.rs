@@ -17,6 +17,7 @@ use crate::{
     Outcome,
     commands::print,
     disks::Disks,
+    heartbeat::Heartbeat,
     inheritance::Inheritance,
     maintenance::Maintenance,
     memo::{Memo, Memory},
@@ -24,7 +25,7 @@ use crate::{
     own_swap::OwnSwap,
     serving::Transports,
     sizing::Sizing,
-    stocking,
+    stacks, stocking,
     succession::{OneOfMany, now_seconds},
     write_back::WriteBackThread,
 };
@@ -50,6 +51,7 @@ pub(crate) fn run(
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)?, estate: Arc::clone(&estate) };
     let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions::new(path, size_bytes));
     start_logging(config.log_level);
+    stacks::answer_when_asked().context("cannot prepare for SIGUSR1")?;
     get_fit_for_swap(&config)?;
     let left = inheritance.open_store(limit_bytes)?;
     let is_new = left.is_none();
@@ -90,6 +92,7 @@ pub(crate) fn run(
         .map(|tier| WriteBackThread::start(Arc::clone(&store), Arc::clone(tier)))
         .transpose()
         .context("cannot start the write-back thread")?;
+    let heartbeat = Heartbeat::start(Arc::clone(&estate)).context("cannot start the heartbeat thread")?;
     let owner = runtime_dir.display().to_string();
     let transports =
         Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap, estate: Arc::clone(&estate), owner };
@@ -118,6 +121,7 @@ pub(crate) fn run(
     // Nothing in it is of use without the key, which goes with the store.
     drop(disks);
     tier.iter().for_each(|tier| tier.clear());
+    drop(heartbeat);
     Ok(served?)
 }
 
