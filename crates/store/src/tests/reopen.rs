@@ -81,13 +81,8 @@ fn r1_all_pages_are_found_again_and_the_books_agree() {
             (client.same_filled_pages, client.raw_pages, client.compressed_bytes, client.metadata_bytes)
         );
     }
-    let expected = Recovery {
-        clients: 2,
-        pools: 3,
-        found_pages: 3000,
-        repaired_extents: 2,
-        ..recovery.clone()
-    };
+    let expected =
+        Recovery { clients: 2, pools: 3, found_pages: 3000, repaired_extents: 2, ..recovery.clone() };
     assert_eq!(recovery, expected);
     // The tables that equal pages are found by are filled afterwards.
     assert!(recovery.held_bytes <= before.held_bytes, "{recovery:?}");
