@@ -167,6 +167,52 @@ fn r2_a_device_that_lost_its_pages_goes_on_without_them() -> Result<()> {
     Ok(())
 }
 
+/// The worker is killed while the device is written to: the next one has the pages, and gets the requests again that were not answered.
+#[test]
+fn r1_a_device_goes_on_with_the_next_worker() -> Result<()> {
+    let directory = TempDir::new()?;
+    let checker = build_checker(directory.path())?;
+    let script = daemon("--pool-size 48M --worker-deaths 0")
+        + r#"
+        a=$(tmem disk add a --size 64M --ublk --format none)
+        dd if=/check_pages of=$a bs=4k seek=8000 count=150 oflag=direct 2> /dev/null
+        dd if=/check_pages bs=4k count=150 2> /dev/null > /tmp/there
+        (
+            for round in $(seq 12); do
+                for at in 0 200 400 600; do
+                    dd if=/check_pages of=$a bs=32k seek=$at count=18 oflag=direct 2> /dev/null || echo "@failed"
+                done
+                sleep 0.2
+            done
+            echo "@wrote"
+        ) &
+        writer=$!
+        for kill in $(seq 4); do
+            sleep 1
+            before=$(worker)
+            kill -9 $before
+            until tmem status > /dev/null 2>&1 && test "$(worker)" != "$before"; do sleep 0.1; done
+            dd if=$a bs=4k skip=8000 count=150 iflag=direct 2> /dev/null | cmp - /tmp/there
+            echo "@kill $kill"
+        done
+        wait $writer
+        for at in 0 1600 3200 4800; do
+            dd if=$a bs=4k skip=$at count=140 iflag=direct 2> /dev/null | cmp -n 573440 - /check_pages
+        done
+        echo "@deaths $(tmem status --json | sed -n 's/ *"worker_deaths": \([0-9]*\),/\1/p')"
+        kill $daemon
+        wait $daemon
+        test ! -e $a
+        echo "@done"
+        "#;
+    let console = QemuGuest::boot_with_tmem(192, 2, &checker, &script)?.finish(QEMU)?;
+    let all = console.join("\n");
+    told(&console, "@done")?;
+    told(&console, "@wrote")?;
+    ensure!(!all.contains("@failed") && number(&console, "@deaths ")? == 4, "{all}");
+    Ok(())
+}
+
 /// How long the machine swaps, in seconds.
 fn swapping_seconds() -> u64 {
     std::env::var("TMEM_UBLK_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(120)
@@ -213,29 +259,6 @@ fn r1_a_machine_is_its_own_swap() -> Result<()> {
         );
     let console = QemuGuest::boot_with_tmem(192, 2, &checker, &script)?.finish(QEMU)?;
     swapped_well(&console)
-}
-
-/// Its worker is killed over and over meanwhile: the next one goes on with the device, the pages, and the requests that were not answered.
-#[test]
-fn r1_a_machine_that_is_its_own_swap_survives_its_worker() -> Result<()> {
-    let directory = TempDir::new()?;
-    let checker = build_checker(directory.path())?;
-    let seconds = swapping_seconds().min(60);
-    let script = daemon("--pool-size auto --worker-deaths 0")
-        + &format!(
-            "swapon -d $(tmem disk add swap --size 1G --ublk)\n\
-             (for kill in $(seq {}); do sleep 5; kill -9 $(worker); echo \"@kill $kill\"; done) &\n\
-             /check_pages 300 53 0 kind=light seconds={seconds}\n\
-             {COUNTERS}\
-             echo \"@deaths $(tmem status --json | sed -n 's/ *\"worker_deaths\": \\([0-9]*\\),/\\1/p')\"\n\
-             kill $daemon\n\
-             wait $daemon\n",
-            seconds / 6
-        );
-    let console = QemuGuest::boot_with_tmem(192, 2, &checker, &script)?.finish(QEMU)?;
-    swapped_well(&console)?;
-    ensure!(number(&console, "@deaths ")? == seconds / 6, "{}", console.join("\n"));
-    Ok(())
 }
 
 /// The same on one CPU, with a pool that is too small for what is swapped: pages that it refuses stay in memory, where there is room for them.
