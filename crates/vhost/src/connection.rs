@@ -64,7 +64,7 @@ impl Connection {
                 return Err(io::Error::other(error.to_string()));
             }
         };
-        match start(&mut daemon, caller, disk.name(), options) {
+        match start(&mut daemon, &device, caller, disk.name(), options) {
             Ok((number, life)) => {
                 let (socket, estate) = (options.socket.clone(), options.estate.clone());
                 Ok(Connection { number, life, daemon, device, counters: counters.clone(), socket, estate })
@@ -108,7 +108,11 @@ impl Connection {
         // Ends and joins the queues' threads, and unmaps the guest's memory.
         drop(self.daemon);
         self.device.close_exit_consumers();
-        let why = library_error.or_else(|| broken.then(|| "its messages cannot be passed on".to_owned()));
+        let lost = self.device.memory_is_lost();
+        let why = lost
+            .then(|| "a part of the memory that it shared is gone; its file was cut short".to_owned())
+            .or(library_error);
+        let why = why.or_else(|| broken.then(|| "its messages cannot be passed on".to_owned()));
         match why {
             Some(why) => {
                 Counters::count(&self.counters.protocol_errors);
@@ -122,6 +126,7 @@ impl Connection {
 /// Connects the library to the keeper, and the keeper to the guest.
 fn start(
     daemon: &mut VhostUserDaemon<Arc<BlkDevice>>,
+    device: &BlkDevice,
     caller: Caller,
     label: &str,
     options: &VhostOptions,
@@ -134,6 +139,8 @@ fn start(
         Caller::New(guest) => options.estate.adopt(label, guest, ends)?,
         Caller::Left(number) => options.estate.attach(number, ends).map(|()| number)?,
     };
+    let estate = options.estate.clone();
+    device.set_hang_up(Box::new(move || estate.close(number)));
     let started = daemon.start(&mut Listener::from(listener));
     started
         .inspect_err(|_| options.estate.close(number))
