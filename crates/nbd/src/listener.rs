@@ -19,6 +19,7 @@ use crate::{
     error::NbdError,
     exports::Exports,
     handshake::Security,
+    places::Places,
     server::NbdOptions,
     socket::Socket,
 };
@@ -41,14 +42,21 @@ pub(crate) struct Listener {
     thread: Option<JoinHandle<()>>,
 }
 
-enum Listening {
+/// The socket. Dropping it removes it: nobody else will listen there for us.
+struct Listening(Option<Kind>);
+
+enum Kind {
     Unix(SocketFile),
     Tcp(TcpListener, Arc<Estate>),
 }
 
 impl Listener {
     /// Makes the socket and the thread; gives the address that it came to, too.
-    pub(crate) fn start(address: &NbdAddress, options: &NbdOptions) -> Result<(Self, NbdAddress), NbdError> {
+    pub(crate) fn start(
+        address: &NbdAddress,
+        options: &NbdOptions,
+        places: &Places,
+    ) -> Result<(Self, NbdAddress), NbdError> {
         let security = match (&options.tls, address.is_local()) {
             (None, true) => Security::Clear,
             (None, false) => return Err(NbdError::NeedsTls { address: address.clone() }),
@@ -64,15 +72,17 @@ impl Listener {
             tls: options.tls.clone(),
             poll_limit: options.poll_limit.clone(),
             log_limit: LogLimit::default(),
+            visits: LogLimit::default(),
+            leaves: LogLimit::default(),
             address: address.to_string(),
         });
         let newcomers = Attendance::new(MAX_NEWCOMERS);
         let (its_ground, its_newcomers) = (Arc::clone(&ground), Arc::clone(&newcomers));
+        let places = places.clone();
         let thread = Builder::new()
             .name("nbd-listen".to_owned())
             .spawn(move || {
-                listening.run(stopped.as_raw_fd(), &its_ground, &its_newcomers);
-                listening.remove();
+                listening.run(stopped.as_raw_fd(), &its_ground, &its_newcomers, &places);
             })
             .map_err(thread_error)?;
         Ok((Self { ground, newcomers, stop: Some(stop), thread: Some(thread) }, address))
@@ -92,7 +102,78 @@ impl Drop for Listener {
     }
 }
 
+impl Drop for Listening {
+    fn drop(&mut self) {
+        match self.0.take() {
+            Some(Kind::Unix(file)) => file.remove(),
+            Some(Kind::Tcp(listener, estate)) => {
+                if let Ok(address) = listener.local_addr() {
+                    estate.release(&kept_name(address));
+                }
+            }
+            None => {}
+        }
+    }
+}
+
 impl Listening {
+    fn bind(address: &NbdAddress, estate: &Arc<Estate>) -> Result<(Self, NbdAddress), NbdError> {
+        let (kind, address) = Kind::bind(address, estate)?;
+        Ok((Self(Some(kind)), address))
+    }
+
+    fn descriptor(&self) -> RawFd {
+        match &self.0 {
+            Some(Kind::Unix(file)) => file.listener.as_raw_fd(),
+            Some(Kind::Tcp(listener, _)) => listener.as_raw_fd(),
+            None => -1, // only while it is dropped
+        }
+    }
+
+    /// Does not wait.
+    fn accept(&self) -> io::Result<Socket> {
+        match &self.0 {
+            Some(Kind::Unix(file)) => file.listener.accept().map(|(stream, _)| stream.into()),
+            Some(Kind::Tcp(listener, _)) => {
+                let (stream, _) = listener.accept()?;
+                set_up(&stream)?;
+                Ok(stream.into())
+            }
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Accepts connections until the other end of `stopped` is closed.
+    fn run(&self, stopped: RawFd, ground: &Arc<Ground>, newcomers: &Arc<Attendance>, places: &Places) {
+        loop {
+            let read = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let mut polled = [read(stopped), read(self.descriptor())];
+            // SAFETY: the set is valid for its length.
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
+            if ready < 0 {
+                let error = io::Error::last_os_error();
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                log::error!("NBD on {}: cannot wait: {error}", ground.address);
+                return;
+            }
+            if polled[0].revents != 0 {
+                return;
+            }
+            match self.accept() {
+                Ok(socket) => welcome(socket, ground, newcomers, places),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    complain(ground, &format!("cannot accept a connection: {error}"));
+                    std::thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+}
+
+impl Kind {
     fn bind(address: &NbdAddress, estate: &Arc<Estate>) -> Result<(Self, NbdAddress), NbdError> {
         match address {
             NbdAddress::Unix(path) => {
@@ -114,69 +195,16 @@ impl Listening {
             }
         }
     }
-
-    /// Nobody else will listen there for us.
-    fn remove(self) {
-        match self {
-            Self::Unix(file) => file.remove(),
-            Self::Tcp(listener, estate) => {
-                if let Ok(address) = listener.local_addr() {
-                    estate.release(&kept_name(address));
-                }
-            }
-        }
-    }
-
-    fn descriptor(&self) -> RawFd {
-        match self {
-            Self::Unix(file) => file.listener.as_raw_fd(),
-            Self::Tcp(listener, _) => listener.as_raw_fd(),
-        }
-    }
-
-    /// Does not wait.
-    fn accept(&self) -> io::Result<Socket> {
-        match self {
-            Self::Unix(file) => file.listener.accept().map(|(stream, _)| stream.into()),
-            Self::Tcp(listener, _) => {
-                let (stream, _) = listener.accept()?;
-                set_up(&stream)?;
-                Ok(stream.into())
-            }
-        }
-    }
-
-    /// Accepts connections until the other end of `stopped` is closed.
-    fn run(&self, stopped: RawFd, ground: &Arc<Ground>, newcomers: &Arc<Attendance>) {
-        loop {
-            let read = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            let mut polled = [read(stopped), read(self.descriptor())];
-            // SAFETY: the set is valid for its length.
-            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
-            if ready < 0 {
-                let error = io::Error::last_os_error();
-                if error.kind() == io::ErrorKind::Interrupted {
-                    continue;
-                }
-                log::error!("NBD on {}: cannot wait: {error}", ground.address);
-                return;
-            }
-            if polled[0].revents != 0 {
-                return;
-            }
-            match self.accept() {
-                Ok(socket) => welcome(socket, ground, newcomers),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    complain(ground, &format!("cannot accept a connection: {error}"));
-                    std::thread::sleep(ACCEPT_PAUSE);
-                }
-            }
-        }
-    }
 }
 
-fn welcome(socket: Socket, ground: &Arc<Ground>, newcomers: &Arc<Attendance>) {
+fn welcome(socket: Socket, ground: &Arc<Ground>, newcomers: &Arc<Attendance>, places: &Places) {
+    let Some(place) = places.take() else {
+        let most = places.most();
+        return complain(
+            ground,
+            &format!("refused a connection: there are {most} at all addresses together"),
+        );
+    };
     // Whoever says nothing shall not keep others out.
     let Ok(newcomer) = newcomers.enter_for_the_oldest(socket.clone()) else {
         return complain(
@@ -184,7 +212,7 @@ fn welcome(socket: Socket, ground: &Arc<Ground>, newcomers: &Arc<Attendance>) {
             &format!("refused a connection: more than {MAX_NEWCOMERS} are in their handshake"),
         );
     };
-    let connection = Connection { ground: Arc::clone(ground), socket, newcomer };
+    let connection = Connection { ground: Arc::clone(ground), socket, newcomer, place };
     // Nobody joins it: what waits for its end counts attendance.
     if let Err(error) = Builder::new().name("nbd-new".to_owned()).spawn(move || connection.run()) {
         complain(ground, &format!("cannot start a thread for a connection: {error}"));

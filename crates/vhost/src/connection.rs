@@ -5,10 +5,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tmem_disk::SwapDisk;
 use tmem_keeper::{Estate, GuestEnds};
-use tmem_transport::thread_name;
+use tmem_transport::{LogLimit, thread_name};
 use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::{Error as LibraryError, VhostUserDaemon};
 
@@ -93,7 +94,7 @@ impl Connection {
     }
 
     /// Ends the threads of the connection and closes its descriptors. `broken`: the guest sent what cannot be passed on.
-    pub(crate) fn close(mut self, broken: bool) {
+    pub(crate) fn close(mut self, broken: bool, lines: &LogLimit) {
         let socket = self.socket.display();
         self.device.stop_serving();
         // The library's thread sees the end of its socket and returns.
@@ -113,12 +114,13 @@ impl Connection {
             .then(|| "a part of the memory that it shared is gone; its file was cut short".to_owned())
             .or(library_error);
         let why = why.or_else(|| broken.then(|| "its messages cannot be passed on".to_owned()));
+        if why.is_some() {
+            Counters::count(&self.counters.protocol_errors);
+        }
+        let Some(hidden) = lines.admit(Instant::now()) else { return };
         match why {
-            Some(why) => {
-                Counters::count(&self.counters.protocol_errors);
-                log::warn!("socket {socket}: connection closed: {why}");
-            }
-            None => log::info!("socket {socket}: guest disconnected"),
+            Some(why) => log::warn!("socket {socket}: connection closed: {why} ({hidden} more before it)"),
+            None => log::info!("socket {socket}: guest disconnected ({hidden} more before it)"),
         }
     }
 }
