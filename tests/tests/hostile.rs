@@ -34,7 +34,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use guest::{Guest, pages};
+use guest::pages;
 use hostile::{
     bench::Bench,
     flood,
@@ -220,7 +220,7 @@ fn r8_admin_connections_that_dawdle_keep_nobody_out() -> Result<()> {
 #[test]
 fn r1_r6_vhost_user_guests_with_rings_that_make_no_sense() -> Result<()> {
     let bench = Bench::new("vhost-user", "64M")?;
-    let connect = || Guest::connect(&bench.vhost_user(), 2).context("the hostile guest");
+    let connect = || bench.hostile_guest();
     let descriptor = |address: u64, len: u32, flags: u16, next: u16| {
         [&address.to_le_bytes()[..], &len.to_le_bytes(), &flags.to_le_bytes(), &next.to_le_bytes()].concat()
     };
@@ -354,7 +354,7 @@ fn r1_r6_vhost_user_guests_that_lie_about_memory_or_take_it_away() -> Result<()>
         bench.all_is_well(case)?;
     }
 
-    let mut guest = Guest::connect(&socket, 2)?;
+    let mut guest = bench.hostile_guest()?;
     let descriptors = bench.descriptors()?;
     (0..3000).for_each(|_| guest.share_memory());
     guest.write(0, 0, &pages(1, 1));
@@ -368,7 +368,7 @@ fn r1_r6_vhost_user_guests_that_lie_about_memory_or_take_it_away() -> Result<()>
 
     // Its file cut short: before a request that needs what is gone, under the rings, and while requests run.
     for keeps in [0x1_0000, 0] {
-        let mut guest = Guest::connect(&socket, 2)?;
+        let mut guest = bench.hostile_guest()?;
         guest.write(0, 0, &pages(2, 1));
         guest.prepare(0, guest::WRITE, 8, &pages(3, 4), 0);
         if keeps > 0 {
@@ -385,7 +385,7 @@ fn r1_r6_vhost_user_guests_that_lie_about_memory_or_take_it_away() -> Result<()>
         drop(guest);
         bench.all_is_well("memory that is taken away")?;
     }
-    let mut guest = Guest::connect(&socket, 2)?;
+    let mut guest = bench.hostile_guest()?;
     ensure!(guest.read(0, 0, 4096) == pages(2, 1), "what it wrote before is there");
     drop(guest);
     bench.finish()
@@ -472,7 +472,7 @@ fn odd_descriptors(bench: &Bench, socket: &Path) -> Result<()> {
     ];
     for (case, make) in kinds {
         for (kick, call) in [(true, false), (false, true), (true, true)] {
-            let mut guest = Guest::connect(socket, 2).context(case)?;
+            let mut guest = bench.hostile_guest().context(case)?;
             let _stopped = guest.frontend.get_vring_base(0);
             // SAFETY: the descriptor was just made, and is given away.
             let event = || make().map(|descriptor| unsafe { EventFd::from_raw_fd(descriptor.into_raw_fd()) });

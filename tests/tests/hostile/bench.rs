@@ -1,11 +1,14 @@
 //! A daemon, a victim, and what a case is done on.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use tmem_tests::Daemon;
 
 use super::{footprint::Footprint, guest::Guest, nbd::Nbd, victim::Victim};
+
+/// Guards against hanging.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Bench {
     pub daemon: Daemon,
@@ -50,6 +53,13 @@ impl Bench {
 
     pub fn nbd(&self) -> PathBuf {
         self.daemon.directory().join("nbd.sock")
+    }
+
+    /// The next hostile guest, once the one before has left.
+    pub fn hostile_guest(&self) -> Result<Guest> {
+        let free = |daemon: &Daemon| Ok(!daemon.is_connected("hostile")?);
+        self.daemon.wait_until("the guest before has left", PATIENCE, free)?;
+        Ok(Guest::connect(&self.vhost_user(), 2)?)
     }
 
     /// The hostile guest's socket.
