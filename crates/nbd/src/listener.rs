@@ -43,9 +43,7 @@ pub(crate) struct Listener {
 }
 
 /// The socket. Dropping it removes it: nobody else will listen there for us.
-struct Listening(Option<Kind>);
-
-enum Kind {
+enum Listening {
     Unix(SocketFile),
     Tcp(TcpListener, Arc<Estate>),
 }
@@ -104,42 +102,53 @@ impl Drop for Listener {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        match self.0.take() {
-            Some(Kind::Unix(file)) => file.remove(),
-            Some(Kind::Tcp(listener, estate)) => {
-                if let Ok(address) = listener.local_addr() {
-                    estate.release(&kept_name(address));
-                }
-            }
-            None => {}
+        if let Self::Tcp(listener, estate) = self
+            && let Ok(address) = listener.local_addr()
+        {
+            estate.release(&kept_name(address));
         }
     }
 }
 
 impl Listening {
     fn bind(address: &NbdAddress, estate: &Arc<Estate>) -> Result<(Self, NbdAddress), NbdError> {
-        let (kind, address) = Kind::bind(address, estate)?;
-        Ok((Self(Some(kind)), address))
+        match address {
+            NbdAddress::Unix(path) => {
+                let file = SocketFile::make_kept(path, DEFAULT_SOCKET_MODE, estate)?;
+                Ok((Self::Unix(file), address.clone()))
+            }
+            NbdAddress::Tcp(wanted) => {
+                if let Some(left) = estate.take(&kept_name(wanted)) {
+                    return Ok((Self::Tcp(left.into(), estate.clone()), address.clone()));
+                }
+                let (listener, bound) = bind_tcp(*wanted).map_err(|error| match error.kind() {
+                    io::ErrorKind::AddrInUse => NbdError::AddressInUse { address: address.clone() },
+                    _ => NbdError::Listen { address: address.clone(), error },
+                })?;
+                estate
+                    .keep(&kept_name(bound), listener.as_fd())
+                    .map_err(|error| NbdError::Listen { address: address.clone(), error })?;
+                Ok((Self::Tcp(listener, estate.clone()), NbdAddress::Tcp(bound)))
+            }
+        }
     }
 
     fn descriptor(&self) -> RawFd {
-        match &self.0 {
-            Some(Kind::Unix(file)) => file.listener.as_raw_fd(),
-            Some(Kind::Tcp(listener, _)) => listener.as_raw_fd(),
-            None => -1, // only while it is dropped
+        match self {
+            Self::Unix(file) => file.listener.as_raw_fd(),
+            Self::Tcp(listener, _) => listener.as_raw_fd(),
         }
     }
 
     /// Does not wait.
     fn accept(&self) -> io::Result<Socket> {
-        match &self.0 {
-            Some(Kind::Unix(file)) => file.listener.accept().map(|(stream, _)| stream.into()),
-            Some(Kind::Tcp(listener, _)) => {
+        match self {
+            Self::Unix(file) => file.listener.accept().map(|(stream, _)| stream.into()),
+            Self::Tcp(listener, _) => {
                 let (stream, _) = listener.accept()?;
                 set_up(&stream)?;
                 Ok(stream.into())
             }
-            None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -168,30 +177,6 @@ impl Listening {
                     complain(ground, &format!("cannot accept a connection: {error}"));
                     std::thread::sleep(ACCEPT_PAUSE);
                 }
-            }
-        }
-    }
-}
-
-impl Kind {
-    fn bind(address: &NbdAddress, estate: &Arc<Estate>) -> Result<(Self, NbdAddress), NbdError> {
-        match address {
-            NbdAddress::Unix(path) => {
-                let file = SocketFile::make_kept(path, DEFAULT_SOCKET_MODE, estate)?;
-                Ok((Self::Unix(file), address.clone()))
-            }
-            NbdAddress::Tcp(wanted) => {
-                if let Some(left) = estate.take(&kept_name(wanted)) {
-                    return Ok((Self::Tcp(left.into(), estate.clone()), address.clone()));
-                }
-                let (listener, bound) = bind_tcp(*wanted).map_err(|error| match error.kind() {
-                    io::ErrorKind::AddrInUse => NbdError::AddressInUse { address: address.clone() },
-                    _ => NbdError::Listen { address: address.clone(), error },
-                })?;
-                estate
-                    .keep(&kept_name(bound), listener.as_fd())
-                    .map_err(|error| NbdError::Listen { address: address.clone(), error })?;
-                Ok((Self::Tcp(listener, estate.clone()), NbdAddress::Tcp(bound)))
             }
         }
     }
