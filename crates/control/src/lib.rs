@@ -86,6 +86,6 @@ pub use reserve::Reserve;
 pub use routes::Control;
 pub use server::{ADMIN_SOCKET, Server};
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
-pub use succession::{Watchdog, WorkerDeaths};
+pub use succession::{Processes, Succession, UpgradeStatus, Watchdog, WorkerDeaths};
 pub use tier_settings::{TierMode, WriteBackAge};
 pub use zero_on_flush::ZeroOnFlush;

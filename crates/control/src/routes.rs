@@ -1,10 +1,6 @@
 //! Which request gets which answer.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -24,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::{
     AdminError, ClientChanges, ClientStatus, DiskList, DiskName, DiskService, DiskSpec, KnobChanges, Knobs,
-    Status, client_changes::no_such_client, metrics, page,
+    Status, Succession, UpgradeStatus, client_changes::no_such_client, metrics, page,
 };
 
 /// The largest request body, in bytes. A disk's specification takes a few hundred.
@@ -38,7 +34,7 @@ pub struct Control {
     store: Arc<Store>,
     disks: Arc<dyn DiskService>,
     knobs: Arc<Knobs>,
-    started: Instant,
+    succession: Arc<dyn Succession>,
     http: Option<SocketAddr>,
 }
 
@@ -48,9 +44,10 @@ impl Control {
         store: Arc<Store>,
         disks: Arc<dyn DiskService>,
         knobs: Arc<Knobs>,
+        succession: Arc<dyn Succession>,
         http: Option<SocketAddr>,
     ) -> Self {
-        Self { store, disks, knobs, started: Instant::now(), http }
+        Self { store, disks, knobs, succession, http }
     }
 
     fn client_status(&self, name: &str) -> Result<ClientStatus, AdminError> {
@@ -58,10 +55,15 @@ impl Control {
         client.ok_or_else(|| no_such_client(name))
     }
 
+    fn upgrade_status(&self) -> UpgradeStatus {
+        let pending = self.succession.is_upgrading();
+        UpgradeStatus { worker_pid: self.succession.processes().worker, pending }
+    }
+
     fn status(&self) -> Status {
         let (pool, clients) = self.store.snapshot();
         let (disks, tier) = (self.disks.list(), self.store.tier_usage());
-        Status::new(self.started.elapsed(), self.http, pool, clients, disks, tier)
+        Status::new(self.succession.processes(), self.http, pool, clients, disks, tier)
     }
 }
 
@@ -97,7 +99,8 @@ pub(crate) fn admin(control: Arc<Control>) -> Router {
         .route("/api/v1/disks", get(list_disks).post(add_disk))
         .route("/api/v1/disks/{name}", delete(remove_disk))
         .route("/api/v1/clients/{name}", patch(change_client))
-        .route("/api/v1/knobs", get(list_knobs).patch(set_knobs));
+        .route("/api/v1/knobs", get(list_knobs).patch(set_knobs))
+        .route("/api/v1/upgrade", get(upgrade_status).post(upgrade));
     with_fallbacks(routes)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(body_in_time))
@@ -194,6 +197,15 @@ async fn set_knobs(
     let changes: KnobChanges = read_body(body)?;
     control.knobs.set(&changes)?;
     Ok(json(StatusCode::OK, &control.knobs.list()))
+}
+
+async fn upgrade_status(State(control): State<Arc<Control>>) -> Response {
+    json(StatusCode::OK, &control.upgrade_status())
+}
+
+async fn upgrade(State(control): State<Arc<Control>>) -> Result<Response, Refusal> {
+    control.succession.upgrade()?;
+    Ok(json(StatusCode::ACCEPTED, &control.upgrade_status()))
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -17,6 +19,10 @@ use crate::{
     serving::{Serving, Transports},
 };
 
+/// That a guest has left is seen by the keeper and told to the disk's thread: two threads that want a CPU on a host that may be busy.
+const LEAVING: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// Every disk of this daemon.
 pub(crate) struct Disks {
     store: Arc<Store>,
@@ -27,7 +33,7 @@ pub(crate) struct Disks {
 
 /// How a disk comes to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub(crate) enum Origin {
     New,
     /// The worker before this one left it.
     Left,
@@ -109,6 +115,18 @@ impl Disks {
         Ok(())
     }
 
+    /// A guest that has just been shut down may not have been seen to leave.
+    fn wait_for_leaving(&self, name: &DiskName) {
+        let start = Instant::now();
+        let is_there = || match self.slots().by_name.get(name) {
+            Some(Slot::Running(running)) => running.serving.is_connected(),
+            _ => false,
+        };
+        while is_there() && start.elapsed() < LEAVING {
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// Leaves the list of disks to the next worker.
     fn remember(&self) -> Result<()> {
         self.memory.change(|memo| {
@@ -163,7 +181,7 @@ impl Disks {
             Origin::Left => SwapDisk::open(&self.store, options),
         };
         let disk = Arc::new(disk.map_err(disk_refused)?);
-        let (serving, frontend) = self.transports.serve(&disk, spec)?;
+        let (serving, frontend) = self.transports.serve(&disk, spec, origin)?;
         Ok(Running { info: DiskInfo::new(spec, &frontend), spec: spec.clone(), frontend, serving, disk })
     }
 }
@@ -239,6 +257,9 @@ impl DiskService for Disks {
     }
 
     fn remove(&self, name: &DiskName, force: bool) -> Result<(), AdminError> {
+        if !force {
+            self.wait_for_leaving(name);
+        }
         let running = {
             let mut slots = self.slots();
             let Some(slot) = slots.by_name.get_mut(name) else {
