@@ -2,7 +2,7 @@
 //!
 //! Whoever shares a file can cut it short, and then each access to a page that is gone is a SIGBUS (mmap(2)). That would end the daemon for
 //! all guests, and the next worker as well, since the session is told to it. Seals of the file (`F_SEAL_SHRINK`) would rule it out, but not
-//! all hypervisors set them, and none can on hugetlbfs or a plain file. So a handler puts zeroes in the place of the part of memory that
+//! all hypervisors set them, and a plain file can have none. So a handler puts zeroes in the place of the part of memory that
 //! the access was to, notes that, and lets the access go on; requests that were being served are not answered, and the connection ends.
 //! Only a thread that [`watch`]es a guest's memory, and only for addresses in it: any other SIGBUS ends the process as ever.
 
