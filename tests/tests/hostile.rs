@@ -26,7 +26,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::{
-        fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
+        fd::{FromRawFd, IntoRawFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::Path,
@@ -448,7 +448,7 @@ fn odd_descriptors(bench: &Bench, socket: &Path) -> Result<()> {
     let reading_end = || std::io::pipe().map(|(reading, _)| reading.into());
     let writing_end = || std::io::pipe().map(|(_, writing)| writing.into());
     // SAFETY: makes a new descriptor that nobody else has, or -1.
-    let epoll = || unsafe { owned(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
+    let epoll = || unsafe { wire::owned(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
     let daemons_own = || UnixStream::connect(bench.nbd()).map(OwnedFd::from);
     let its_socket = || UnixStream::connect(socket).map(OwnedFd::from);
     let zeroes = || File::open("/dev/zero").map(OwnedFd::from);
@@ -457,7 +457,7 @@ fn odd_descriptors(bench: &Bench, socket: &Path) -> Result<()> {
         let event = EventFd::new(0)?;
         event.write(u64::MAX - 1)?;
         // SAFETY: it was just made, and is given away.
-        unsafe { owned(event.into_raw_fd()) }
+        unsafe { wire::owned(event.into_raw_fd()) }
     };
     let kinds: [Make<'_>; 9] = [
         ("a file", &file),
@@ -492,17 +492,6 @@ fn odd_descriptors(bench: &Bench, socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// # Safety
-/// Nobody else has the descriptor.
-unsafe fn owned(descriptor: i32) -> io::Result<OwnedFd> {
-    // SAFETY: as the caller says.
-    if descriptor < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-    }
-}
-
 #[test]
 fn r6_noise_at_full_speed_takes_no_page_of_the_victims_out_of_memory() -> Result<()> {
     let directory = tempfile::tempdir()?;
@@ -515,14 +504,10 @@ fn r6_noise_at_full_speed_takes_no_page_of_the_victims_out_of_memory() -> Result
     for round in 0..128u64 {
         File::open("/dev/urandom")?.read_exact(&mut noise)?;
         // Writes may be refused. That is its own loss.
-        noisy.ask(WRITE, round % 64 << 20, 1 << 20, &noise)?;
+        noisy.ask(WRITE, (round % 64) << 20, 1 << 20, &noise)?;
     }
     bench.goes_on("noise at full speed")?;
-    ensure!(
-        noisy.0.as_raw_fd() >= 0 && bench.daemon.client("hostile-nbd", "puts")? > 8192,
-        "{:#}",
-        bench.daemon.status()?
-    );
+    ensure!(bench.daemon.client("hostile-nbd", "puts")? > 8192, "{:#}", bench.daemon.status()?);
     for counter in ["refused_puts", "tier_gets"] {
         ensure!(bench.daemon.client("victim", counter)? == 0, "{counter}: {:#}", bench.daemon.status()?);
     }

@@ -14,6 +14,9 @@ const TRIM: u16 = 4;
 const WRITE_ZEROES: u16 = 6;
 const PAGE: u64 = 4096;
 
+/// A way to forget pages.
+type Forget = dyn Fn(&mut Client<UnixStream>);
+
 /// What no answer may ever contain.
 const SECRET: u8 = 0x5e;
 
@@ -40,7 +43,7 @@ fn r6_holes_never_show_what_another_forgot() {
     }
     let _others = server.export(disk_in(&store, "other"), &address).unwrap();
     // Forgotten in every way: trimmed, zeroed, overwritten, and at last with its disk. Each time the other's own few pages take the room.
-    let forget: [&dyn Fn(&mut Client<UnixStream>); 3] = [
+    let forget: [&Forget; 3] = [
         &|victim| assert_eq!(victim.ask(TRIM, 0, 0, 128 * PAGE, &[]).error, 0),
         &|victim| assert_eq!(victim.ask(WRITE_ZEROES, 0, 128 * PAGE, 128 * PAGE, &[]).error, 0),
         &|victim| {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -29,10 +29,10 @@ pub struct Footprint {
 impl Footprint {
     pub fn of(daemon: &Daemon) -> Result<Footprint> {
         let worker = daemon.worker()?;
-        let of_both = |what: &dyn Fn(&PathBuf) -> Result<usize>| -> Result<[usize; 2]> {
+        let of_both = |what: &dyn Fn(&Path) -> Result<usize>| -> Result<[usize; 2]> {
             Ok([what(&process(worker))?, what(&process(daemon.keeper()))?])
         };
-        let count = |directory: &PathBuf| -> Result<usize> { Ok(fs::read_dir(directory)?.count()) };
+        let count = |directory: &Path| -> Result<usize> { Ok(fs::read_dir(directory)?.count()) };
         let memory = of_both(&|process| Ok(memory_kib(process)? as usize))?;
         Ok(Footprint {
             worker,
@@ -68,7 +68,7 @@ fn process(id: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{id}"))
 }
 
-fn memory_kib(process: &PathBuf) -> Result<u64> {
+fn memory_kib(process: &Path) -> Result<u64> {
     let status = fs::read_to_string(process.join("status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)

@@ -52,7 +52,7 @@ pub fn start_ring(stream: &UnixStream, ring: u32, user: u64) -> io::Result<()> {
     quietly(send(stream, 9, &[state(0), addresses].concat(), &[]))?;
     for code in [13, 12] {
         // SAFETY: makes a new descriptor, or -1.
-        let event = owned(unsafe { libc::eventfd(1, libc::EFD_CLOEXEC) })?;
+        let event = unsafe { owned(libc::eventfd(1, libc::EFD_CLOEXEC)) }?;
         quietly(send(stream, code, &u64::from(ring).to_ne_bytes(), &[event]))?;
     }
     quietly(send(stream, 18, &state(1), &[]))
@@ -88,18 +88,21 @@ pub fn converse(stream: &UnixStream, messages: usize) -> io::Result<()> {
 /// A file of so many bytes that only memory has.
 pub fn memory(bytes: u64) -> io::Result<OwnedFd> {
     // SAFETY: the name ends with a zero; makes a new descriptor, or -1.
-    let file = owned(unsafe { libc::memfd_create(c"hostile".as_ptr(), libc::MFD_CLOEXEC) })?;
+    let file = unsafe { owned(libc::memfd_create(c"hostile".as_ptr(), libc::MFD_CLOEXEC)) }?;
     std::fs::File::from(file.try_clone()?).set_len(bytes)?;
     Ok(file)
 }
 
-fn owned(descriptor: i32) -> io::Result<OwnedFd> {
-    // SAFETY: just made by the caller, who gives it away.
+/// What a system call gave. Errors: its own.
+///
+/// # Safety
+/// Nobody else has the descriptor.
+pub unsafe fn owned(descriptor: i32) -> io::Result<OwnedFd> {
     if descriptor < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+        return Err(io::Error::last_os_error());
     }
+    // SAFETY: as the caller says.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Whoever is hung up on in the middle of it has been answered.
