@@ -171,6 +171,11 @@ impl Daemon {
         found.cloned().with_context(|| format!("status has no client {name}"))
     }
 
+    /// The process that was started, which keeps what must outlive the one that serves.
+    pub fn keeper(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The process that serves: the keeper's child.
     ///
     /// # Errors

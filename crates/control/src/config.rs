@@ -13,7 +13,8 @@ use tmem_store::{RecompressionOptions, WriteBackOptions};
 use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
     LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress, RecompressAge,
-    RecompressLevel, Reserve, TierMode, Watchdog, WorkerDeaths, WriteBackAge, disk_service::disk_weight,
+    RecompressLevel, Reserve, TierMode, Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush,
+    disk_service::disk_weight,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -61,6 +62,8 @@ pub struct Config {
     pub tier_mode: TierMode,
     /// After how long without use a page goes there.
     pub write_back_age: WriteBackAge,
+    /// Whether blocks of forgotten pages are overwritten.
+    pub zero_on_flush: ZeroOnFlush,
     /// The server's certificate for TLS on NBD.
     pub nbd_tls_cert: Option<PathBuf>,
     /// Its private key.
@@ -96,6 +99,7 @@ impl Default for Config {
             tier_size: None,
             tier_mode: TierMode::default(),
             write_back_age: WriteBackAge::default(),
+            zero_on_flush: ZeroOnFlush::default(),
             nbd_tls_cert: None,
             nbd_tls_key: None,
             nbd_tls_client_ca: None,
@@ -285,7 +289,7 @@ mod tests {
         let config = parse(
             "pool-size = \"4G\"\nreserve = \"2G\"\npool-ceiling = \"8G\"\nreaction-ms = 50\nhttp = \"off\"\npoll-us = 0\nmax-compressed = 50\nrecompress = \"off\"\n\
              recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
-             tier = \"/t\"\ntier-size = \"8G\"\ntier-mode = \"write-through\"\nwrite-back-age = 600\nnbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
+             tier = \"/t\"\ntier-size = \"8G\"\ntier-mode = \"write-through\"\nwrite-back-age = 600\nzero-on-flush = \"on\"\nnbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nweight = 7\nformat = \"none\"\nqueues = 3\n\
              [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n\
              [[disk]]\nname = \"c\"\nsize = \"1M\"\nnbd = \"[::1]:10809\"\n\
@@ -296,7 +300,7 @@ mod tests {
         assert_eq!((config.http, config.poll_us, config.log_level), (HttpListen::Off, 0, LogLevel::Debug));
         assert_eq!((config.pool_ceiling.bytes(), config.reaction.milliseconds()), (8 << 30, 50));
         assert_eq!(config.reserve, Reserve::Fixed(ByteSize::from_bytes(2 << 30)));
-        assert_eq!(config.recompress, Recompress::Off);
+        assert_eq!((config.recompress, config.zero_on_flush), (Recompress::Off, ZeroOnFlush::On));
         assert_eq!(config.max_compressed.percent(), 50);
         assert_eq!((config.recompress_age.seconds(), config.recompress_level.level()), (5, 19));
         assert_eq!(config.background_cpu.percent(), 100);
@@ -342,6 +346,7 @@ mod tests {
             ("poll-us = -1", "-1"),
             ("poll-us = 1000001", "1000001"),
             ("recompress = \"maybe\"", "maybe"),
+            ("zero-on-flush = \"maybe\"", "maybe"),
             ("recompress = true", "expected a string"),
             ("recompress-age = -1", "-1"),
             ("recompress-age = 0", "1 to 86400"),
@@ -448,7 +453,8 @@ mod tests {
                 "tier-mode",
                 "watchdog",
                 "worker-deaths",
-                "write-back-age"
+                "write-back-age",
+                "zero-on-flush"
             ],
             "every top-level key is in the sample"
         );

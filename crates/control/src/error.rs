@@ -79,6 +79,12 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// Zeroing is neither on nor off.
+    #[error("`{text}` says nothing about zeroing what is forgotten: write on or off")]
+    ZeroOnFlush {
+        /// What was written.
+        text: String,
+    },
     /// A way to use the tier that does not exist.
     #[error("`{text}` is not a way to use the tier: write write-back or write-through")]
     TierMode {

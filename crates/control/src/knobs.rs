@@ -14,6 +14,7 @@ use tmem_store::Store;
 
 use crate::{
     AdminError, BackgroundCpu, Config, ControlError, HostMemory, PoolSize, PoolSizing, Recompress,
+    ZeroOnFlush,
     client_changes::CheckedChanges,
     client_knobs::{self, ClientKnobChanges},
     host_memory_bytes, poll_us,
@@ -30,7 +31,7 @@ struct Knob {
 }
 
 /// All knobs, in the order in which they are shown.
-const KNOBS: [Knob; 13] = [
+const KNOBS: [Knob; 14] = [
     Knob {
         name: "pool-size",
         unit: "size",
@@ -126,6 +127,14 @@ const KNOBS: [Knob; 13] = [
         effect: "time without a put or a get after which a cold page goes to the tier, off: only when the pool needs room",
         get: |config| config.write_back_age.to_string(),
         set: |config, text| text.parse().map(|value| config.write_back_age = value),
+    },
+    Knob {
+        name: "zero-on-flush",
+        unit: "-",
+        range: "on, off",
+        effect: "whether the blocks of forgotten pages are overwritten with zeroes at once",
+        get: |config| if config.zero_on_flush == ZeroOnFlush::On { "on" } else { "off" }.to_owned(),
+        set: |config, text| text.parse().map(|value| config.zero_on_flush = value),
     },
     Knob {
         name: "log-level",
@@ -288,6 +297,7 @@ impl Knobs {
         self.store.set_write_back_options(new.write_back());
         self.store.wake_write_back();
         self.store.set_max_payload_bytes(new.max_compressed.bytes());
+        self.store.set_zero_on_flush(new.zero_on_flush == ZeroOnFlush::On);
         self.poll_us.store(new.poll_us, Ordering::Relaxed);
         log::set_max_level(new.log_level.filter());
         *now = new;

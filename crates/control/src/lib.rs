@@ -24,6 +24,7 @@
 //! | `routes` | which request gets which answer |
 //! | [`Server`] | the two listeners |
 //! | [`AdminClient`] | the other end of the admin socket |
+//! | [`ZeroOnFlush`] | whether blocks of forgotten pages are overwritten |
 
 mod background;
 mod byte_size;
@@ -55,6 +56,7 @@ mod server;
 mod status;
 mod succession;
 mod tier_settings;
+mod zero_on_flush;
 
 pub use background::{BackgroundCpu, Recompress, RecompressAge, RecompressLevel};
 pub use byte_size::ByteSize;
@@ -86,3 +88,4 @@ pub use server::{ADMIN_SOCKET, Server};
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
 pub use succession::{Processes, Succession, UpgradeStatus, Watchdog, WorkerDeaths};
 pub use tier_settings::{TierMode, WriteBackAge};
+pub use zero_on_flush::ZeroOnFlush;

@@ -1,20 +1,22 @@
 //! Which request gets which answer.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{
-        DefaultBodyLimit, Path, Query, State,
+        DefaultBodyLimit, Path, Query, Request, State,
         rejection::{BytesRejection, QueryRejection},
     },
     http::{HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, patch},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tmem_store::Store;
+use tokio::time::timeout;
 
 use crate::{
     AdminError, ClientChanges, ClientStatus, DiskList, DiskName, DiskService, DiskSpec, KnobChanges, Knobs,
@@ -23,6 +25,9 @@ use crate::{
 
 /// The largest request body, in bytes. A disk's specification takes a few hundred.
 const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// A request's body is there by then. It fits into a few packets.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the routes answer from.
 pub struct Control {
@@ -96,7 +101,27 @@ pub(crate) fn admin(control: Arc<Control>) -> Router {
         .route("/api/v1/clients/{name}", patch(change_client))
         .route("/api/v1/knobs", get(list_knobs).patch(set_knobs))
         .route("/api/v1/upgrade", get(upgrade_status).post(upgrade));
-    with_fallbacks(routes).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(control)
+    with_fallbacks(routes)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(body_in_time))
+        .with_state(control)
+}
+
+/// Takes all of a request's body before anything else is done, so that one that does not come to its end does not keep a place.
+async fn body_in_time(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(head, Body::from(bytes))).await,
+        Ok(Err(_)) => {
+            let text = format!("request body: it broke off, or is longer than {MAX_BODY_BYTES} bytes");
+            Refusal(StatusCode::PAYLOAD_TOO_LARGE, text).into_response()
+        }
+        Err(_) => {
+            let seconds = BODY_TIMEOUT.as_secs();
+            let text = format!("request body: it was not there after {seconds} seconds");
+            Refusal(StatusCode::REQUEST_TIMEOUT, text).into_response()
+        }
+    }
 }
 
 fn read_routes() -> Router<Arc<Control>> {

@@ -1,15 +1,23 @@
 //! The two listeners: the admin socket, and the read-only one on TCP.
 
 use std::{
+    collections::VecDeque,
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -19,6 +27,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::{AbortHandle, yield_now},
     time::{sleep, timeout},
 };
 
@@ -29,7 +38,7 @@ pub const ADMIN_SOCKET: &str = "admin.sock";
 
 /// Only the daemon's own user may write to the admin socket.
 const ADMIN_SOCKET_MODE: u32 = 0o600;
-/// Connections that one listener serves at the same time. The others wait in its backlog.
+/// Connections that one listener serves at the same time.
 const MAX_CONNECTIONS: usize = 64;
 /// A peer that has not sent its request's head by then is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -149,22 +158,47 @@ fn bind_admin(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Accepts for ever, and serves each connection in a task of its own.
+/// A connection that is served.
+struct Served {
+    /// Its request's head has come.
+    has_asked: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+/// Accepts for ever, and serves each connection in a task of its own. Whoever comes when all places are taken gets that of the one that
+/// has been silent for longest: so connections that ask for nothing keep nobody out.
 async fn accept_loop<S>(places: Arc<Semaphore>, router: Router, accept: impl AsyncFn() -> std::io::Result<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let mut served = VecDeque::<Served>::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match accept().await {
-            Ok(stream) => {
-                tokio::spawn(serve_connection(stream, router.clone(), place));
-            }
+        let stream = match accept().await {
+            Ok(stream) => stream,
             Err(error) => {
                 log::warn!("cannot accept a connection: {error}");
                 sleep(ACCEPT_PAUSE).await;
+                continue;
             }
+        };
+        served.retain(|other| !other.task.is_finished());
+        if places.available_permits() == 0
+            && let Some(at) = served.iter().position(|other| !other.has_asked.load(Ordering::Relaxed))
+            && let Some(silent) = served.remove(at)
+        {
+            silent.task.abort();
         }
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let has_asked = Arc::<AtomicBool>::default();
+        let asks = Arc::clone(&has_asked);
+        let router = router.clone().layer(middleware::from_fn(move |request: Request, next: Next| {
+            asks.store(true, Ordering::Relaxed);
+            next.run(request)
+        }));
+        let task = tokio::spawn(serve_connection(stream, router, place)).abort_handle();
+        served.push_back(Served { has_asked, task });
+        // What it has sent already is looked at before others can take its place.
+        yield_now().await;
     }
 }
 

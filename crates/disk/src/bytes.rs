@@ -12,6 +12,10 @@ use crate::{
 /// A page of zeroes, for those that are to be stored as such.
 static ZEROES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
+/// So many pages are forgotten while all of the disk's are held, then whoever waits for one of them has a turn: 64 MiB, some
+/// milliseconds at most. To take all locks for each step of the largest disk there can be takes less than half a second.
+const FORGET_PAGES: u64 = 16384;
+
 /// A stretch of a disk of which the same is stored throughout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
@@ -91,7 +95,7 @@ impl SwapDisk {
             let (page, within) = first_piece(at, end - at);
             let whole = within.len() == PAGE_BYTES;
             if whole && how == Zeroes::Forget {
-                let pages = page.0..end / BLOCK_BYTES;
+                let pages = page.0..(end / BLOCK_BYTES).min(page.0 + FORGET_PAGES);
                 at = pages.end * BLOCK_BYTES;
                 let _order = self.order.hold_all();
                 self.pool.flush_range(OBJECT, pages);

@@ -70,10 +70,37 @@ pub struct Keeper<'p> {
     /// The program of the worker that is to be started, and when.
     start_at: Option<(Instant, OwnedFd)>,
     stopping: bool,
+    complaints: Complaints,
     /// Some worker has served: guests may depend on what is held.
     has_served: bool,
     /// Workers that died, those apart that made way for another.
     deaths: u32,
+}
+
+/// Keeps guests from filling the log: a line in this time says that one was turned away.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// What is said of guests that were turned away.
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+    hidden: u64,
+}
+
+impl Complaints {
+    fn tell(&mut self, label: &[u8], error: &dyn std::fmt::Display) {
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now.duration_since(last) < COMPLAIN_EVERY) {
+            self.hidden += 1;
+            return;
+        }
+        self.last = Some(now);
+        let hidden = std::mem::take(&mut self.hidden);
+        say(format_args!(
+            "warn: guest of {}: connection closed: {error} ({hidden} like it not logged)",
+            label.escape_ascii()
+        ));
+    }
 }
 
 /// After a failed fork or exec: memory may come back.
@@ -103,6 +130,7 @@ impl<'p> Keeper<'p> {
             next: None,
             start_at: Some(first),
             stopping: false,
+            complaints: Complaints::default(),
             has_served: false,
             deaths: 0,
         };
@@ -132,9 +160,8 @@ impl<'p> Keeper<'p> {
             if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) } < 0 {
                 continue; // interrupted
             }
-            self.holder.pass_on(&polled[3..], &mut |label, error| {
-                say(format_args!("warn: guest of {}: connection closed: {error}", label.escape_ascii()));
-            });
+            let complaints = &mut self.complaints;
+            self.holder.pass_on(&polled[3..], &mut |label, error| complaints.tell(label, error));
             for (at, who) in [(1, Who::Serving), (2, Who::Next)] {
                 if polled[at].revents != 0 {
                     self.hear(who);

@@ -14,6 +14,7 @@ use crate::{
     exports::{Attached, Exports},
     handshake::{Agreed, HandshakeError, Headers, Security, Session, greet, negotiate},
     link::Link,
+    places::Place,
     socket::Socket,
     tls::TlsIdentity,
     transmission::{Broken, Transmission},
@@ -29,6 +30,9 @@ pub(crate) struct Ground {
     pub(crate) tls: Option<TlsIdentity>,
     pub(crate) poll_limit: PollLimit,
     pub(crate) log_limit: LogLimit,
+    /// Limits the lines about clients that come, and about those that leave: whoever may connect may do so all the time.
+    pub(crate) visits: LogLimit,
+    pub(crate) leaves: LogLimit,
     /// Where the listener listens, for the log.
     pub(crate) address: String,
 }
@@ -39,6 +43,8 @@ pub(crate) struct Connection {
     pub(crate) socket: Socket,
     /// Its place among those that have no export yet.
     pub(crate) newcomer: Ticket,
+    /// Its place among all connections.
+    pub(crate) place: Place,
 }
 
 /// Why a connection came to nothing.
@@ -74,7 +80,7 @@ impl Connection {
     }
 
     fn serve(self) -> Result<(), Failed> {
-        let Self { ground, mut socket, newcomer } = self;
+        let Self { ground, mut socket, newcomer, place: _place } = self;
         socket.set_deadline(Some(Instant::now() + HANDSHAKE_TIME));
         let same = socket.clone();
         let no_zeroes = greet(&mut socket)?;
@@ -105,11 +111,18 @@ impl Connection {
 fn serve_session(link: &mut impl Link, session: Session, ground: &Ground) {
     let name = session.export.disk().name().to_owned();
     thread_name::set(&thread_name::of("nbd", &name, ""));
-    log::info!("disk {name}: NBD client connected on {}", ground.address);
+    if let Some(hidden) = ground.visits.admit(Instant::now()) {
+        log::info!("disk {name}: NBD client connected on {} ({hidden} more before it)", ground.address);
+    }
     let ended = Transmission::new(link, &session, &ground.poll_limit).run();
+    let leaves = |how: String| {
+        if let Some(hidden) = ground.leaves.admit(Instant::now()) {
+            log::info!("disk {name}: NBD client {how} ({hidden} more before it)");
+        }
+    };
     match ended {
-        Ok(()) => log::info!("disk {name}: NBD client disconnected"),
-        Err(Broken::Link(error)) => log::info!("disk {name}: NBD client is gone: {error}"),
+        Ok(()) => leaves("disconnected".to_owned()),
+        Err(Broken::Link(error)) => leaves(format!("is gone: {error}")),
         Err(broken) => {
             Counters::add(&session.export.counters().protocol_errors, 1);
             if let Some(hidden) = ground.log_limit.admit(Instant::now()) {

@@ -13,6 +13,8 @@ use crate::{
 
 /// Pages are stored in place of holes so many bytes at a time, between looks whether the export is being removed: about 2 ms.
 const ZERO_STEP_BYTES: u64 = 64 << 20;
+/// So much is forgotten between such looks: little work where little is stored.
+const FORGET_STEP_BYTES: u64 = 16 << 30;
 /// The most that is told of what is stored in one answer. Clients ask again.
 const MAX_EXTENTS: usize = 2048;
 /// The most that is looked through for one answer, in bytes: where all of it is stored, that takes some 200 ms.
@@ -41,9 +43,7 @@ impl<L: Link> Transmission<'_, L> {
         }
         let result = match (allowed, request.command) {
             (Ok(()), command::WRITE) => self.write(request)?,
-            (Ok(()), command::TRIM) => {
-                self.disk_result(|disk| disk.discard_bytes(request.offset_bytes, request.len_bytes))
-            }
+            (Ok(()), command::TRIM) => self.in_steps(request, FORGET_STEP_BYTES, SwapDisk::discard_bytes),
             (Ok(()), command::WRITE_ZEROES) => self.write_zeroes(request),
             // What was answered is stored.
             (Ok(()), _) => self.disk_result(|disk| disk.flush()),
@@ -165,20 +165,32 @@ impl<L: Link> Transmission<'_, L> {
     }
 
     fn write_zeroes(&mut self, request: &Request) -> Result<(), Errno> {
+        let (how, step_bytes) = match request.has(command_flag::NO_HOLE) {
+            true => (Zeroes::Store, ZERO_STEP_BYTES),
+            false => (Zeroes::Forget, FORGET_STEP_BYTES),
+        };
+        self.in_steps(request, step_bytes, |disk, offset_bytes, len_bytes| {
+            disk.zero_bytes(offset_bytes, len_bytes, how)
+        })
+    }
+
+    /// Does something to the range of a request, from left to right, as long as the export is there. All of it is tried. Steps end with pages.
+    fn in_steps(
+        &self,
+        request: &Request,
+        step_bytes: u64,
+        work: impl Fn(&SwapDisk, u64, u64) -> Result<(), IoError>,
+    ) -> Result<(), Errno> {
         let export = &self.session.export;
-        let (offset_bytes, len_bytes) = (request.offset_bytes, request.len_bytes);
-        if !request.has(command_flag::NO_HOLE) {
-            return Ok(export.disk().zero_bytes(offset_bytes, len_bytes, Zeroes::Forget)?);
-        }
+        let (mut at, end) = (request.offset_bytes, request.offset_bytes + request.len_bytes);
         let mut result = Ok(());
-        let mut done = 0;
-        while done < len_bytes {
+        while at < end {
             if export.is_closing() {
                 return Err(Errno::Shutdown);
             }
-            let step = (len_bytes - done).min(ZERO_STEP_BYTES);
-            result = result.and(export.disk().zero_bytes(offset_bytes + done, step, Zeroes::Store));
-            done += step;
+            let step_end = end.min((at + step_bytes) / BLOCK_BYTES * BLOCK_BYTES);
+            result = result.and(work(export.disk(), at, step_end - at));
+            at = step_end;
         }
         Ok(result?)
     }

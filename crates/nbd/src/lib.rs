@@ -6,7 +6,7 @@
 //! | file | job |
 //! |---|---|
 //! | `server`, `listener`, `address` | which disk is exported where, and who may connect |
-//! | `exports`, `attendance` | the disks of a listener, and the connections that use them |
+//! | `exports`, `attendance`, `places` | the disks of a listener, the connections that use them, and how many there may be |
 //! | `connection` | one connection, from the first byte to the last |
 //! | `handshake`, `option` | what the client asks for before it gets an export |
 //! | `transmission`, `execute` | requests: read, carried out, answered |
@@ -31,6 +31,7 @@ mod handshake;
 mod link;
 mod listener;
 mod option;
+mod places;
 mod protocol;
 mod reply;
 mod request;

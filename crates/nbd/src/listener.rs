@@ -19,6 +19,7 @@ use crate::{
     error::NbdError,
     exports::Exports,
     handshake::Security,
+    places::Places,
     server::NbdOptions,
     socket::Socket,
 };
@@ -41,6 +42,7 @@ pub(crate) struct Listener {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The socket. Dropping it removes it: nobody else will listen there for us.
 enum Listening {
     Unix(SocketFile),
     Tcp(TcpListener, Arc<Estate>),
@@ -48,7 +50,11 @@ enum Listening {
 
 impl Listener {
     /// Makes the socket and the thread; gives the address that it came to, too.
-    pub(crate) fn start(address: &NbdAddress, options: &NbdOptions) -> Result<(Self, NbdAddress), NbdError> {
+    pub(crate) fn start(
+        address: &NbdAddress,
+        options: &NbdOptions,
+        places: &Places,
+    ) -> Result<(Self, NbdAddress), NbdError> {
         let security = match (&options.tls, address.is_local()) {
             (None, true) => Security::Clear,
             (None, false) => return Err(NbdError::NeedsTls { address: address.clone() }),
@@ -64,15 +70,17 @@ impl Listener {
             tls: options.tls.clone(),
             poll_limit: options.poll_limit.clone(),
             log_limit: LogLimit::default(),
+            visits: LogLimit::default(),
+            leaves: LogLimit::default(),
             address: address.to_string(),
         });
         let newcomers = Attendance::new(MAX_NEWCOMERS);
         let (its_ground, its_newcomers) = (Arc::clone(&ground), Arc::clone(&newcomers));
+        let places = places.clone();
         let thread = Builder::new()
             .name("nbd-listen".to_owned())
             .spawn(move || {
-                listening.run(stopped.as_raw_fd(), &its_ground, &its_newcomers);
-                listening.remove();
+                listening.run(stopped.as_raw_fd(), &its_ground, &its_newcomers, &places);
             })
             .map_err(thread_error)?;
         Ok((Self { ground, newcomers, stop: Some(stop), thread: Some(thread) }, address))
@@ -89,6 +97,16 @@ impl Drop for Listener {
             log::error!("NBD on {}: the listening thread panicked", self.ground.address);
         }
         self.newcomers.close();
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Self::Tcp(listener, estate) = self
+            && let Ok(address) = listener.local_addr()
+        {
+            estate.release(&kept_name(address));
+        }
     }
 }
 
@@ -115,18 +133,6 @@ impl Listening {
         }
     }
 
-    /// Nobody else will listen there for us.
-    fn remove(self) {
-        match self {
-            Self::Unix(file) => file.remove(),
-            Self::Tcp(listener, estate) => {
-                if let Ok(address) = listener.local_addr() {
-                    estate.release(&kept_name(address));
-                }
-            }
-        }
-    }
-
     fn descriptor(&self) -> RawFd {
         match self {
             Self::Unix(file) => file.listener.as_raw_fd(),
@@ -147,7 +153,7 @@ impl Listening {
     }
 
     /// Accepts connections until the other end of `stopped` is closed.
-    fn run(&self, stopped: RawFd, ground: &Arc<Ground>, newcomers: &Arc<Attendance>) {
+    fn run(&self, stopped: RawFd, ground: &Arc<Ground>, newcomers: &Arc<Attendance>, places: &Places) {
         loop {
             let read = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
             let mut polled = [read(stopped), read(self.descriptor())];
@@ -165,7 +171,7 @@ impl Listening {
                 return;
             }
             match self.accept() {
-                Ok(socket) => welcome(socket, ground, newcomers),
+                Ok(socket) => welcome(socket, ground, newcomers, places),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     complain(ground, &format!("cannot accept a connection: {error}"));
@@ -176,7 +182,14 @@ impl Listening {
     }
 }
 
-fn welcome(socket: Socket, ground: &Arc<Ground>, newcomers: &Arc<Attendance>) {
+fn welcome(socket: Socket, ground: &Arc<Ground>, newcomers: &Arc<Attendance>, places: &Places) {
+    let Some(place) = places.take() else {
+        let most = places.most();
+        return complain(
+            ground,
+            &format!("refused a connection: there are {most} at all addresses together"),
+        );
+    };
     // Whoever says nothing shall not keep others out.
     let Ok(newcomer) = newcomers.enter_for_the_oldest(socket.clone()) else {
         return complain(
@@ -184,7 +197,7 @@ fn welcome(socket: Socket, ground: &Arc<Ground>, newcomers: &Arc<Attendance>) {
             &format!("refused a connection: more than {MAX_NEWCOMERS} are in their handshake"),
         );
     };
-    let connection = Connection { ground: Arc::clone(ground), socket, newcomer };
+    let connection = Connection { ground: Arc::clone(ground), socket, newcomer, place };
     // Nobody joins it: what waits for its end counts attendance.
     if let Err(error) = Builder::new().name("nbd-new".to_owned()).spawn(move || connection.run()) {
         complain(ground, &format!("cannot start a thread for a connection: {error}"));

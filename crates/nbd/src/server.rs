@@ -11,7 +11,7 @@ use tmem_transport::PollLimit;
 
 use crate::{
     address::NbdAddress, counters::NbdCounts, error::NbdError, exports::Export, listener::Listener,
-    tls::TlsIdentity,
+    places::Places, tls::TlsIdentity,
 };
 
 /// What all exports of a server have in common.
@@ -28,6 +28,7 @@ pub struct NbdOptions {
 /// All NBD listeners of a program. Disks at the same address share one.
 pub struct NbdServer {
     options: NbdOptions,
+    places: Places,
     /// Held while a listener starts or stops, so that the address is free again when the next wants it.
     listeners: Mutex<BTreeMap<NbdAddress, Listener>>,
 }
@@ -42,7 +43,7 @@ pub struct NbdExport {
 impl NbdServer {
     /// Nothing is exported yet.
     pub fn new(options: NbdOptions) -> Arc<Self> {
-        Arc::new(Self { options, listeners: Mutex::default() })
+        Arc::new(Self { options, places: Places::of_this_process(), listeners: Mutex::default() })
     }
 
     /// Exports a disk under its own name. The first at an address makes the listener.
@@ -60,7 +61,7 @@ impl NbdServer {
         let (address, export) = match listeners.get(address) {
             Some(listener) => (address.clone(), listener.ground.exports.add(disk).ok_or_else(taken)?),
             None => {
-                let (listener, address) = Listener::start(address, &self.options)?;
+                let (listener, address) = Listener::start(address, &self.options, &self.places)?;
                 let export = listener.ground.exports.add(disk).ok_or_else(taken)?;
                 listeners.insert(address.clone(), listener);
                 (address, export)

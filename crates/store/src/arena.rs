@@ -37,8 +37,10 @@ mod copies;
 mod recover;
 mod stocking;
 mod turns;
+mod zeroing;
 
 use copies::Copies;
+use zeroing::Zeroing;
 
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -61,6 +63,7 @@ pub(crate) struct Arena {
     /// Where the next search for a stretch without a huge page starts.
     collapse_from: AtomicU32,
     stock: Arc<Stock>,
+    zeroing: Zeroing,
 }
 
 /// An extent that a block's end left without users. Hand it to [`Arena::settle`] once no lock is held.
@@ -146,6 +149,7 @@ impl Arena {
             search_from: AtomicU32::new(0),
             collapse_from: AtomicU32::new(0),
             stock,
+            zeroing: Zeroing::default(),
         }
     }
 
@@ -236,11 +240,15 @@ impl Arena {
         if seen.is_unused() {
             self.settle(Some(Emptied { extent, sealed: seen.sealed }));
         }
+        self.pin_went(extent);
     }
 
     /// Makes a block's bytes dead. Called under the lock under which its index entry was replaced, so that whoever holds the lock
     /// knows: a block that no entry refers to is not counted as live.
     pub(crate) fn free(&self, block: BlockRef) -> Option<Emptied> {
+        if let Some(emptied) = self.free_zeroed(block) {
+            return emptied;
+        }
         let extent = extent_of(block.offset);
         let seen = self.extents.state(extent).free(u32::from(block.block_bytes));
         seen.is_unused().then_some(Emptied { extent, sealed: seen.sealed })

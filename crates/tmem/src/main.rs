@@ -7,6 +7,7 @@
 //! | `runtime_dir` | which directory, and that one daemon owns it |
 //! | `worker` | what `tmem serve` runs under its keeper: puts the parts together |
 //! | `inheritance` | what a worker takes over from the one before it |
+//! | `descriptors` | how many descriptors the daemon may have |
 //! | `disks` | swap disks with their frontends: what the admin API adds and removes |
 //! | `serving` | what serves a disk: one of the transports |
 //! | `succession` | what is told of this worker and those before it |
@@ -23,6 +24,7 @@
 //! | `table` | columns for people |
 
 mod commands;
+mod descriptors;
 mod disks;
 mod failure;
 mod guest_config;

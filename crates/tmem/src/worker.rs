@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use tmem_control::{
     ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, Knobs, LogLevel, PoolSize,
-    PoolSizing, Server,
+    PoolSizing, Server, ZeroOnFlush,
 };
 use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
 use tmem_store::Store;
@@ -63,6 +63,7 @@ pub(crate) fn run(
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
     store.set_max_payload_bytes(config.max_compressed.bytes());
     store.set_write_back_options(config.write_back());
+    store.set_zero_on_flush(config.zero_on_flush == ZeroOnFlush::On);
     let tier = tier_options.map(|options| attach_tier(&store, options, is_new)).transpose()?;
     let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
     let memo = inheritance.memo.filter(|_| !is_new);

@@ -3,7 +3,12 @@
 
 mod common;
 
-use std::{fs, thread::sleep, time::Duration};
+use std::{
+    fs,
+    os::{fd::AsRawFd, unix::fs::FileExt},
+    thread::sleep,
+    time::Duration,
+};
 
 use common::{
     Daemon, eventually,
@@ -12,7 +17,7 @@ use common::{
 use serde_json::Value;
 
 /// The knobs of a daemon with a disk `vm1`, and the tests of this file that show their effects.
-const TESTED: [(&str, fn()); 15] = [
+const TESTED: [(&str, fn()); 16] = [
     ("pool-size", a_smaller_pool_size_refuses_what_comes_after),
     ("reserve", a_reserve_is_left_to_the_host),
     ("pool-ceiling", a_ceiling_holds_a_pool_of_size_auto),
@@ -25,6 +30,7 @@ const TESTED: [(&str, fn()); 15] = [
     ("background-cpu", background_work_takes_as_much_as_it_may),
     ("tier-mode", full_extents_are_copied_at_once_if_told_so),
     ("write-back-age", old_pages_go_to_the_tier_if_told_so),
+    ("zero-on-flush", forgotten_pages_are_overwritten_if_told_so),
     ("log-level", the_log_says_as_much_as_asked_for),
     ("vm1.cap", a_cap_holds),
     ("vm1.weight", a_heavier_client_may_grow_longer),
@@ -213,6 +219,50 @@ fn background_work_takes_as_much_as_it_may() {
     assert!(of_client(&daemon, "recompressed_pages") < 2500);
     set(&daemon, "background-cpu=100");
     eventually("recompression", || of_client(&daemon, "recompressed_pages") > 2500);
+}
+
+/// Whether the pool's memory, as the kernel has it, has these bytes anywhere.
+fn memory_has(daemon: &Daemon, bytes: &[u8]) -> bool {
+    let files = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("descriptors");
+    let paths = files.map(|file| file.expect("a descriptor").path());
+    let arenas =
+        paths.filter(|path| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("arena")));
+    let mut arenas = arenas.map(|path| fs::File::open(path).expect("the arena's file")).peekable();
+    assert!(arenas.peek().is_some(), "no arena");
+    arenas.any(|arena| data_of(&arena).windows(bytes.len()).any(|window| window == bytes))
+}
+
+/// All of a sparse file but its holes.
+fn data_of(file: &fs::File) -> Vec<u8> {
+    let seek = |from, whence| {
+        // SAFETY: touches no memory.
+        u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), from as i64, whence) }).ok()
+    };
+    let (mut data, mut at) = (Vec::new(), 0);
+    while let Some(start) = seek(at, libc::SEEK_DATA) {
+        at = seek(start, libc::SEEK_HOLE).expect("an end");
+        let mut part = vec![0; (at - start) as usize];
+        file.read_exact_at(&mut part, start).expect("data");
+        data.extend(part);
+    }
+    data
+}
+
+#[test]
+fn forgotten_pages_are_overwritten_if_told_so() {
+    let daemon = Daemon::start();
+    let mut disk = Disk::add(&daemon, "vm1", "16M", &[]);
+    write_all(&mut disk, 1..20, noise);
+    let has = |page: u64| memory_has(&daemon, &noise(page)[64..512]);
+    disk.trim(3, 1).expect("trim");
+    assert!(has(3) && has(4));
+    set(&daemon, "zero-on-flush=on");
+    disk.trim(4, 1).expect("trim");
+    disk.write(5, &noise(50)).expect("write");
+    assert_eq!([3, 4, 5, 6, 50].map(has), [true, false, false, true, true]);
+    set(&daemon, "zero-on-flush=off");
+    disk.trim(6, 1).expect("trim");
+    assert!(has(6));
 }
 
 #[test]

@@ -23,7 +23,7 @@ const MAX_PATH_BYTES: usize = 107;
 /// Longest directory: a name of 31 bytes must fit behind it, which some transport may need beside the socket.
 const MAX_DIRECTORY_BYTES: usize = MAX_PATH_BYTES - 32;
 
-/// A listening socket and its file.
+/// A listening socket and its file, which goes when this is dropped, unless somebody has put another in its place.
 #[derive(Debug)]
 pub struct SocketFile {
     /// Does not block.
@@ -68,7 +68,7 @@ impl SocketFile {
     pub fn make_kept(path: &Path, mode: u32, estate: &Arc<Estate>) -> Result<SocketFile, SocketError> {
         let failed = |error| SocketError::Make { path: path.to_owned(), error };
         let name = kept_name(path.display());
-        let file = match estate.take(&name) {
+        let mut file = match estate.take(&name) {
             Some(listener) => {
                 let identity = fs::symlink_metadata(path).map_or((0, 0), |m| (m.dev(), m.ino()));
                 let listener = UnixListener::from(listener);
@@ -76,18 +76,22 @@ impl SocketFile {
             }
             None => {
                 let file = SocketFile::make(path, mode)?;
-                if let Err(error) = estate.keep(&name, file.listener.as_fd()) {
-                    file.remove();
-                    return Err(failed(error));
-                }
+                estate.keep(&name, file.listener.as_fd()).map_err(failed)?;
                 file
             }
         };
-        Ok(SocketFile { kept: Some(estate.clone()), ..file })
+        file.kept = Some(estate.clone());
+        Ok(file)
     }
 
-    /// Removes the file, unless somebody has put another in its place.
+    /// Removes the file, as dropping it does.
     pub fn remove(self) {
+        drop(self);
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!("cannot remove socket {}: {error}", self.path.display());
@@ -212,6 +216,8 @@ mod tests {
             file.remove();
             assert!(!path.exists());
         }
+        drop(SocketFile::make(&path, 0o600).unwrap());
+        assert!(!path.exists(), "nor does it stay where something else has failed");
     }
 
     #[test]

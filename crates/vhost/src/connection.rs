@@ -5,10 +5,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tmem_disk::SwapDisk;
 use tmem_keeper::{Estate, GuestEnds};
-use tmem_transport::thread_name;
+use tmem_transport::{LogLimit, thread_name};
 use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::{Error as LibraryError, VhostUserDaemon};
 
@@ -64,7 +65,7 @@ impl Connection {
                 return Err(io::Error::other(error.to_string()));
             }
         };
-        match start(&mut daemon, caller, disk.name(), options) {
+        match start(&mut daemon, &device, caller, disk.name(), options) {
             Ok((number, life)) => {
                 let (socket, estate) = (options.socket.clone(), options.estate.clone());
                 Ok(Connection { number, life, daemon, device, counters: counters.clone(), socket, estate })
@@ -93,7 +94,7 @@ impl Connection {
     }
 
     /// Ends the threads of the connection and closes its descriptors. `broken`: the guest sent what cannot be passed on.
-    pub(crate) fn close(mut self, broken: bool) {
+    pub(crate) fn close(mut self, broken: bool, lines: &LogLimit) {
         let socket = self.socket.display();
         self.device.stop_serving();
         // The library's thread sees the end of its socket and returns.
@@ -108,13 +109,18 @@ impl Connection {
         // Ends and joins the queues' threads, and unmaps the guest's memory.
         drop(self.daemon);
         self.device.close_exit_consumers();
-        let why = library_error.or_else(|| broken.then(|| "its messages cannot be passed on".to_owned()));
+        let lost = self.device.memory_is_lost();
+        let why = lost
+            .then(|| "a part of the memory that it shared is gone; its file was cut short".to_owned())
+            .or(library_error);
+        let why = why.or_else(|| broken.then(|| "its messages cannot be passed on".to_owned()));
+        if why.is_some() {
+            Counters::count(&self.counters.protocol_errors);
+        }
+        let Some(hidden) = lines.admit(Instant::now()) else { return };
         match why {
-            Some(why) => {
-                Counters::count(&self.counters.protocol_errors);
-                log::warn!("socket {socket}: connection closed: {why}");
-            }
-            None => log::info!("socket {socket}: guest disconnected"),
+            Some(why) => log::warn!("socket {socket}: connection closed: {why} ({hidden} more before it)"),
+            None => log::info!("socket {socket}: guest disconnected ({hidden} more before it)"),
         }
     }
 }
@@ -122,6 +128,7 @@ impl Connection {
 /// Connects the library to the keeper, and the keeper to the guest.
 fn start(
     daemon: &mut VhostUserDaemon<Arc<BlkDevice>>,
+    device: &BlkDevice,
     caller: Caller,
     label: &str,
     options: &VhostOptions,
@@ -134,6 +141,8 @@ fn start(
         Caller::New(guest) => options.estate.adopt(label, guest, ends)?,
         Caller::Left(number) => options.estate.attach(number, ends).map(|()| number)?,
     };
+    let estate = options.estate.clone();
+    device.set_hang_up(Box::new(move || estate.close(number)));
     let started = daemon.start(&mut Listener::from(listener));
     started
         .inspect_err(|_| options.estate.close(number))

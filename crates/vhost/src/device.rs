@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Instant;
 
 use tmem_disk::SwapDisk;
 use tmem_transport::{LogLimit, thread_name};
@@ -36,6 +37,9 @@ const MAX_GUEST_BYTES: u64 = 16 << 40;
 /// needs some for others.
 const MAX_REGIONS: usize = 509;
 
+/// Ends a connection from one of its queues' threads.
+pub(crate) type HangUp = Box<dyn Fn() + Send + Sync>;
+
 /// The device. Made anew for each connection.
 pub(crate) struct BlkDevice {
     disk: Arc<SwapDisk>,
@@ -46,6 +50,8 @@ pub(crate) struct BlkDevice {
     shared: Shared,
     /// One per queue. Only the queue's own thread locks it.
     states: Vec<Mutex<QueueState>>,
+    /// Ends the connection.
+    hang_up: OnceLock<HangUp>,
     /// The channel for requests of ours to the peer. Unused, but user-mode Linux takes its closing for the
     /// end of the device.
     request_channel: Mutex<Option<Backend>>,
@@ -66,9 +72,11 @@ impl BlkDevice {
                 memory: SharedMemory::new(GuestMemoryMmap::new()),
                 memory_changes: AtomicU32::new(0),
                 stopping: AtomicBool::new(false),
+                memory_lost: AtomicBool::new(false),
                 poll_limit: options.poll_limit.clone(),
                 log_limit: LogLimit::default(),
             },
+            hang_up: OnceLock::new(),
             states: (0..options.queues).map(|_| Mutex::default()).collect(),
             request_channel: Mutex::new(None),
             exit_consumers: Mutex::new(Vec::new()),
@@ -83,6 +91,16 @@ impl BlkDevice {
     /// Makes the queues' threads stop serving, whatever the guest still puts into its rings.
     pub(crate) fn stop_serving(&self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// How the connection is ended when the guest's memory is gone. Set once, before there are requests.
+    pub(crate) fn set_hang_up(&self, hang_up: HangUp) {
+        let _only_the_first = self.hang_up.set(hang_up);
+    }
+
+    /// Whether a part of the guest's memory is gone.
+    pub(crate) fn memory_is_lost(&self) -> bool {
+        self.shared.memory_lost.load(Ordering::Relaxed)
     }
 
     /// Closes what the library leaves open, once its threads have ended.
@@ -225,7 +243,16 @@ impl VhostUserBackend for BlkDevice {
             vring.set_broken();
             Counters::count(&self.counters.broken_queues);
             let name = self.disk.name();
-            log::warn!("disk {name}: queue {thread} is not served until the guest resets it: {broken}");
+            if let Some(hidden) = self.shared.log_limit.admit(Instant::now()) {
+                log::warn!(
+                    "disk {name}: queue {thread} is not served until the guest resets it: {broken} ({hidden} lines not logged)"
+                );
+            }
+        }
+        if self.memory_is_lost()
+            && let Some(hang_up) = self.hang_up.get()
+        {
+            hang_up();
         }
         Ok(())
     }

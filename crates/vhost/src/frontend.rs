@@ -51,6 +51,8 @@ impl VhostFrontend {
             counters: counters.clone(),
             connection: None,
             log_limit: LogLimit::default(),
+            visits: LogLimit::default(),
+            leaves: LogLimit::default(),
         };
         listening.take_up();
         let thread = Builder::new().name(name).spawn(move || listening.run()).map_err(thread_error)?;
@@ -98,6 +100,9 @@ struct Listening {
     connection: Option<Connection>,
     /// Limits the lines about connections that came to nothing: hypervisors try again every second.
     log_limit: LogLimit,
+    /// Limits the lines about guests that come, and about those that leave.
+    visits: LogLimit,
+    leaves: LogLimit,
 }
 
 impl Listening {
@@ -158,7 +163,7 @@ impl Listening {
 
     fn disconnect(&mut self, broken: bool) {
         if let Some(connection) = self.connection.take() {
-            connection.close(broken);
+            connection.close(broken, &self.leaves);
             self.connected.store(false, Ordering::Relaxed);
         }
     }
@@ -189,10 +194,18 @@ impl Listening {
         }
         match Connection::open(Caller::New(guest), &self.disk, &self.options, &self.counters) {
             Ok(connection) => {
-                log::info!("socket {socket}: guest connected");
+                if let Some(hidden) = self.visits.admit(Instant::now()) {
+                    log::info!("socket {socket}: guest connected ({hidden} more before it)");
+                }
                 self.enter(connection);
             }
-            Err(error) => log::error!("socket {socket}: cannot serve the guest that connected: {error}"),
+            Err(error) => {
+                if let Some(hidden) = self.log_limit.admit(Instant::now()) {
+                    log::error!(
+                        "socket {socket}: cannot serve the guest that connected: {error} ({hidden} like it not logged)"
+                    );
+                }
+            }
         }
     }
 }

@@ -10,15 +10,15 @@
 //! | `private_pair` | the library's end of the control messages, which the keeper passes on |
 //! | `device`, `config_space` | what the guest is offered |
 //! | `vring`, `worker` | when a queue's thread works, polls and sleeps |
+//! | `lost_memory` | what happens when a peer takes memory away that it shared |
 //! | `queue`, `request`, `execute` | from a ring's entries to puts and gets |
 //!
 //! Threads, for a disk called `a`: `vhost-a` listens; with a guest come `vhost-a-ctl` for the
 //! control messages and one `vhost-a-q0`, `-q1`, … per queue. None runs while the guest asks for nothing.
 //!
 //! Nothing that a guest puts into its rings or a peer sends over the socket is trusted: it leads to an error
-//! status, a queue that is no longer served, or a closed connection, with a line in the log. What a peer
-//! *can* do is take away memory that it shared (by truncating its file), which ends the process that touches
-//! it, as with any vhost-user backend: only let hypervisors connect.
+//! status, a queue that is no longer served, or a closed connection, with a line in the log. So does memory
+//! that a peer takes away after it has shared it.
 
 mod config_space;
 mod connection;
@@ -27,6 +27,7 @@ mod device;
 mod error;
 mod execute;
 mod frontend;
+mod lost_memory;
 mod options;
 mod private_pair;
 mod queue;

@@ -13,6 +13,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::counters::Counters;
 use crate::execute::{Segments, execute};
+use crate::lost_memory;
 use crate::request::{ChainBuffers, Fault, Request, parse};
 
 /// Why a queue is not served any further. Only a driver that breaks the rules gets one so far.
@@ -86,6 +87,9 @@ impl<'a> QueueServer<'a> {
                 return Err(BrokenQueue::Head(head));
             }
             let written = self.serve_chain(chain, memory, room);
+            if lost_memory::is_lost() {
+                return Ok(done); // it may have worked on zeroes that were never the guest's
+            }
             queue.add_used(memory, head, written).map_err(outside)?;
         }
         Ok(waiting.min(max_requests))

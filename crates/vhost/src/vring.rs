@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::Error as QueueError;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::lost_memory;
 
 /// The guest's memory, replaced as a whole when the peer sends another table.
 pub(crate) type SharedMemory = GuestMemoryAtomic<GuestMemoryMmap>;
@@ -28,6 +30,7 @@ const MAX_EMPTY_KICKS: u32 = 100;
 #[derive(Clone)]
 pub(crate) struct BlkVring {
     ring: VringMutex<SharedMemory>,
+    memory: SharedMemory,
     shared: Arc<Shared>,
 }
 
@@ -102,7 +105,8 @@ impl<'a> VringStateMutGuard<'a, SharedMemory> for BlkVring {
 
 impl VringT<SharedMemory> for BlkVring {
     fn new(memory: SharedMemory, max_queue_size: u16) -> Result<BlkVring, QueueError> {
-        Ok(BlkVring { ring: VringMutex::new(memory, max_queue_size)?, shared: Arc::default() })
+        let ring = VringMutex::new(memory.clone(), max_queue_size)?;
+        Ok(BlkVring { ring, memory, shared: Arc::default() })
     }
 
     fn get_ref(&self) -> <Self as VringStateGuard<'_, SharedMemory>>::G {
@@ -165,7 +169,13 @@ impl VringT<SharedMemory> for BlkVring {
     }
 
     fn queue_used_idx(&self) -> Result<u16, QueueError> {
-        self.control(|ring| ring.queue_used_idx())
+        let (memory, lost) = (self.memory.memory(), AtomicBool::new(false));
+        let index = lost_memory::watch(&memory, &lost, || self.control(|ring| ring.queue_used_idx()))?;
+        if lost.into_inner() {
+            self.set_broken();
+            return Err(QueueError::InvalidChain);
+        }
+        Ok(index)
     }
 
     fn set_queue_size(&self, size: u16) {

@@ -16,6 +16,7 @@ use vm_memory::{
 };
 
 use crate::counters::Counters;
+use crate::lost_memory;
 use crate::queue::{BrokenQueue, QueueServer, RequestRoom, needs_signal, outside};
 use crate::vring::{BlkVring, SharedMemory};
 
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) memory_changes: AtomicU32,
     /// The connection ends: nothing more is served.
     pub(crate) stopping: AtomicBool,
+    /// A part of the guest's memory is gone: nothing more is served, and the connection is to end.
+    pub(crate) memory_lost: AtomicBool,
     /// Limit of polling.
     pub(crate) poll_limit: PollLimit,
     /// Limits the lines about what the guest did wrong.
@@ -83,13 +86,21 @@ enum Polled {
     Control,
 }
 
+impl Shared {
+    /// Whether nothing more is served.
+    fn is_over(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed) || self.memory_lost.load(Ordering::Relaxed)
+    }
+}
+
 impl Worker<'_> {
     /// Serves until there is nothing more to do.
     pub(crate) fn run(&self, state: &mut QueueState) -> Result<(), BrokenQueue> {
-        while !self.shared.stopping.load(Ordering::Relaxed) {
+        while !self.shared.is_over() {
             let memory_changes = self.shared.memory_changes.load(Ordering::Acquire);
             let memory = self.shared.memory.memory();
-            if self.run_on(&memory, memory_changes, state)? {
+            let run = || self.run_on(&memory, memory_changes, state);
+            if lost_memory::watch(&memory, &self.shared.memory_lost, run)? {
                 break;
             }
         }
@@ -114,7 +125,7 @@ impl Worker<'_> {
         let mut empty_since = state.empty_since.take();
         let mut found_at = Instant::now();
         loop {
-            if self.shared.stopping.load(Ordering::Relaxed) {
+            if self.shared.is_over() {
                 return Ok(true);
             }
             if self.shared.memory_changes.load(Ordering::Acquire) != memory_changes {
@@ -220,7 +231,7 @@ impl Worker<'_> {
             last = elapsed;
             let changed = self.vring.changes() != ring_changes
                 || self.shared.memory_changes.load(Ordering::Relaxed) != memory_changes
-                || self.shared.stopping.load(Ordering::Relaxed);
+                || self.shared.is_over();
             if changed {
                 return Polled::Control;
             }

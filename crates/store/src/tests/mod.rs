@@ -20,3 +20,4 @@ pub(crate) mod test_tier;
 mod threads;
 mod tier_room;
 mod tiers;
+mod zeroing;

@@ -10,11 +10,11 @@ use clap::Args;
 use tmem_control::{
     BackgroundCpu, ByteSize, Config, ControlError, HttpListen, LogLevel, MaxCompressed, PoolCeiling,
     PoolSize, Reaction, Recompress, RecompressAge, RecompressLevel, Reserve, TierMode, Watchdog,
-    WorkerDeaths, WriteBackAge, poll_us,
+    WorkerDeaths, WriteBackAge, ZeroOnFlush, poll_us,
 };
 use tmem_keeper::{Client, Keeper, KeeperOptions, Program};
 
-use crate::{Outcome, inheritance::Inheritance, oom, runtime_dir::Ownership, worker};
+use crate::{Outcome, descriptors, inheritance::Inheritance, oom, runtime_dir::Ownership, worker};
 
 /// What `tmem serve` takes. Flags win over the file.
 #[derive(Args)]
@@ -67,6 +67,9 @@ pub(crate) struct Arguments {
     /// After how many seconds without use a cold page goes there, or off: only when the pool needs room [default: off]
     #[arg(long, value_name = "N|off", allow_negative_numbers = true)]
     write_back_age: Option<WriteBackAge>,
+    /// Whether the blocks of forgotten pages are overwritten with zeroes at once: on or off [default: off]
+    #[arg(long, value_name = "on|off")]
+    zero_on_flush: Option<ZeroOnFlush>,
     /// Certificate of the NBD server, in PEM; with the two below, NBD is served beyond this host
     #[arg(long, value_name = "FILE")]
     nbd_tls_cert: Option<PathBuf>,
@@ -116,6 +119,7 @@ impl Arguments {
         config.tier_size = self.tier_size.or(config.tier_size);
         config.tier_mode = self.tier_mode.unwrap_or(config.tier_mode);
         config.write_back_age = self.write_back_age.unwrap_or(config.write_back_age);
+        config.zero_on_flush = self.zero_on_flush.unwrap_or(config.zero_on_flush);
         config.worker_deaths = self.worker_deaths.unwrap_or(config.worker_deaths);
         config.watchdog = self.watchdog.unwrap_or(config.watchdog);
         config.log_level = self.log_level.unwrap_or(config.log_level);
@@ -135,6 +139,7 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
 fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
     let config = arguments.config(arguments.text()?.as_deref())?;
     worker::check(&config)?;
+    descriptors::allow_all();
     let ownership = Ownership::take(runtime_dir)?;
     let path = env::current_exe().context("cannot find this program's file")?;
     let program =

@@ -15,7 +15,7 @@ use tmem_store::{Store, StoreOptions};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 pub const READ: u32 = 0;
@@ -234,6 +234,22 @@ impl Guest {
         if wanted || always {
             q.kick.write(1).unwrap();
         }
+    }
+
+    /// Kicks, whatever is in the ring.
+    pub fn kick(&self, queue: usize) {
+        self.queues[queue].kick.write(1).unwrap();
+    }
+
+    /// Where an offset in the guest's memory is in this process, which is how the peer names addresses of rings.
+    pub fn host_address(&self, offset: u64) -> u64 {
+        self.memory.get_host_address(GuestAddress(BASE + offset)).unwrap() as u64
+    }
+
+    /// Cuts the file of the guest's memory short. The guest itself must keep away from what is gone.
+    pub fn truncate_memory(&self, bytes: u64) {
+        let region = self.memory.iter().next().unwrap();
+        region.file_offset().unwrap().file().set_len(bytes).unwrap();
     }
 
     pub fn used_index(&self, queue: usize) -> u16 {
