@@ -77,6 +77,7 @@ pub struct Keeper<'p> {
     has_served: bool,
     /// Workers that died, those apart that made way for another.
     deaths: u32,
+    polled: Vec<libc::pollfd>,
 }
 
 /// Keeps guests from filling the log: a line in this time says that one was turned away.
@@ -138,6 +139,7 @@ impl<'p> Keeper<'p> {
             complaints: Complaints::default(),
             has_served: false,
             deaths: 0,
+            polled: Vec::with_capacity(3 + Holder::MAX_POLLED),
         };
         stay_in_memory();
         allow_descriptors();
@@ -146,7 +148,7 @@ impl<'p> Keeper<'p> {
 
     /// Keeps until a worker ends in order or the first one cannot start. Gives the exit code.
     pub fn run(mut self) -> u8 {
-        let mut polled = Vec::with_capacity(3 + Holder::MAX_POLLED);
+        let mut polled = std::mem::take(&mut self.polled);
         loop {
             self.start_if_due();
             polled.clear();
