@@ -28,7 +28,7 @@ const HEAD_STEPS: usize = 8;
 /// Messages for each ring.
 const RING_STEPS: usize = 7;
 /// Messages after those of rings.
-const TAIL_STEPS: usize = 4;
+const TAIL_STEPS: usize = 5;
 
 impl Replay {
     /// The next message, if there is one more.
@@ -68,7 +68,7 @@ fn head(session: &Session, step: usize) -> Option<Told<'_>> {
         2 => number(SET_FEATURES, enabled_all.zip(session.features).map(|(without, all)| all & without)),
         3 => number(SET_FEATURES, session.features),
         4 => session.protocol_features.map(|_| tell(GET_PROTOCOL_FEATURES, &[]).answered()),
-        5 => number(SET_PROTOCOL_FEATURES, session.protocol_features),
+        5 => number(SET_PROTOCOL_FEATURES, session.protocol_features.map(|_| session.all_protocol_features)),
         6 => session
             .backend_requests
             .as_ref()
@@ -79,11 +79,15 @@ fn head(session: &Session, step: usize) -> Option<Told<'_>> {
 
 /// Last, because rings cannot be enabled between RESET_OWNER and the next SET_FEATURES, and stay as they are through both.
 fn tail(session: &Session, step: usize) -> Option<Told<'_>> {
+    if step == 0 {
+        let now = session.protocol_features.filter(|features| *features != session.all_protocol_features);
+        return number(SET_PROTOCOL_FEATURES, now);
+    }
     let since = session.reset.as_ref()?;
     match step {
-        0 => Some(tell(RESET_OWNER, &[])),
-        1 => session.owned.then(|| tell(SET_OWNER, &[])),
-        2 => number(SET_FEATURES, session.features.filter(|_| since.features)),
+        1 => Some(tell(RESET_OWNER, &[])),
+        2 => session.owned.then(|| tell(SET_OWNER, &[])),
+        3 => number(SET_FEATURES, session.features.filter(|_| since.features)),
         _ => number(SET_PROTOCOL_FEATURES, session.protocol_features.filter(|_| since.protocol_features)),
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Session {
     pub(crate) owned: bool,
     pub(crate) features: Option<u64>,
     pub(crate) protocol_features: Option<u64>,
+    /// All that ever were set. What depends on one that was given up later stays as it is.
+    pub(crate) all_protocol_features: u64,
     /// RESET_OWNER has come. The library then forgets what was agreed upon where it is asked for it again, and still goes by it.
     pub(crate) reset: Option<SinceReset>,
     /// Features were set once that leave no say about single rings. All of them were enabled by that.
@@ -88,6 +90,7 @@ impl Default for Session {
             owned: false,
             features: None,
             protocol_features: None,
+            all_protocol_features: 0,
             reset: None,
             enabled_all: false,
             backend_requests: None,
@@ -129,6 +132,7 @@ impl Session {
             SET_FEATURES => self.note_features(message.number()),
             SET_PROTOCOL_FEATURES => {
                 self.protocol_features = message.number().or(self.protocol_features);
+                self.all_protocol_features |= self.protocol_features.unwrap_or(0);
                 self.reset.iter_mut().for_each(|since| since.protocol_features = true);
             }
             SET_BACKEND_REQ_FD => self.backend_requests = descriptors.pop().or(self.backend_requests.take()),

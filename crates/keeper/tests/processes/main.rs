@@ -157,7 +157,7 @@ fn takes_over() {
     let mut next = stage.worker();
     assert_eq!(next.asks("hello"), "1");
     assert_eq!(next.asks("take"), "0", "an upgrade is no death");
-    worker.is_dead();
+    worker.ends();
     assert_eq!(next.asks("list"), "a disk=1");
     next.asks("attach 1");
     assert!(stage::is_connected(&guest));
@@ -203,7 +203,7 @@ fn sighup_at_start() {
     let mut next = stage.worker();
     assert_eq!(next.asks("hello"), "1");
     assert_eq!(next.asks("take"), "0");
-    worker.is_dead();
+    worker.ends();
     stage.serves(&mut next);
 }
 
@@ -214,15 +214,15 @@ fn sigterm() {
     let next = stage.worker();
     worker.asks("on-sigterm 5");
     stage.signal(libc::SIGTERM);
-    next.is_dead();
-    worker.is_dead();
+    next.ends();
+    worker.ends();
     assert_eq!(stage.ends(), 5);
 
     // One that could not yet end in order.
     let mut stage = Stage::new(5);
     let worker = stage.worker();
     stage.signal(libc::SIGINT);
-    worker.is_dead();
+    worker.ends();
     assert_eq!(stage.ends(), 0);
 }
 
@@ -250,7 +250,7 @@ fn no_start_while_ending() {
     worker.hears_sigterm_or_dies();
     if let Some(mut worker) = worker.if_alive() {
         stage.signal(libc::SIGHUP);
-        next.is_dead();
+        next.ends();
         assert!(worker.asks("upgrade").contains("busy"));
         assert_eq!(stage.children(), 1);
         worker.dies("exit 0");
@@ -295,7 +295,7 @@ fn reads_nothing() {
     let mut stage = Stage::new(5);
     let worker = stage.serving();
     worker.tells("flood");
-    worker.is_dead();
+    worker.ends();
     stage.logs("does not read answers and is killed");
     let mut worker = stage.worker();
     assert_eq!(worker.asks("take"), "1");
@@ -310,7 +310,7 @@ fn died_adopting() {
     stage.signal(libc::SIGSTOP);
     worker.tells("adopt-and-abort disk");
     let guest = stage.connection();
-    worker.is_dead();
+    worker.ends();
     stage.signal(libc::SIGCONT);
     let mut worker = stage.worker();
     worker.asks("take");

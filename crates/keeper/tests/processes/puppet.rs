@@ -56,11 +56,11 @@ impl Puppet {
     /// Tells it to end, and waits for that.
     pub fn dies(self, how: &str) {
         self.tells(how);
-        self.is_dead();
+        self.ends();
     }
 
     /// Waits for its end.
-    pub fn is_dead(mut self) {
+    pub fn ends(mut self) {
         let mut rest = Vec::new();
         // A worker that was killed with commands unread resets the connection.
         let _ = self.control.read_to_end(&mut rest);
