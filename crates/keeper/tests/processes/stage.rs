@@ -44,7 +44,7 @@ const ALLOCATED: i32 = 99;
 pub fn keep() {
     let directory = PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
     let deaths_per_minute = std::env::var(DEATHS).unwrap().parse().unwrap();
-    let program = Program::new(directory.join(PROGRAM), ["worker".into()]).unwrap();
+    let program = Program::new(directory.join(PROGRAM), ["worker".into()], []).unwrap();
     let keeper = Keeper::new(&program, KeeperOptions { deaths_per_minute, patience: None }).unwrap();
     counted::begin();
     let code = keeper.run();
