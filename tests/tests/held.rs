@@ -64,7 +64,12 @@ fn r1_pages_are_held_when_workers_crash_too_often_and_are_there_after_sighup() -
     crash(&daemon)?;
     // Whoever asks now is told that nobody answers, and no other worker comes.
     let answer = daemon.tmem(&["status"])?;
-    ensure!(answer.code == Some(1) && answer.stderr.contains("no daemon answers"), "{:?}: {}", answer.code, answer.stderr);
+    ensure!(
+        answer.code == Some(1) && answer.stderr.contains("no daemon answers"),
+        "{:?}: {}",
+        answer.code,
+        answer.stderr
+    );
     thread::sleep(Duration::from_secs(1));
     ensure!(daemon.worker().is_err(), "a worker after {DEATHS} deaths");
     send(keeper, libc::SIGHUP)?;
