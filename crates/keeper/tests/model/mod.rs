@@ -28,7 +28,7 @@ pub const PROTOCOL: u64 = 1 << 30;
 pub const REPLY_ACK: u64 = 1 << 3;
 const RINGS: usize = 4;
 /// Longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A message from the guest, and how many descriptors come with it. The first of them says which they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
