@@ -21,6 +21,7 @@ use rustix::{
 use crate::{
     session::Descriptors,
     vhost_user::{HEADER_BYTES, MAX_DESCRIPTORS, MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, MessageView},
+    wire::Reason,
 };
 
 /// Why a connection is not carried on.
@@ -39,7 +40,7 @@ pub(crate) enum RelayError {
     #[error("it has more regions of memory than a guest can have")]
     Regions,
     /// The socket failed.
-    #[error("the control socket failed: {0}")]
+    #[error("the control socket failed: {}", Reason(.0))]
     Socket(#[from] io::Error),
 }
 
@@ -162,7 +163,7 @@ fn receive(
     buffer: &mut [u8],
     descriptors: &mut Descriptors,
 ) -> Result<usize, RelayError> {
-    // Room for more than a message may have, so that too many are seen.
+    // Room for as many as a message may have. If there are more, the kernel says that it left some out.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;

@@ -14,7 +14,7 @@ use crate::{
 
 /// Most files and sockets: two for each of some thousand disks.
 pub const MAX_FILES: usize = 8192;
-/// Most guests at one time. Each takes 40 KiB of memory from when it comes.
+/// Most guests at one time, one for each label. Each takes 40 KiB of memory from when it comes.
 pub const MAX_CONNECTIONS: usize = 256;
 
 struct Kept {
@@ -116,11 +116,18 @@ impl Holder {
     fn adopt(&mut self, call: Datagram) -> Result<u32, Errno> {
         let Datagram { name, descriptors, .. } = call;
         let [guest, library, life] = descriptors.into_inner_array()?;
+        // A label has one guest. Whoever brings another has lost sight of the one before, and so would every worker to come.
+        self.guests.retain(|guest| guest.relay.label != name);
         if self.guests.len() >= MAX_CONNECTIONS {
             return Err(Errno::NOSPC);
         }
-        // Numbers are not used again: a late word about one that is gone must not meet another.
-        self.last_number = self.last_number.checked_add(1).ok_or(Errno::NOSPC)?;
+        // A late word about one that is gone must not meet another, so a number comes again after all others.
+        loop {
+            self.last_number = self.last_number.wrapping_add(1);
+            if self.guests.iter().all(|guest| guest.number != self.last_number) {
+                break;
+            }
+        }
         let relay = Relay::new(name, guest, library, life);
         self.guests.push(Guest { number: self.last_number, relay });
         Ok(self.last_number)
@@ -133,7 +140,7 @@ impl Holder {
         Ok(call.number)
     }
 
-    /// Says everything that is held. A worker that does not read it waits for itself.
+    /// Says everything that is held. A worker that does not read it is waited for as long as its socket says.
     fn list(&self, worker: BorrowedFd<'_>) -> io::Result<()> {
         for file in &self.files {
             wire::send(worker, Code::File, 0, &file.name, &[file.descriptor.as_fd()], SendFlags::empty())?;

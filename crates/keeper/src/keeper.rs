@@ -21,7 +21,7 @@ use crate::{
     process::{End, Prepared, Program, Worker},
     restarts::{Restarts, Verdict},
     signals::Signals,
-    wire::{self, Code, Datagram},
+    wire::{self, Code, Datagram, Reason},
 };
 
 /// How a keeper is to behave.
@@ -69,12 +69,15 @@ pub struct Keeper<'p> {
     next: Option<Hired>,
     /// The program of the worker that is to be started, and when.
     start_at: Option<(Instant, OwnedFd)>,
+    /// The last try to start one failed, which was said.
+    start_failed: bool,
     stopping: bool,
     complaints: Complaints,
     /// Some worker has served: guests may depend on what is held.
     has_served: bool,
     /// Workers that died, those apart that made way for another.
     deaths: u32,
+    polled: Vec<libc::pollfd>,
 }
 
 /// Keeps guests from filling the log: a line in this time says that one was turned away.
@@ -111,6 +114,8 @@ const LEAVE: Duration = Duration::from_secs(60);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A worker that stands by has this long to find out whether it can follow.
 const STAND_BY: Duration = Duration::from_secs(30);
+/// More calls than fit in a worker's socket. One that says more and more does not keep others waiting.
+const CALLS_AT_ONCE: usize = 1024;
 
 impl<'p> Keeper<'p> {
     /// Takes all that it needs. The process has one thread, and is the keeper's from here on.
@@ -129,18 +134,21 @@ impl<'p> Keeper<'p> {
             serving: None,
             next: None,
             start_at: Some(first),
+            start_failed: false,
             stopping: false,
             complaints: Complaints::default(),
             has_served: false,
             deaths: 0,
+            polled: Vec::with_capacity(3 + Holder::MAX_POLLED),
         };
         stay_in_memory();
+        allow_descriptors();
         Ok(keeper)
     }
 
     /// Keeps until a worker ends in order or the first one cannot start. Gives the exit code.
     pub fn run(mut self) -> u8 {
-        let mut polled = Vec::with_capacity(3 + Holder::MAX_POLLED);
+        let mut polled = std::mem::take(&mut self.polled);
         loop {
             self.start_if_due();
             polled.clear();
@@ -178,12 +186,14 @@ impl<'p> Keeper<'p> {
 
     /// Everything that was asked of it is done before it is believed dead: calls that came before are in its socket.
     fn hear(&mut self, who: Who) {
-        loop {
+        for _ in 0..CALLS_AT_ONCE {
             let Some(hired) = self.hired(who) else { return };
             let socket = hired.worker.socket.as_fd();
             let call = match wire::receive(socket, RecvFlags::DONTWAIT) {
                 Ok(Some(call)) => call,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It is gone and had not read an answer. What it said before that comes now.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
                 Ok(None) | Err(_) => {
                     // Its end comes as a signal.
                     hired.is_heard = false;
@@ -192,8 +202,15 @@ impl<'p> Keeper<'p> {
                 }
             };
             hired.heard = Instant::now();
-            if self.obey(who, call).is_err() {
-                return; // it is gone; what it sent before that is read the next time
+            // One that is gone cannot be answered, and is heard to the end.
+            let Err(error) = self.obey(who, call) else { continue };
+            if error.kind() == io::ErrorKind::WouldBlock
+                && let Some(hired) = self.hired(who)
+            {
+                say(format_args!("error: worker {} does not read answers and is killed", hired.worker.pid));
+                hired.worker.signal(libc::SIGKILL);
+                (hired.is_heard, hired.is_ending) = (false, true);
+                return;
             }
         }
     }
@@ -230,6 +247,8 @@ impl<'p> Keeper<'p> {
     /// Ends the worker that serves, if the next one waits for that.
     fn make_way(&mut self) {
         match &mut self.serving {
+            // It ends in order, and nobody follows.
+            Some(_) if self.stopping => {}
             Some(serving) => {
                 // Whatever it is at, the next one finds it: that is what everything here is for.
                 serving.worker.signal(libc::SIGKILL);
@@ -244,6 +263,7 @@ impl<'p> Keeper<'p> {
             return;
         }
         self.serving = self.next.take();
+        self.start_at = None;
         if let Some(serving) = &self.serving {
             say(format_args!("info: worker {} takes over", serving.worker.pid));
             // One that is gone by now is noticed like any other death.
@@ -253,7 +273,7 @@ impl<'p> Keeper<'p> {
 
     /// Starts the program on disk beside the one that serves.
     fn stand_by(&mut self) -> Result<u32, Errno> {
-        if self.next.is_some() {
+        if self.next.is_some() || self.stopping {
             return Err(Errno::BUSY);
         }
         let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
@@ -271,12 +291,18 @@ impl<'p> Keeper<'p> {
         }
         match self.program.start(file, &self.signals) {
             Ok(worker) => {
+                self.start_failed = false;
                 if let Some((_, file)) = self.start_at.take() {
                     self.serving = Some(Hired::new(worker, file));
                 }
             }
             Err(error) => {
-                say(format_args!("warn: cannot start a worker: {error}; trying again"));
+                if !std::mem::replace(&mut self.start_failed, true) {
+                    say(format_args!(
+                        "warn: cannot start a worker: {}; trying again and again",
+                        Reason(&error)
+                    ));
+                }
                 self.start_at.iter_mut().for_each(|(at, _)| *at = Instant::now() + RETRY);
             }
         }
@@ -308,16 +334,20 @@ impl<'p> Keeper<'p> {
 
     /// SIGHUP: the program on disk takes over, or takes up what is held.
     fn renew(&mut self) {
+        if self.stopping {
+            return;
+        }
         self.restarts.forget();
         if self.serving.is_some() {
             if let Err(error) = self.stand_by() {
-                say(format_args!("error: cannot start the program on disk: {error}"));
+                say(format_args!("error: cannot start the program on disk: {}", Reason(&error.into())));
             }
-        } else if self.start_at.is_none() {
-            match self.program.newest() {
-                Ok(file) => self.start_at = Some((Instant::now(), file)),
-                Err(error) => say(format_args!("error: cannot open the program on disk: {error}")),
-            }
+            return;
+        }
+        // The program of a worker that is to be started after a pause may be the one that does not work.
+        match self.program.newest() {
+            Ok(file) => self.start_at = Some((Instant::now(), file)),
+            Err(error) => say(format_args!("error: cannot open the program on disk: {}", Reason(&error))),
         }
     }
 
@@ -334,15 +364,17 @@ impl<'p> Keeper<'p> {
         let dead = self.serving.take()?;
         self.holder.detach_all();
         let in_order = end == End::Exit(0) && dead.is_ready;
+        if !self.stopping && !in_order && self.next.as_ref().is_some_and(|next| next.wants_to_take) {
+            self.promote();
+            return None;
+        }
         if self.stopping || in_order || !self.has_served {
             return Some(match end {
                 End::Exit(code) => code,
+                // It was told to end before it could do so in order, and had nothing to put in order yet.
+                End::Signal(libc::SIGTERM) if self.stopping => 0,
                 End::Signal(_) => 1,
             });
-        }
-        if self.next.as_ref().is_some_and(|next| next.wants_to_take) {
-            self.promote();
-            return None;
         }
         self.deaths = self.deaths.saturating_add(1);
         let (now, pid) = (Instant::now(), dead.worker.pid);
@@ -394,8 +426,7 @@ impl<'p> Keeper<'p> {
             }
         }
         if let Some(next) = &mut self.next
-            && !next.wants_to_take
-            && hung(next, STAND_BY)
+            && next.is_late(now)
         {
             say(format_args!("error: worker {} did not take over in time and is killed", next.worker.pid));
             next.worker.signal(libc::SIGKILL);
@@ -406,19 +437,21 @@ impl<'p> Keeper<'p> {
     /// Until something has to be done whatever happens. -1: never.
     fn timeout_ms(&self) -> libc::c_int {
         let now = Instant::now();
-        let start = self.start_at.as_ref().map(|(at, _)| *at);
+        let is_free = self.serving.is_none() && self.next.is_none();
+        let start = self.start_at.as_ref().filter(|_| is_free).map(|(at, _)| *at);
         let silent = |hired: &Hired, patience| (!hired.is_ending).then(|| hired.heard + patience);
         let hung = self.serving.as_ref().filter(|serving| serving.is_ready);
         let hung = hung.zip(self.options.patience).and_then(|(serving, patience)| match serving.asked {
             Some(asked) => Some(asked + LAST_WORDS),
             None => silent(serving, patience),
         });
-        let next =
-            self.next.as_ref().filter(|next| !next.wants_to_take).and_then(|next| silent(next, STAND_BY));
+        let next = self.next.as_ref().filter(|next| !next.wants_to_take && !next.is_ending);
+        let next = next.map(|next| next.worker.started + STAND_BY);
         let left = [&self.serving, &self.next].into_iter().flatten().filter(|hired| !hired.is_heard);
         let left = left.filter_map(|hired| silent(hired, LEAVE)).min();
         let first = [start, hung, next, left].into_iter().flatten().min();
-        first.map_or(-1, |at| at.saturating_duration_since(now).as_millis() as libc::c_int + 1)
+        let wait_ms = |at: Instant| at.saturating_duration_since(now).as_millis() + 1;
+        first.map_or(-1, |at| libc::c_int::try_from(wait_ms(at)).unwrap_or(libc::c_int::MAX))
     }
 
     fn hired(&mut self, who: Who) -> Option<&mut Hired> {
@@ -448,6 +481,11 @@ impl Hired {
             asked: None,
         }
     }
+
+    /// It stands by for too long, whatever it says meanwhile.
+    fn is_late(&self, now: Instant) -> bool {
+        !self.wants_to_take && !self.is_ending && now.duration_since(self.worker.started) >= STAND_BY
+    }
 }
 
 /// Where the host swaps to its own tmem, the keeper must not be swapped out, nor wait for I/O when the kernel finds memory for a fork: that might be
@@ -464,11 +502,24 @@ fn stay_in_memory() {
     }
 }
 
-/// A line to stderr, as the worker's lines are, without memory from the heap.
+/// Guests bring descriptors, and one that brings many must not take the last from others.
+fn allow_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // It is raised as far as anybody may.
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+}
+
+/// A line to stderr, as the worker's lines are, without memory from the heap. One that nobody reads is not waited for.
 pub(crate) fn say(text: std::fmt::Arguments<'_>) {
     let mut line = arrayvec::ArrayVec::<u8, 1024>::new();
     // A line that is too long is cut.
     let _ = io::Write::write_fmt(&mut line, format_args!("tmem: {text}\n"));
-    // SAFETY: the buffer is valid for its length. A line that cannot be written has nobody to be told to.
-    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    let mut stderr = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one valid entry; the buffer is valid for its length. A line that cannot be written has nobody to be told to.
+    unsafe {
+        if libc::poll(&mut stderr, 1, 0) == 1 {
+            libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
+        }
+    }
 }

@@ -9,15 +9,24 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::PathBuf,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use crate::{signals::Signals, wire};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+use crate::{
+    keeper::say,
+    signals::Signals,
+    wire::{self, Reason},
+};
 
 /// The environment variable that tells a worker the number of its socket.
 pub const SOCKET_VARIABLE: &str = "TMEM_KEEPER";
 /// The number that its socket has in a worker.
 const SOCKET_NUMBER: RawFd = 3;
+
+/// A worker that does not take an answer for so long is not waited for any more. Others wait meanwhile.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// What is started: a program file with its arguments and environment.
 #[derive(Debug)]
@@ -90,6 +99,7 @@ impl Prepared<'_> {
     /// Starts a worker. It ends when this process does.
     pub(crate) fn start(&self, file: &OwnedFd, signals: &Signals) -> io::Result<Worker> {
         let (ours, theirs) = wire::pair()?;
+        set_socket_timeout(&ours, Timeout::Send, Some(ANSWER))?;
         let keeper = std::process::id();
         // SAFETY: this process has one thread, so the child may do anything; what it does asks for no memory.
         match unsafe { libc::fork() } {
@@ -121,6 +131,8 @@ impl Prepared<'_> {
                     environment,
                     libc::AT_EMPTY_PATH,
                 );
+                let error = io::Error::last_os_error();
+                say(format_args!("error: cannot run the program: {}", Reason(&error)));
             }
             libc::_exit(127)
         }
@@ -141,12 +153,17 @@ impl TryClone for RawFd {
     }
 }
 
+/// Not under a number that is another's in a worker.
 fn open(path: &CStr) -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: the path ends with a zero; a new descriptor, or -1.
     let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return Err(io::Error::last_os_error());
+    }
     // SAFETY: just made, and nobody else's.
-    if file < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(file) }) }
+    let file = unsafe { OwnedFd::from_raw_fd(file) };
+    file.as_raw_fd().try_clone()
 }
 
 /// How a worker ended.

@@ -30,6 +30,9 @@ const HUNG_UP: u8 = b'H';
 /// Written to the life before it is closed because of what the guest sent.
 const BROKEN: u8 = b'B';
 
+/// Messages passed on at a time, so that a guest or a worker that says more and more does not keep others waiting.
+const AT_ONCE: usize = 64;
+
 /// A message on its way from the guest.
 #[derive(Debug, Default)]
 struct Request {
@@ -161,7 +164,7 @@ impl Relay {
     }
 
     fn pass_answers(&mut self) -> Result<Flow, RelayError> {
-        loop {
+        for _ in 0..AT_ONCE {
             if let Some(sent) = &mut self.answer.sent {
                 match self.answer.message.send(self.guest.as_fd(), sent)? {
                     Progress::Waits => return Ok(Flow::Open),
@@ -186,6 +189,7 @@ impl Relay {
                 }
             }
         }
+        Ok(Flow::Open)
     }
 
     /// A whole message from the library. False: there is no room for what it confirms.
@@ -211,6 +215,7 @@ impl Relay {
     }
 
     fn pass_requests(&mut self) -> Result<Flow, RelayError> {
+        let mut left = AT_ONCE;
         loop {
             let Some(library) = &self.library else { return Ok(Flow::Open) };
             let progress = if let Some((replay, sent)) = &mut self.replay {
@@ -241,7 +246,10 @@ impl Relay {
                     }
                 }
                 progress
+            } else if left == 0 {
+                return Ok(Flow::Open);
             } else {
+                left -= 1;
                 match self.request.message.read(self.guest.as_fd())? {
                     Progress::Waits => return Ok(Flow::Open),
                     Progress::Closed => return Ok(Flow::Closed),
@@ -261,6 +269,37 @@ impl Relay {
                     return Ok(Flow::Open);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixStream,
+    };
+
+    use super::*;
+    use crate::vhost_user::HEADER_BYTES;
+
+    #[test]
+    fn who_talks_all_the_time_does_not_keep_others_waiting() {
+        let ((mut guest, ours), (library, other), (life, _)) =
+            (UnixStream::pair().unwrap(), UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        let mut relay = Relay::new(Name::default(), ours.into(), library.into(), life.into());
+        let header: Vec<u8> = [3u32, 1, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+        guest.write_all(&header.repeat(AT_ONCE + 1)).unwrap();
+        let mut buffer = vec![0; 1 << 16];
+        for rest in [AT_ONCE, 1] {
+            assert_eq!(relay.pass_on(&relay.poll_set()).unwrap(), Flow::Open);
+            assert_eq!((&other).read(&mut buffer).unwrap() / HEADER_BYTES, rest);
+        }
+        // Answers that nobody asked for, too.
+        (&other).write_all(&header.repeat(AT_ONCE + 1)).unwrap();
+        for most in [AT_ONCE, 2] {
+            assert_eq!(relay.pass_on(&relay.poll_set()).unwrap(), Flow::Open);
+            assert!(guest.read(&mut buffer).unwrap() / HEADER_BYTES <= most);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use arrayvec::ArrayVec;
 
 use crate::{
-    session::{MAX_RINGS, Ring, RingDescriptor, Session},
+    session::{MAX_RINGS, RingDescriptor, Session},
     vhost_user::*,
 };
 
@@ -24,25 +24,28 @@ pub(crate) struct Replay {
 }
 
 /// Messages before those of regions and rings.
-const HEAD_STEPS: usize = 7;
+const HEAD_STEPS: usize = 8;
 /// Messages for each ring.
 const RING_STEPS: usize = 7;
+/// Messages after those of rings.
+const TAIL_STEPS: usize = 5;
 
 impl Replay {
     /// The next message, if there is one more.
     pub(crate) fn next<'s>(&mut self, session: &'s Session) -> Option<Told<'s>> {
-        let single = session.regions.len();
-        let end = HEAD_STEPS + single + MAX_RINGS * RING_STEPS;
-        while self.step < end {
+        let regions = HEAD_STEPS + session.regions.len();
+        let rings = regions + MAX_RINGS * RING_STEPS;
+        while self.step < rings + TAIL_STEPS {
             let step = self.step;
             self.step += 1;
-            let told = match step.checked_sub(HEAD_STEPS) {
-                None => head(session, step),
-                Some(region) if region < single => lone_region(session, region),
-                Some(rest) => {
-                    let (ring, step) = ((rest - single) / RING_STEPS, (rest - single) % RING_STEPS);
-                    ring_step(&session.rings[ring], ring, step)
-                }
+            let told = if step < HEAD_STEPS {
+                head(session, step)
+            } else if step < regions {
+                lone_region(session, step - HEAD_STEPS)
+            } else if step < rings {
+                ring_step(session, (step - regions) / RING_STEPS, (step - regions) % RING_STEPS)
+            } else {
+                tail(session, step - rings)
             };
             if told.is_some() {
                 return told;
@@ -52,19 +55,40 @@ impl Replay {
     }
 }
 
+fn number<'s>(code: u32, number: Option<u64>) -> Option<Told<'s>> {
+    number.map(|number| tell(code, &number.to_ne_bytes()))
+}
+
 fn head(session: &Session, step: usize) -> Option<Told<'_>> {
-    let number = |code, number: Option<u64>| number.map(|number| tell(code, &number.to_ne_bytes()));
+    let enabled_all = session.enabled_all.then_some(!FEATURE_PROTOCOL);
     match step {
         0 => session.asked_features.then(|| tell(GET_FEATURES, &[]).answered()),
-        1 => session.owned.then(|| tell(SET_OWNER, &[])),
-        2 => number(SET_FEATURES, session.features),
-        3 => session.protocol_features.map(|_| tell(GET_PROTOCOL_FEATURES, &[]).answered()),
-        4 => number(SET_PROTOCOL_FEATURES, session.protocol_features),
-        5 => session
+        1 => (session.owned && session.reset.is_none()).then(|| tell(SET_OWNER, &[])),
+        // Enables all rings. What was said of single ones since is told with them.
+        2 => number(SET_FEATURES, enabled_all.zip(session.features).map(|(without, all)| all & without)),
+        3 => number(SET_FEATURES, session.features),
+        4 => session.protocol_features.map(|_| tell(GET_PROTOCOL_FEATURES, &[]).answered()),
+        5 => number(SET_PROTOCOL_FEATURES, session.protocol_features.map(|_| session.all_protocol_features)),
+        6 => session
             .backend_requests
             .as_ref()
             .map(|channel| tell(SET_BACKEND_REQ_FD, &[]).with(channel.as_fd())),
-        _ => session.had_table.then(|| table(session)),
+        _ => session.regions.iter().any(|region| region.in_table).then(|| table(session)),
+    }
+}
+
+/// Last, because rings cannot be enabled between RESET_OWNER and the next SET_FEATURES, and stay as they are through both.
+fn tail(session: &Session, step: usize) -> Option<Told<'_>> {
+    if step == 0 {
+        let now = session.protocol_features.filter(|features| *features != session.all_protocol_features);
+        return number(SET_PROTOCOL_FEATURES, now);
+    }
+    let since = session.reset.as_ref()?;
+    match step {
+        1 => Some(tell(RESET_OWNER, &[])),
+        2 => session.owned.then(|| tell(SET_OWNER, &[])),
+        3 => number(SET_FEATURES, session.features.filter(|_| since.features)),
+        _ => number(SET_PROTOCOL_FEATURES, session.protocol_features.filter(|_| since.protocol_features)),
     }
 }
 
@@ -86,7 +110,8 @@ fn lone_region(session: &Session, at: usize) -> Option<Told<'_>> {
     Some(tell(ADD_MEM_REG, &payload).with(region.file.as_fd()))
 }
 
-fn ring_step(ring: &Ring, index: usize, step: usize) -> Option<Told<'_>> {
+fn ring_step(session: &Session, index: usize, step: usize) -> Option<Told<'_>> {
+    let ring = session.rings.get(index)?;
     let state = |code, number: Option<u32>| {
         number.map(|number| {
             let mut payload = [0; 8];
@@ -104,11 +129,20 @@ fn ring_step(ring: &Ring, index: usize, step: usize) -> Option<Told<'_>> {
         0 => state(SET_VRING_NUM, ring.size),
         // Before the addresses: with them, a worker takes the used index for where to go on.
         1 => state(SET_VRING_BASE, ring.base),
-        2 => ring.address.as_ref().map(|address| tell(SET_VRING_ADDR, address)),
+        // A ring that was stopped may have been in memory that is gone.
+        2 => ring
+            .address
+            .as_ref()
+            .filter(|address| session.has_in_memory(address))
+            .map(|address| tell(SET_VRING_ADDR, address)),
         3 => descriptor(SET_VRING_ERR, &ring.error),
         4 => descriptor(SET_VRING_CALL, &ring.call),
         5 => descriptor(SET_VRING_KICK, &ring.kick),
-        _ => state(SET_VRING_ENABLE, ring.enabled),
+        _ => state(
+            SET_VRING_ENABLE,
+            ring.enabled
+                .filter(|_| session.features.is_some_and(|features| features & FEATURE_PROTOCOL != 0)),
+        ),
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) const SET_FEATURES: u32 = 2;
 pub(crate) const SET_OWNER: u32 = 3;
 pub(crate) const RESET_OWNER: u32 = 4;
 pub(crate) const SET_MEM_TABLE: u32 = 5;
+pub(crate) const SET_LOG_BASE: u32 = 6;
 pub(crate) const SET_VRING_NUM: u32 = 8;
 pub(crate) const SET_VRING_ADDR: u32 = 9;
 pub(crate) const SET_VRING_BASE: u32 = 10;
@@ -42,6 +43,13 @@ pub(crate) const GET_CONFIG: u32 = 24;
 pub(crate) const GET_MAX_MEM_SLOTS: u32 = 36;
 pub(crate) const ADD_MEM_REG: u32 = 37;
 pub(crate) const REM_MEM_REG: u32 = 38;
+pub(crate) const GET_SHARED_OBJECT: u32 = 41;
+pub(crate) const SET_DEVICE_STATE_FD: u32 = 42;
+pub(crate) const CHECK_DEVICE_STATE: u32 = 43;
+pub(crate) const GET_SHMEM_CONFIG: u32 = 44;
+
+/// Device feature: there are protocol features, and each ring is enabled by a message of its own.
+pub(crate) const FEATURE_PROTOCOL: u64 = 1 << 30;
 
 /// Protocol feature: messages are answered where the sender asks for it.
 pub(crate) const PROTOCOL_REPLY_ACK: u64 = 1 << 3;

@@ -7,6 +7,7 @@
 //! Numbers are in the machine's byte order: both ends are on one machine, though not always of one version. A version only adds codes.
 
 use std::{
+    ffi::CStr,
     io,
     mem::MaybeUninit,
     os::fd::{BorrowedFd, OwnedFd},
@@ -34,6 +35,8 @@ pub(crate) const MAX_DESCRIPTORS: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
+    /// What this version does not know, and never says.
+    Unknown = 0,
     /// A worker is there. Its number is the version it speaks. Answered with 1 if another one serves for now.
     Hello = 1,
     /// It wants to serve. Answered when nobody else does, with the number of workers that have died.
@@ -69,7 +72,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    fn of(byte: u8) -> Option<Code> {
+    fn of(byte: u8) -> Code {
         use Code::*;
         [
             Hello, Take, List, Ready, Beat, Keep, Release, Adopt, Attach, Close, Upgrade, Upgrading, Done,
@@ -77,6 +80,7 @@ impl Code {
         ]
         .into_iter()
         .find(|code| *code as u8 == byte)
+        .unwrap_or(Unknown)
     }
 }
 
@@ -138,12 +142,34 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Op
     if received.bytes == 0 {
         return Ok(None);
     }
-    let cut = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
-    let code = Code::of(bytes[0]).filter(|_| received.bytes >= HEAD_BYTES && !cut);
-    let Some(code) = code else { return Err(io::ErrorKind::InvalidData.into()) };
+    if received.bytes < HEAD_BYTES || received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        // This process has no room for them. Whoever needs them says so.
+        descriptors.clear();
+    }
+    let code = Code::of(bytes[0]);
     let number = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
     let name = bytes[HEAD_BYTES..received.bytes].iter().copied().collect();
     Ok(Some(Datagram { code, number, name, descriptors }))
+}
+
+/// What an error of the OS says, without memory from the heap.
+pub(crate) struct Reason<'e>(pub(crate) &'e io::Error);
+
+impl std::fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(number) = self.0.raw_os_error() else { return write!(f, "{:?}", self.0.kind()) };
+        let mut text = [0u8; 128];
+        // SAFETY: the buffer is valid for its length.
+        let known = unsafe { libc::strerror_r(number, text.as_mut_ptr().cast(), text.len()) } == 0;
+        let text = CStr::from_bytes_until_nul(&text).ok().filter(|_| known);
+        match text.and_then(|text| text.to_str().ok()) {
+            Some(text) => write!(f, "{text} (os error {number})"),
+            None => write!(f, "os error {number}"),
+        }
+    }
 }
 
 /// A pair of sockets for a keeper and a worker.
@@ -175,9 +201,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let (here, there) = pair().unwrap();
-        for bytes in
-            [&[0u8, 0, 0, 0, 0, 0, 0, 0][..], &[200, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0], &[6; MAX_BYTES + 1]]
-        {
+        for bytes in [&[1, 0, 0][..], &[6; MAX_BYTES + 1]] {
             rustix::net::send(&here, bytes, SendFlags::empty()).unwrap();
             let error = receive(there.as_fd(), RecvFlags::empty()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bytes:?}");
@@ -187,10 +211,20 @@ mod tests {
     }
 
     #[test]
+    fn reasons_say_what_the_os_says() {
+        for number in [libc::EMFILE, libc::EPIPE] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(Reason(&error).to_string(), error.to_string());
+        }
+        assert_eq!(Reason(&io::ErrorKind::InvalidData.into()).to_string(), "InvalidData");
+    }
+
+    #[test]
     fn every_code_is_known_again() {
         for byte in 0..=255 {
-            assert!(Code::of(byte).is_none_or(|code| code as u8 == byte));
+            let code = Code::of(byte);
+            assert!(code == Code::Unknown || code as u8 == byte);
         }
-        assert_eq!((0..=255).filter_map(Code::of).count(), 16);
+        assert_eq!((0..=255).map(Code::of).filter(|code| *code != Code::Unknown).count(), 16);
     }
 }

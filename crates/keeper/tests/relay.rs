@@ -36,6 +36,15 @@ fn table(named: u32, room: usize) -> Vec<u8> {
     message(5, 0, &words(&[named, 0]).into_iter().chain(regions).collect::<Vec<_>>())
 }
 
+/// The peer's address of the only region of [`table`], as its bytes say.
+const REGION_BASE: u64 = 0x1716_1514_1312_1110;
+
+/// A ring's address, all parts of it from `base` on.
+fn address(ring: u32, base: u64) -> Vec<u8> {
+    let parts = [base, base + 0x1000, base + 0x2000, 0].map(u64::to_ne_bytes);
+    message(9, 0, &[words(&[ring, 0]), parts.concat()].concat())
+}
+
 fn send(to: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(32))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -114,6 +123,32 @@ impl Bench {
 
     fn is_told(&self, expected: &[u8]) {
         assert_eq!(receive(&self.guest).0, expected);
+    }
+
+    /// A question of the guest's and the library's answer to it.
+    fn asks(&self, code: u32, flags: u32, answer: &[u8]) {
+        self.says(&message(code, flags, b""));
+        self.hears(&message(code, flags, b""));
+        self.answers(&message(code, REPLY, answer));
+        self.is_told(&message(code, REPLY, answer));
+    }
+
+    /// A statement of the guest's, with this many descriptors.
+    fn states(&self, bytes: &[u8], descriptors: usize) {
+        let (end, _other) = UnixStream::pair().unwrap();
+        send(&self.guest, bytes, &vec![end.as_fd(); descriptors]);
+        assert_eq!(self.hears(bytes).len(), descriptors);
+    }
+
+    /// The library is told this, and answers what is a question.
+    fn is_replayed(&self, told: &[Vec<u8>]) {
+        for bytes in told {
+            self.hears(bytes);
+            if [1, 15].contains(&bytes[0]) {
+                self.answers(&message(bytes[0].into(), REPLY, &[0; 8]));
+            }
+        }
+        Bench::nothing_comes(&self.library);
     }
 
     /// The worker dies, and the next one takes the guest.
@@ -217,8 +252,6 @@ fn set_up(bench: &Bench, ring: &UnixStream) -> Vec<Vec<u8>> {
     bench.answers(&offered);
     bench.is_told(&offered);
     let number = |code, ring: u32, number: u32| message(code, 0, &words(&[ring, number]));
-    let mut address = words(&[1, 0]);
-    address.extend((0..32).map(|byte| byte as u8));
     let told = [
         (message(3, 0, b""), false),
         (features(2), false),
@@ -226,7 +259,7 @@ fn set_up(bench: &Bench, ring: &UnixStream) -> Vec<Vec<u8>> {
         (table(1, 1), true),
         (number(8, 1, 128), false),
         (number(10, 1, 5), false),
-        (message(9, 0, &address), false),
+        (address(1, REGION_BASE), false),
         (message(13, 0, &1u64.to_ne_bytes()), true),
         (message(12, 0, &1u64.to_ne_bytes()), true),
         (number(18, 1, 1), false),
@@ -362,4 +395,178 @@ fn what_is_kept_is_listed_until_it_is_released() {
     assert_eq!(name, "a");
     assert_eq!(std::fs::File::from(file).metadata().unwrap().len(), 5);
     assert!(keeper.keep(&"x".repeat(201), first.as_fd()).is_err());
+}
+
+fn features(code: u32, bits: u64) -> Vec<u8> {
+    message(code, 0, &bits.to_ne_bytes())
+}
+
+const PROTOCOL: u64 = 1 << 30;
+const REPLY_ACK: u64 = 8;
+
+/// What cloud-hypervisor does: once acknowledgements are agreed upon, every message asks for one.
+#[test]
+fn questions_that_ask_for_an_acknowledgement_are_questions() {
+    let mut bench = Bench::new();
+    bench.states(&features(16, REPLY_ACK), 0);
+    bench.asks(1, NEED_REPLY, &PROTOCOL.to_ne_bytes());
+    // Now it acknowledges, and the next message waits for that.
+    bench.says(&[message(3, NEED_REPLY, b""), message(8, 0, &words(&[0, 64]))].concat());
+    bench.hears(&message(3, NEED_REPLY, b""));
+    Bench::nothing_comes(&bench.library);
+    bench.answers(&message(3, REPLY, &[0; 8]));
+    bench.hears(&message(8, 0, &words(&[0, 64])));
+    bench.is_told(&message(3, REPLY, &[0; 8]));
+    bench.next_worker();
+    let told = [
+        message(1, 0, b""),
+        message(3, 0, b""),
+        message(15, 0, b""),
+        features(16, REPLY_ACK),
+        message(8, 0, &words(&[0, 64])),
+    ];
+    bench.is_replayed(&told);
+}
+
+/// The library still goes by what was agreed upon before, and acknowledges.
+#[test]
+fn a_session_that_was_reset_is_told_as_it_was() {
+    let mut bench = Bench::new();
+    bench.asks(1, 0, &PROTOCOL.to_ne_bytes());
+    let enable = message(18, 0, &words(&[0, 1]));
+    for bytes in [&message(3, 0, b""), &features(2, PROTOCOL), &features(16, REPLY_ACK), &enable] {
+        bench.states(bytes, 0);
+    }
+    bench.states(&message(4, 0, b""), 0);
+    bench.says(&message(8, NEED_REPLY, &words(&[0, 64])));
+    bench.hears(&message(8, NEED_REPLY, &words(&[0, 64])));
+    bench.answers(&message(8, REPLY, &[0; 8]));
+    bench.is_told(&message(8, REPLY, &[0; 8]));
+    bench.next_worker();
+    let mut told = vec![
+        message(1, 0, b""),
+        features(2, PROTOCOL),
+        message(15, 0, b""),
+        features(16, REPLY_ACK),
+        message(8, 0, &words(&[0, 64])),
+        enable,
+        message(4, 0, b""),
+    ];
+    bench.is_replayed(&told);
+    bench.states(&message(3, 0, b""), 0);
+    bench.states(&features(2, PROTOCOL | 1), 0);
+    bench.next_worker();
+    told[1] = features(2, PROTOCOL | 1);
+    told.extend([message(3, 0, b""), features(2, PROTOCOL | 1)]);
+    bench.is_replayed(&told);
+}
+
+/// SET_FEATURES without protocol features enables all rings, and later features leave them as they are.
+#[test]
+fn rings_that_all_were_enabled_are_enabled_in_the_next_worker() {
+    let mut bench = Bench::new();
+    let enable = |number| message(18, 0, &words(&[0, number]));
+    bench.states(&features(2, PROTOCOL | 1), 0);
+    bench.states(&enable(0), 0);
+    bench.states(&features(2, 1), 0);
+    bench.next_worker();
+    // No word about a single ring, which the library would hang up for.
+    bench.is_replayed(&[features(2, 1), features(2, 1)]);
+    bench.states(&features(2, PROTOCOL | 3), 0);
+    bench.states(&enable(0), 0);
+    bench.next_worker();
+    bench.is_replayed(&[features(2, 3), features(2, PROTOCOL | 3), enable(0)]);
+}
+
+/// A region as messages have it, with the peer's address.
+fn region(start: u64, base: u64) -> Vec<u8> {
+    [start, 0x10000, base, 0].map(u64::to_ne_bytes).concat()
+}
+
+fn lone(code: u32, start: u64, base: u64) -> Vec<u8> {
+    message(code, 0, &[vec![0; 8], region(start, base)].concat())
+}
+
+#[test]
+fn memory_is_told_as_it_is_now() {
+    let mut bench = Bench::new();
+    let table = |start| message(5, 0, &[words(&[1, 0]), region(start, start)].concat());
+    bench.states(&lone(37, 0x10000, 0x10000), 1);
+    // A table replaces all that was there.
+    bench.states(&table(0x40000), 1);
+    bench.states(&lone(37, 0x80000, 0x80000), 1);
+    bench.states(&lone(37, 0xa0000, 0xa0000), 1);
+    bench.next_worker();
+    let others = [lone(37, 0x80000, 0x80000), lone(37, 0xa0000, 0xa0000)];
+    bench.is_replayed(&[&[table(0x40000)], &others[..]].concat());
+    // The library does not look at the peer's address. Nor does it take a table of nothing.
+    bench.states(&lone(38, 0x80000, 0), 0);
+    bench.states(&lone(38, 0x40000, 0x40000), 1);
+    bench.next_worker();
+    bench.is_replayed(&[lone(37, 0xa0000, 0xa0000)]);
+}
+
+/// The library hangs up for the address of a ring that lies nowhere, and the guest would be lost with it.
+#[test]
+fn a_ring_in_memory_that_is_gone_has_no_address() {
+    let mut bench = Bench::new();
+    bench.states(&lone(37, 0x10000, 0x10000), 1);
+    bench.states(&lone(37, 0x40000, 0x40000), 1);
+    bench.states(&address(0, 0x10000), 0);
+    bench.states(&address(1, 0x40000), 0);
+    bench.states(&lone(38, 0x40000, 0x40000), 0);
+    bench.next_worker();
+    bench.is_replayed(&[lone(37, 0x10000, 0x10000), address(0, 0x10000)]);
+}
+
+#[test]
+fn a_size_that_the_library_passes_over_is_not_remembered() {
+    let mut bench = Bench::new();
+    bench.states(&message(8, 0, &words(&[0, 64])), 0);
+    bench.states(&message(8, 0, &words(&[0, 100])), 0);
+    bench.next_worker();
+    bench.is_replayed(&[message(8, 0, &words(&[0, 64]))]);
+}
+
+#[test]
+fn questions_that_nobody_should_ask_wait_for_their_answer_all_the_same() {
+    for code in [6, 41, 42, 43, 44] {
+        let bench = Bench::new();
+        bench.says(&[message(code, 0, b""), message(11, 0, &words(&[0, 0]))].concat());
+        bench.hears(&message(code, 0, b""));
+        Bench::nothing_comes(&bench.library);
+        bench.answers(&message(code, REPLY, &[1; 8]));
+        bench.hears(&message(11, 0, &words(&[0, 0])));
+    }
+}
+
+#[test]
+fn the_second_channel_for_requests_takes_the_place_of_the_first() {
+    let mut bench = Bench::new();
+    let (first, mut first_other) = UnixStream::pair().unwrap();
+    let (second, mut second_other) = UnixStream::pair().unwrap();
+    for channel in [first, second] {
+        send(&bench.guest, &message(21, 0, b""), &[channel.as_fd()]);
+        drop(bench.hears(&message(21, 0, b"")));
+    }
+    // Nobody has the first any more, and the keeper has the second.
+    first_other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(first_other.read(&mut [0]).unwrap(), 0);
+    second_other.set_nonblocking(true).unwrap();
+    assert_eq!(second_other.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    bench.next_worker();
+    assert_eq!(bench.hears(&message(21, 0, b"")).len(), 1);
+}
+
+/// A worker that died before it knew the number of a guest's connection may have left it twice.
+#[test]
+fn a_label_has_one_guest() {
+    let mut bench = Bench::new();
+    let (second, keepers_second) = UnixStream::pair().unwrap();
+    let (_library, _life, ends) = ends();
+    let number = bench.keeper.adopt("disk", keepers_second, ends).unwrap();
+    assert_eq!(bench.guest.read(&mut [0]).unwrap(), 0, "the first is turned away");
+    let connections = bench.keeper.list().unwrap().connections;
+    assert_eq!(connections.iter().map(|kept| kept.number).collect::<Vec<_>>(), [number]);
+    drop(second);
 }
