@@ -7,12 +7,13 @@
  * and text-like bytes, as in real memory. Nothing that the check relies on is read back from swap but the
  * generations: a damaged one shows as a mismatch too.
  *
- * usage: check_pages MIB SEED ROUNDS [kind=mixed|random|light] [seconds=N] [pageout] [forever]
+ * usage: check_pages MIB SEED ROUNDS [kind=mixed|random|light] [seconds=N] [pageout] [forever] [stalls]
  *   kind     mixed: all of these; random: nothing that shrinks; light: no random bytes, and text in the first part of a page only,
  *            as in a heap with free memory in it
  *   seconds  go on with rounds for so long, at least for ROUNDS; the last one ends when the time is up
  *   pageout  ask the kernel to swap everything out after the fill and after every round
  *   forever  go on with rounds until killed
+ *   stalls   print "@stall MILLISECONDS" for each page that took longer than 20 ms to get and to compare
  * Prints "VERIFIED pages=N checks=N rewrites=N", or "MISMATCH page=N ..." and exits 1.
  */
 #define _GNU_SOURCE
@@ -90,6 +91,13 @@ static long now_seconds(void)
     return now.tv_sec;
 }
 
+static double now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1e3 + now.tv_nsec / 1e6;
+}
+
 static void check_page(const uint8_t *memory, uint64_t index, uint8_t generation)
 {
     static uint8_t expected[PAGE];
@@ -108,17 +116,18 @@ static void check_page(const uint8_t *memory, uint64_t index, uint8_t generation
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr, "usage: check_pages MIB SEED ROUNDS [kind=mixed|random|light] [seconds=N] [pageout] [forever]\n");
+        fprintf(stderr, "usage: check_pages MIB SEED ROUNDS [kind=mixed|random|light] [seconds=N] [pageout] [forever] [stalls]\n");
         return 2;
     }
     uint64_t pages = strtoull(argv[1], NULL, 10) * 256, checks = 0, rewrites = 0;
     seed = strtoull(argv[2], NULL, 10) << 40;
     long rounds = strtol(argv[3], NULL, 10);
-    int pageout = 0, forever = 0;
+    int pageout = 0, forever = 0, stalls = 0;
     long end = 0;
     for (int i = 4; i < argc; i++) {
         pageout |= strcmp(argv[i], "pageout") == 0;
         forever |= strcmp(argv[i], "forever") == 0;
+        stalls |= strcmp(argv[i], "stalls") == 0;
         only_random |= strcmp(argv[i], "kind=random") == 0;
         only_light |= strcmp(argv[i], "kind=light") == 0;
         if (strncmp(argv[i], "seconds=", 8) == 0)
@@ -153,7 +162,10 @@ int main(int argc, char **argv)
         }
         for (uint64_t i = 0; i < pages && (round < rounds || forever || now_seconds() < end); i++) {
             uint64_t page = order[i];
+            double begin = stalls ? now_ms() : 0;
             check_page(memory, page, generations[page]);
+            if (stalls && now_ms() - begin > 20)
+                printf("@stall %.0f\n", now_ms() - begin);
             checks++;
             if (next(&dice) % 3 == 0) {
                 make_page(memory + page * PAGE, page, ++generations[page]);

@@ -1,6 +1,7 @@
 //! The real daemon, in a runtime directory of its own.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -168,6 +169,50 @@ impl Daemon {
         let clients = status["clients"].as_array().context("status has no clients")?;
         let found = clients.iter().find(|client| client["name"] == name);
         found.cloned().with_context(|| format!("status has no client {name}"))
+    }
+
+    /// The process that serves: the keeper's child.
+    ///
+    /// # Errors
+    /// There is none just now, or there are two.
+    pub fn worker(&self) -> Result<u32> {
+        let keeper = self.process.id();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))
+            .with_context(|| format!("keeper {keeper} is gone"))?;
+        let [worker] = children.split_whitespace().collect::<Vec<_>>()[..] else {
+            bail!("keeper {keeper} has these children: `{children}`");
+        };
+        worker.parse().with_context(|| format!("no process id: {worker}"))
+    }
+
+    /// `kill -9` for the process that serves. Gives its id.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn kill_worker(&self) -> Result<u32> {
+        let worker = self.worker()?;
+        let id = libc::pid_t::try_from(worker)?;
+        // SAFETY: kill() touches no memory. The keeper has not waited for its child, or there is another: both are this daemon's.
+        unsafe { libc::kill(id, libc::SIGKILL) };
+        Ok(worker)
+    }
+
+    /// Waits until another process than that one serves.
+    ///
+    /// # Errors
+    /// The time is up.
+    pub fn wait_for_worker_after(&self, dead: u32, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        while !(self.worker().is_ok_and(|worker| worker != dead) && self.status().is_ok()) {
+            if Instant::now() > deadline {
+                bail!(
+                    "no worker after {dead} within {timeout:?}; the daemon said:\n{}",
+                    self.process.lines().join("\n")
+                );
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// Waits until something is true.

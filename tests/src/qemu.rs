@@ -159,6 +159,14 @@ impl QemuGuest {
         Ok(Self { process, _directory: directory })
     }
 
+    /// Waits for a line of the script that starts with `prefix`, and returns what follows it.
+    ///
+    /// # Errors
+    /// It does not come in time.
+    pub fn wait_for(&self, prefix: &str, timeout: Duration) -> Result<String> {
+        self.process.wait_for(prefix, timeout)
+    }
+
     /// Waits until the script has succeeded and the guest is off, and returns all that was on its console.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use tmem_store::{RecompressionOptions, WriteBackOptions};
 use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
     LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress, RecompressAge,
-    RecompressLevel, Reserve, TierMode, WriteBackAge, disk_service::disk_weight,
+    RecompressLevel, Reserve, TierMode, Watchdog, WorkerDeaths, WriteBackAge, disk_service::disk_weight,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -67,6 +67,10 @@ pub struct Config {
     pub nbd_tls_key: Option<PathBuf>,
     /// The certificates of the authorities whose NBD clients are let in.
     pub nbd_tls_client_ca: Option<PathBuf>,
+    /// How often workers may die.
+    pub worker_deaths: WorkerDeaths,
+    /// How long a worker may hang.
+    pub watchdog: Watchdog,
     /// How much goes to stderr.
     pub log_level: LogLevel,
     /// Disks to make at the start.
@@ -95,6 +99,8 @@ impl Default for Config {
             nbd_tls_cert: None,
             nbd_tls_key: None,
             nbd_tls_client_ca: None,
+            worker_deaths: WorkerDeaths::default(),
+            watchdog: Watchdog::default(),
             log_level: LogLevel::default(),
             disks: Vec::new(),
         }
@@ -108,9 +114,15 @@ impl Config {
     /// A file that cannot be read, is not TOML, has unknown keys, values that make no sense, or two disks of one name
     /// or on one socket. The error names the file, the line where it is known, and the key.
     pub fn read(path: &Path) -> Result<Self, ControlError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ControlError::ConfigRead { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
+        Self::parse(&Self::text(path)?, path)
+    }
+
+    /// A file's text, for [`Config::parse`].
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn text(path: &Path) -> Result<String, ControlError> {
+        fs::read_to_string(path).map_err(|source| ControlError::ConfigRead { path: path.to_owned(), source })
     }
 
     /// Reads text that came from `path`.
@@ -434,6 +446,8 @@ mod tests {
                 "recompress-level",
                 "reserve",
                 "tier-mode",
+                "watchdog",
+                "worker-deaths",
                 "write-back-age"
             ],
             "every top-level key is in the sample"

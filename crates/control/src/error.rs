@@ -106,6 +106,18 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// A number of deaths that makes no sense.
+    #[error("`{text}` is no number of deaths in a minute: write 1 to 1000, or 0 for any number")]
+    WorkerDeaths {
+        /// What was given.
+        text: String,
+    },
+    /// A time for the watchdog that makes no sense.
+    #[error("`{text}` is no time for the watchdog: write seconds, 1 to 3600, or off")]
+    Watchdog {
+        /// What was given.
+        text: String,
+    },
     /// A reaction time that makes no sense.
     #[error("`{text}` is not a reaction time: write milliseconds, 10 to 10000")]
     Reaction {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -174,12 +174,44 @@ pub struct Knobs {
     store: Arc<Store>,
     poll_us: Arc<AtomicU32>,
     now: Mutex<Config>,
+    watcher: OnceLock<Watcher>,
+}
+
+/// Values of knobs, by their names.
+pub type KnobValues = BTreeMap<String, String>;
+
+type Watcher = Box<dyn Fn(KnobValues) + Send + Sync>;
+
+impl Config {
+    /// Sets knobs as a daemon had them that this one succeeds. Errors: a value that makes no sense; those of knobs that there are no more
+    /// are left out.
+    pub fn set_knobs(&mut self, values: &KnobValues) -> Result<(), ControlError> {
+        let known = |name| KNOBS.iter().find(|knob| knob.name == name);
+        values
+            .iter()
+            .filter_map(|(name, text)| Some((known(name)?, text)))
+            .try_for_each(|(knob, text)| (knob.set)(self, text))
+    }
+
+    fn knobs(&self) -> KnobValues {
+        KNOBS.iter().map(|knob| (knob.name.to_owned(), (knob.get)(self))).collect()
+    }
 }
 
 impl Knobs {
     /// At what the configuration says, which already holds in the store and in `poll_us`, the limit that frontends share.
     pub fn new(config: Config, store: Arc<Store>, poll_us: Arc<AtomicU32>) -> Self {
-        Self { store, poll_us, now: Mutex::new(config) }
+        Self { store, poll_us, now: Mutex::new(config), watcher: OnceLock::new() }
+    }
+
+    /// Has somebody told of all values when one has changed, the clients' apart. There can be one.
+    pub fn watch(&self, watcher: impl Fn(KnobValues) + Send + Sync + 'static) {
+        let _only_the_first = self.watcher.set(Box::new(watcher));
+    }
+
+    /// What all but the clients' are at.
+    pub fn values(&self) -> KnobValues {
+        self.lock().knobs()
     }
 
     /// What background work may take now.
@@ -259,6 +291,9 @@ impl Knobs {
         self.poll_us.store(new.poll_us, Ordering::Relaxed);
         log::set_max_level(new.log_level.filter());
         *now = new;
+        if let Some(watcher) = self.watcher.get() {
+            watcher(now.knobs());
+        }
         Ok(())
     }
 

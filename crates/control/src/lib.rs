@@ -53,6 +53,7 @@ mod reserve;
 mod routes;
 mod server;
 mod status;
+mod succession;
 mod tier_settings;
 
 pub use background::{BackgroundCpu, Recompress, RecompressAge, RecompressLevel};
@@ -68,7 +69,7 @@ pub use disk_service::{
 };
 pub use error::ControlError;
 pub use host_memory::{HostMemory, free_memory_bytes, host_memory_bytes};
-pub use knobs::{KnobChanges, KnobInfo, KnobList, Knobs};
+pub use knobs::{KnobChanges, KnobInfo, KnobList, KnobValues, Knobs};
 pub use listen::HttpListen;
 pub use log_level::LogLevel;
 pub use max_compressed::MaxCompressed;
@@ -83,4 +84,5 @@ pub use reserve::Reserve;
 pub use routes::Control;
 pub use server::{ADMIN_SOCKET, Server};
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
+pub use succession::{Watchdog, WorkerDeaths};
 pub use tier_settings::{TierMode, WriteBackAge};

@@ -23,6 +23,12 @@ pub enum DiskError {
         /// Why.
         source: StoreError,
     },
+    /// The store that was opened has no such disk.
+    #[error("disk '{name}' is not among those that the process before this one left, or is of another size")]
+    NotLeft {
+        /// The disk's name.
+        name: String,
+    },
     /// There is no room for the page that makes the disk a swap area.
     #[error("disk '{name}': cannot write its swap header: {source}; raise the pool's size or the disk's cap")]
     Format {

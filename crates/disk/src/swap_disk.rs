@@ -102,6 +102,20 @@ impl SwapDisk {
         Ok(disk)
     }
 
+    /// The disk of that name that a store had when it was opened; of `options`, what the store does not know of it is taken. Errors: there is no
+    /// such client, or its pool is not such a disk's. The client stays as it is then.
+    pub fn open(store: &Arc<Store>, options: DiskOptions) -> Result<SwapDisk, DiskError> {
+        let name = options.name.clone();
+        let missing = || DiskError::NotLeft { name: name.clone() };
+        let client = store.client(&name).ok_or_else(missing)?;
+        let [pool] = <[_; 1]>::try_from(client.pools()).map_err(|_| missing())?;
+        let keys = Keys::Flat { pages: options.size_bytes / BLOCK_BYTES };
+        if pool.keys() != keys || pool.persistence() != Persistence::Persistent {
+            return Err(missing());
+        }
+        Ok(SwapDisk { store: store.clone(), client, pool, order: PageOrder::default(), options })
+    }
+
     fn write_swap_header(&self) -> Result<(), IoError> {
         // Without a random UUID the area is as good; nothing of ours looks it up by UUID.
         let uuid = swap_header::random_uuid().unwrap_or_default();

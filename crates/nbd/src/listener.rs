@@ -3,13 +3,14 @@
 use std::{
     io::{self, PipeWriter},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
     sync::Arc,
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
 
-use tmem_transport::{DEFAULT_SOCKET_MODE, LogLimit, SocketFile};
+use tmem_keeper::Estate;
+use tmem_transport::{DEFAULT_SOCKET_MODE, LogLimit, SocketFile, kept_name};
 
 use crate::{
     address::NbdAddress,
@@ -42,7 +43,7 @@ pub(crate) struct Listener {
 
 enum Listening {
     Unix(SocketFile),
-    Tcp(TcpListener),
+    Tcp(TcpListener, Arc<Estate>),
 }
 
 impl Listener {
@@ -54,7 +55,7 @@ impl Listener {
             (Some(_), true) => Security::TlsOffered,
             (Some(_), false) => Security::TlsRequired,
         };
-        let (listening, address) = Listening::bind(address)?;
+        let (listening, address) = Listening::bind(address, &options.estate)?;
         let thread_error = |error| NbdError::Thread { address: address.clone(), error };
         let (stopped, stop) = io::pipe().map_err(thread_error)?;
         let ground = Arc::new(Ground {
@@ -71,9 +72,7 @@ impl Listener {
             .name("nbd-listen".to_owned())
             .spawn(move || {
                 listening.run(stopped.as_raw_fd(), &its_ground, &its_newcomers);
-                if let Listening::Unix(file) = listening {
-                    file.remove();
-                }
+                listening.remove();
             })
             .map_err(thread_error)?;
         Ok((Self { ground, newcomers, stop: Some(stop), thread: Some(thread) }, address))
@@ -94,18 +93,36 @@ impl Drop for Listener {
 }
 
 impl Listening {
-    fn bind(address: &NbdAddress) -> Result<(Self, NbdAddress), NbdError> {
+    fn bind(address: &NbdAddress, estate: &Arc<Estate>) -> Result<(Self, NbdAddress), NbdError> {
         match address {
             NbdAddress::Unix(path) => {
-                let file = SocketFile::make(path, DEFAULT_SOCKET_MODE)?;
+                let file = SocketFile::make_kept(path, DEFAULT_SOCKET_MODE, estate)?;
                 Ok((Self::Unix(file), address.clone()))
             }
             NbdAddress::Tcp(wanted) => {
+                if let Some(left) = estate.take(&kept_name(wanted)) {
+                    return Ok((Self::Tcp(left.into(), estate.clone()), address.clone()));
+                }
                 let (listener, bound) = bind_tcp(*wanted).map_err(|error| match error.kind() {
                     io::ErrorKind::AddrInUse => NbdError::AddressInUse { address: address.clone() },
                     _ => NbdError::Listen { address: address.clone(), error },
                 })?;
-                Ok((Self::Tcp(listener), NbdAddress::Tcp(bound)))
+                estate
+                    .keep(&kept_name(bound), listener.as_fd())
+                    .map_err(|error| NbdError::Listen { address: address.clone(), error })?;
+                Ok((Self::Tcp(listener, estate.clone()), NbdAddress::Tcp(bound)))
+            }
+        }
+    }
+
+    /// Nobody else will listen there for us.
+    fn remove(self) {
+        match self {
+            Self::Unix(file) => file.remove(),
+            Self::Tcp(listener, estate) => {
+                if let Ok(address) = listener.local_addr() {
+                    estate.release(&kept_name(address));
+                }
             }
         }
     }
@@ -113,7 +130,7 @@ impl Listening {
     fn descriptor(&self) -> RawFd {
         match self {
             Self::Unix(file) => file.listener.as_raw_fd(),
-            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Tcp(listener, _) => listener.as_raw_fd(),
         }
     }
 
@@ -121,7 +138,7 @@ impl Listening {
     fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Unix(file) => file.listener.accept().map(|(stream, _)| stream.into()),
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, _) => {
                 let (stream, _) = listener.accept()?;
                 set_up(&stream)?;
                 Ok(stream.into())

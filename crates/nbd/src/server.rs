@@ -6,6 +6,7 @@ use std::{
 };
 
 use tmem_disk::SwapDisk;
+use tmem_keeper::Estate;
 use tmem_transport::PollLimit;
 
 use crate::{
@@ -20,6 +21,8 @@ pub struct NbdOptions {
     pub poll_limit: PollLimit,
     /// What makes TLS possible. Without it, only local addresses are served.
     pub tls: Option<TlsIdentity>,
+    /// The listening sockets that the process before this one left.
+    pub estate: Arc<Estate>,
 }
 
 /// All NBD listeners of a program. Disks at the same address share one.

@@ -74,6 +74,14 @@ pub(crate) struct Opened {
     pub(crate) recovery: Recovery,
 }
 
+/// Checks what can be without the files' being this process's alone.
+pub(crate) fn check(handed_over: impl IntoIterator<Item = (String, OwnedFd)>) -> Result<(), StoreError> {
+    let files = Files::new(None);
+    files.detach();
+    let mut handed_over = HandedOver::new(handed_over, files)?;
+    Catalog::over(handed_over.take(files::CATALOG, Catalog::BYTES)?).check_layout()
+}
+
 /// Opens a store. On errors all files stay with the keeper.
 pub(crate) fn open(
     handed_over: impl IntoIterator<Item = (String, OwnedFd)>,

@@ -12,7 +12,7 @@ use crate::{
     engine::Engine,
     entry::MAX_ARENA_BYTES,
     error::StoreError,
-    files::{FileKeeper, Files},
+    files::{self, FileKeeper, Files},
     recompression::{Recompression, RecompressionOptions},
     recovery::{self, Recovery},
     tier::Tier,
@@ -72,6 +72,19 @@ impl Store {
         let opened = recovery::open(files, options.limit_bytes, Files::new(keeper))?;
         let store = Store { engine: opened.engine, clients: Mutex::new(opened.clients) };
         Ok((Arc::new(store), opened.recovery))
+    }
+
+    /// Whether this version can open these files, which another process still uses: by names, lengths and layout. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn check(files: impl IntoIterator<Item = (String, OwnedFd)>) -> Result<(), StoreError> {
+        recovery::check(files)
+    }
+
+    /// Whether these are a store's files, and not those of one that was just being made.
+    pub fn is_whole<'n>(names: impl IntoIterator<Item = &'n str>) -> bool {
+        names.into_iter().any(|name| name == files::CATALOG)
     }
 
     fn create(options: StoreOptions, keeper: Option<Arc<dyn FileKeeper>>) -> Result<Arc<Store>, StoreError> {

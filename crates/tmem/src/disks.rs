@@ -5,19 +5,32 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use anyhow::Result;
 use tmem_control::{
     AdminError, DedupChoice, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec, Frontend,
 };
 use tmem_disk::{DiskError, DiskOptions, Format, SwapDisk};
 use tmem_store::{ClientSettings, Dedup, Store, StoreError};
 
-use crate::serving::{Serving, Transports};
+use crate::{
+    memo::Memory,
+    serving::{Serving, Transports},
+};
 
 /// Every disk of this daemon.
 pub(crate) struct Disks {
     store: Arc<Store>,
     transports: Transports,
+    memory: Memory,
     slots: Mutex<Slots>,
+}
+
+/// How a disk comes to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    New,
+    /// The worker before this one left it.
+    Left,
 }
 
 /// The lock on this is held for map operations only, never while a disk starts or stops.
@@ -50,6 +63,8 @@ impl Slot {
 
 struct Running {
     info: DiskInfo,
+    /// As it was asked for, but for the frontend.
+    spec: DiskSpec,
     frontend: Frontend,
     serving: Serving,
     disk: Arc<SwapDisk>,
@@ -75,8 +90,37 @@ impl Running {
 
 impl Disks {
     /// No disks yet. They will keep their pages in this store.
-    pub(crate) fn new(store: Arc<Store>, transports: Transports) -> Self {
-        Self { store, transports, slots: Mutex::default() }
+    pub(crate) fn new(store: Arc<Store>, transports: Transports, memory: Memory) -> Self {
+        Self { store, transports, memory, slots: Mutex::default() }
+    }
+
+    /// Goes on with the disks that the worker before this one left, and removes what it was just making or taking apart.
+    pub(crate) fn go_on_with(&self, specs: &[DiskSpec]) -> Result<()> {
+        for client in self.store.clients() {
+            let is_known = specs.iter().any(|spec| spec.name.to_string() == client.name);
+            if let Some(client) = self.store.client(&client.name).filter(|_| !is_known) {
+                self.store.remove_client(&client)?;
+            }
+        }
+        for spec in specs {
+            let running = self.start(spec, Origin::Left)?;
+            self.slots().by_name.insert(spec.name.clone(), Slot::Running(Box::new(running)));
+        }
+        Ok(())
+    }
+
+    /// Leaves the list of disks to the next worker.
+    fn remember(&self) -> Result<()> {
+        self.memory.change(|memo| {
+            let slots = self.slots();
+            let running = slots.by_name.values().filter_map(|slot| match slot {
+                Slot::Running(running) => {
+                    Some(DiskSpec { frontend: running.frontend.clone(), ..running.spec.clone() })
+                }
+                Slot::Changing(_) => None,
+            });
+            memo.disks = running.collect();
+        })
     }
 
     /// Stops all disks, guests connected or not, and takes no new ones.
@@ -98,7 +142,7 @@ impl Disks {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, spec: &DiskSpec) -> Result<Running, AdminError> {
+    fn start(&self, spec: &DiskSpec, origin: Origin) -> Result<Running, AdminError> {
         let options = DiskOptions {
             name: spec.name.to_string(),
             size_bytes: spec.size_bytes,
@@ -114,9 +158,13 @@ impl Disks {
                 DiskFormat::None => Format::None,
             },
         };
-        let disk = Arc::new(SwapDisk::create(&self.store, options).map_err(disk_refused)?);
+        let disk = match origin {
+            Origin::New => SwapDisk::create(&self.store, options),
+            Origin::Left => SwapDisk::open(&self.store, options),
+        };
+        let disk = Arc::new(disk.map_err(disk_refused)?);
         let (serving, frontend) = self.transports.serve(&disk, spec)?;
-        Ok(Running { info: DiskInfo::new(spec, &frontend), frontend, serving, disk })
+        Ok(Running { info: DiskInfo::new(spec, &frontend), spec: spec.clone(), frontend, serving, disk })
     }
 }
 
@@ -127,7 +175,7 @@ fn disk_refused(error: DiskError) -> AdminError {
         DiskError::Store { source: StoreError::NameTaken { .. }, .. } | DiskError::Format { .. } => {
             AdminError::Conflict(text)
         }
-        DiskError::Store { .. } => AdminError::Failed(text),
+        DiskError::Store { .. } | DiskError::NotLeft { .. } => AdminError::Failed(text),
     }
 }
 
@@ -157,7 +205,7 @@ impl DiskService for Disks {
             }
             slots.by_name.insert(name.clone(), Slot::Changing(spec.frontend.clone()));
         }
-        let started = self.start(spec);
+        let started = self.start(spec, Origin::New);
         let mut slots = self.slots();
         match started {
             Ok(running) if slots.closed => {
@@ -171,6 +219,11 @@ impl DiskService for Disks {
                 let info = running.info.clone();
                 let place = running.frontend.to_string();
                 slots.by_name.insert(name.clone(), Slot::Running(Box::new(running)));
+                drop(slots);
+                if let Err(error) = self.remember() {
+                    let _already_gone = self.remove(name, true);
+                    return Err(AdminError::Failed(format!("disk {name}: {error:#}")));
+                }
                 log::info!(
                     "disk {name}: {} over {} on {place}",
                     tmem_control::ByteSize::from_bytes(info.size_bytes),
@@ -211,6 +264,10 @@ impl DiskService for Disks {
                 }
             }
         };
+        // First, so that no worker goes on with a disk that is half gone.
+        if let Err(error) = self.remember() {
+            log::warn!("disk {name} is removed, and would be there again if the daemon died now: {error:#}");
+        }
         if let Slot::Running(running) = running {
             running.stop();
         }

@@ -1,12 +1,15 @@
-//! The `tmem` binary: the command line, and `tmem serve`, which puts the parts together.
+//! The `tmem` binary: the command line, and the daemon, which puts the parts together.
 //!
 //! | module | one job |
 //! |---|---|
 //! | `commands` | one file for each subcommand |
 //! | `failure` | exit codes, and errors as one line |
 //! | `runtime_dir` | which directory, and that one daemon owns it |
+//! | `worker` | what `tmem serve` runs under its keeper: puts the parts together |
+//! | `inheritance` | what a worker takes over from the one before it |
 //! | `disks` | swap disks with their frontends: what the admin API adds and removes |
 //! | `serving` | what serves a disk: one of the transports |
+//! | `memo` | what a worker leaves to the next one, beside the store |
 //! | `maintenance` | the background thread |
 //! | `sizing` | the thread that keeps the pool as large as the host can spare |
 //! | `write_back` | the thread that moves pages to the tier |
@@ -20,8 +23,10 @@ mod commands;
 mod disks;
 mod failure;
 mod guest_config;
+mod inheritance;
 mod join;
 mod maintenance;
+mod memo;
 mod notify;
 mod oom;
 mod own_swap;
@@ -30,6 +35,7 @@ mod serving;
 mod sizing;
 mod stocking;
 mod table;
+mod worker;
 mod write_back;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tmem_control::{AdminError, DiskName, DiskSpec, Frontend, NbdAddress};
 use tmem_disk::SwapDisk;
+use tmem_keeper::Estate;
 use tmem_nbd::{NbdError, NbdExport, NbdServer};
 use tmem_transport::{PollLimit, SocketError};
 use tmem_ublk::{UblkError, UblkFrontend, UblkOptions};
@@ -16,6 +17,8 @@ pub(crate) struct Transports {
     pub(crate) poll_limit: PollLimit,
     pub(crate) nbd: Arc<NbdServer>,
     pub(crate) own_swap: OwnSwap,
+    /// What the worker before this one left.
+    pub(crate) estate: Arc<Estate>,
     /// Which daemon this is: the next one with the same is its successor.
     pub(crate) owner: String,
 }
@@ -38,7 +41,9 @@ impl Transports {
         match &spec.frontend {
             Frontend::VhostUser { socket, queues } => {
                 let poll_limit = self.poll_limit.clone();
-                let options = VhostOptions { queues: *queues, poll_limit, ..VhostOptions::new(socket) };
+                let estate = Arc::clone(&self.estate);
+                let options =
+                    VhostOptions { queues: *queues, poll_limit, estate, ..VhostOptions::new(socket) };
                 let frontend =
                     VhostFrontend::start(disk, options).map_err(|error| vhost_refused(&spec.name, error))?;
                 Ok((Serving::VhostUser(frontend), spec.frontend.clone()))

@@ -18,4 +18,4 @@ pub use error::SocketError;
 pub use log_limit::LogLimit;
 pub use poll::PollPolicy;
 pub use poll_limit::{DEFAULT_POLL_LIMIT_US, PollLimit};
-pub use socket_file::{DEFAULT_SOCKET_MODE, SocketFile, bind, directory_of};
+pub use socket_file::{DEFAULT_SOCKET_MODE, SocketFile, bind, directory_of, kept_name};

@@ -2,11 +2,14 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tmem_keeper::Estate;
 
 use crate::error::SocketError;
 
@@ -28,6 +31,13 @@ pub struct SocketFile {
     path: PathBuf,
     /// Device and inode, to know the file again.
     identity: (u64, u64),
+    /// Where it is left to the next process.
+    kept: Option<Arc<Estate>>,
+}
+
+/// What a listening socket is called where it is left to the next process.
+pub fn kept_name(address: impl std::fmt::Display) -> String {
+    format!("socket {address}")
 }
 
 impl SocketFile {
@@ -45,12 +55,35 @@ impl SocketFile {
         }
         clear_the_way(path)?;
         let listener = bind(path, mode).map_err(failed)?;
-        let file = SocketFile { listener, path: path.to_owned(), identity: (0, 0) };
         let metadata = fs::symlink_metadata(path).map_err(failed)?;
+        let identity = (metadata.dev(), metadata.ino());
+        let file = SocketFile { listener, path: path.to_owned(), identity, kept: None };
         // The mask of the process may have taken bits away.
         fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
         file.listener.set_nonblocking(true).map_err(failed)?;
-        Ok(SocketFile { identity: (metadata.dev(), metadata.ino()), ..file })
+        Ok(file)
+    }
+
+    /// The socket that the process before this one left at that path; if there is none, a new one, for this process and the next.
+    pub fn make_kept(path: &Path, mode: u32, estate: &Arc<Estate>) -> Result<SocketFile, SocketError> {
+        let failed = |error| SocketError::Make { path: path.to_owned(), error };
+        let name = kept_name(path.display());
+        let file = match estate.take(&name) {
+            Some(listener) => {
+                let identity = fs::symlink_metadata(path).map_or((0, 0), |m| (m.dev(), m.ino()));
+                let listener = UnixListener::from(listener);
+                SocketFile { listener, path: path.to_owned(), identity, kept: None }
+            }
+            None => {
+                let file = SocketFile::make(path, mode)?;
+                if let Err(error) = estate.keep(&name, file.listener.as_fd()) {
+                    file.remove();
+                    return Err(failed(error));
+                }
+                file
+            }
+        };
+        Ok(SocketFile { kept: Some(estate.clone()), ..file })
     }
 
     /// Removes the file, unless somebody has put another in its place.
@@ -58,6 +91,9 @@ impl SocketFile {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!("cannot remove socket {}: {error}", self.path.display());
+        }
+        if let Some(estate) = &self.kept {
+            estate.release(&kept_name(self.path.display()));
         }
     }
 }

@@ -1,11 +1,13 @@
-//! One guest's connection: the device, the library that drives it, and the relay in front.
+//! One guest's connection: the device, the library that drives it, and the keeper that passes the guest's messages on.
 
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tmem_disk::SwapDisk;
+use tmem_keeper::{Estate, GuestEnds};
 use tmem_transport::thread_name;
 use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::{Error as LibraryError, VhostUserDaemon};
@@ -14,21 +16,41 @@ use crate::counters::Counters;
 use crate::device::BlkDevice;
 use crate::options::VhostOptions;
 use crate::private_pair::private_pair;
-use crate::relay::{Flow, Relay, RelayError};
 
 /// A connection and everything that lives as long as it does.
 pub(crate) struct Connection {
-    relay: Relay,
+    /// The keeper's number for it.
+    number: u32,
+    life: UnixStream,
     daemon: VhostUserDaemon<Arc<BlkDevice>>,
     device: Arc<BlkDevice>,
     counters: Arc<Counters>,
     socket: PathBuf,
+    estate: Arc<Estate>,
+}
+
+/// Whom a connection is made for.
+pub(crate) enum Caller {
+    /// A guest that has just connected.
+    New(UnixStream),
+    /// A guest of the process before this one, by the keeper's number. Its session is told to the library.
+    Left(u32),
+}
+
+/// What the keeper says of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    None,
+    /// The guest has left, or the library has hung up.
+    Over,
+    /// The guest sent what cannot be passed on.
+    Broken,
 }
 
 impl Connection {
-    /// Makes a fresh device for a guest that has just connected.
+    /// Makes a device for a guest.
     pub(crate) fn open(
-        guest: UnixStream,
+        caller: Caller,
         disk: &Arc<SwapDisk>,
         options: &VhostOptions,
         counters: &Arc<Counters>,
@@ -42,11 +64,10 @@ impl Connection {
                 return Err(io::Error::other(error.to_string()));
             }
         };
-        let started = start(&mut daemon, guest, &options.socket);
-        match started {
-            Ok(relay) => {
-                let socket = options.socket.clone();
-                Ok(Connection { relay, daemon, device, counters: counters.clone(), socket })
+        match start(&mut daemon, caller, disk.name(), options) {
+            Ok((number, life)) => {
+                let (socket, estate) = (options.socket.clone(), options.estate.clone());
+                Ok(Connection { number, life, daemon, device, counters: counters.clone(), socket, estate })
             }
             Err(error) => {
                 drop(daemon);
@@ -57,33 +78,37 @@ impl Connection {
     }
 
     /// What to wait for.
-    pub(crate) fn poll_set(&self) -> [libc::pollfd; 2] {
-        self.relay.poll_set()
+    pub(crate) fn poll_fd(&self) -> RawFd {
+        self.life.as_raw_fd()
     }
 
-    /// Passes messages on.
-    pub(crate) fn pass_on(&mut self, polled: &[libc::pollfd]) -> Result<Flow, RelayError> {
-        self.relay.pass_on(polled)
+    /// What has happened.
+    pub(crate) fn news(&mut self) -> News {
+        let mut word = [0];
+        match self.life.read(&mut word) {
+            Ok(1) if word == *b"B" => News::Broken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => News::None,
+            _ => News::Over,
+        }
     }
 
-    /// Ends the threads of the connection and closes its descriptors. `error` is why, if something was wrong
-    /// with the connection itself.
-    pub(crate) fn close(mut self, error: Option<RelayError>) {
+    /// Ends the threads of the connection and closes its descriptors. `broken`: the guest sent what cannot be passed on.
+    pub(crate) fn close(mut self, broken: bool) {
         let socket = self.socket.display();
         self.device.stop_serving();
         // The library's thread sees the end of its socket and returns.
-        drop(self.relay);
+        self.estate.close(self.number);
         let library_error = match self.daemon.wait() {
             Ok(()) => None,
             Err(LibraryError::HandleRequest(
                 ProtocolError::Disconnected | ProtocolError::SocketBroken(_) | ProtocolError::PartialMessage,
             )) => None,
-            Err(error) => Some(error),
+            Err(error) => Some(error.to_string()),
         };
         // Ends and joins the queues' threads, and unmaps the guest's memory.
         drop(self.daemon);
         self.device.close_exit_consumers();
-        let why = error.map(|e| e.to_string()).or(library_error.map(|e| e.to_string()));
+        let why = library_error.or_else(|| broken.then(|| "its messages cannot be passed on".to_owned()));
         match why {
             Some(why) => {
                 Counters::count(&self.counters.protocol_errors);
@@ -94,14 +119,24 @@ impl Connection {
     }
 }
 
-/// Connects the library to the relay.
+/// Connects the library to the keeper, and the keeper to the guest.
 fn start(
     daemon: &mut VhostUserDaemon<Arc<BlkDevice>>,
-    guest: UnixStream,
-    socket: &Path,
-) -> io::Result<Relay> {
-    let (listener, library) = private_pair(socket)?;
-    let relay = Relay::new(guest, library)?;
-    daemon.start(&mut Listener::from(listener)).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(relay)
+    caller: Caller,
+    label: &str,
+    options: &VhostOptions,
+) -> io::Result<(u32, UnixStream)> {
+    let (listener, library) = private_pair(&options.socket)?;
+    let (life, keepers_life) = UnixStream::pair()?;
+    life.set_nonblocking(true)?;
+    let ends = GuestEnds { library, life: keepers_life };
+    let number = match caller {
+        Caller::New(guest) => options.estate.adopt(label, guest, ends)?,
+        Caller::Left(number) => options.estate.attach(number, ends).map(|()| number)?,
+    };
+    let started = daemon.start(&mut Listener::from(listener));
+    started
+        .inspect_err(|_| options.estate.close(number))
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok((number, life))
 }

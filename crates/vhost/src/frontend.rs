@@ -11,11 +11,10 @@ use tmem_disk::SwapDisk;
 use tmem_transport::{LogLimit, SocketFile, thread_name};
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 
-use crate::connection::Connection;
+use crate::connection::{Caller, Connection, News};
 use crate::counters::{Counters, VhostCounts};
 use crate::error::VhostError;
 use crate::options::VhostOptions;
-use crate::relay::Flow;
 
 /// Pause after a failed accept, so that a lack of descriptors does not turn into a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -39,11 +38,11 @@ impl VhostFrontend {
         let thread_error = |error| VhostError::Thread { path: path.clone(), error };
         let (stopped, stop) = new_event_consumer_and_notifier(EventFlag::CLOEXEC | EventFlag::NONBLOCK)
             .map_err(thread_error)?;
-        let socket = SocketFile::make(&options.socket, options.socket_mode)?;
+        let socket = SocketFile::make_kept(&options.socket, options.socket_mode, &options.estate)?;
         let connected = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(Counters::default());
         let name = thread_name::of("vhost", disk.name(), "");
-        let listening = Listening {
+        let mut listening = Listening {
             disk,
             options,
             socket,
@@ -53,6 +52,7 @@ impl VhostFrontend {
             connection: None,
             log_limit: LogLimit::default(),
         };
+        listening.take_up();
         let thread = Builder::new().name(name).spawn(move || listening.run()).map_err(thread_error)?;
         Ok(VhostFrontend { thread: Some(thread), stop, connected, counters })
     }
@@ -105,9 +105,7 @@ impl Listening {
         let read = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         loop {
             let mut polled = vec![read(self.stopped.as_raw_fd()), read(self.socket.listener.as_raw_fd())];
-            if let Some(connection) = &self.connection {
-                polled.extend(connection.poll_set());
-            }
+            polled.extend(self.connection.as_ref().map(|connection| read(connection.poll_fd())));
             // SAFETY: the set is valid for its length.
             let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
             if ready < 0 {
@@ -122,27 +120,45 @@ impl Listening {
                 break;
             }
             // First the guest that is there: where it has left, the next may come in.
-            self.pass_on(&polled[2..]);
+            self.hear();
             if polled[1].revents != 0 {
                 self.accept();
             }
         }
-        self.disconnect(None);
+        self.disconnect(false);
         self.socket.remove();
     }
 
-    fn pass_on(&mut self, polled: &[libc::pollfd]) {
-        let Some(connection) = &mut self.connection else { return };
-        match connection.pass_on(polled) {
-            Ok(Flow::Open) => {}
-            Ok(Flow::Closed) => self.disconnect(None),
-            Err(error) => self.disconnect(Some(error)),
+    /// Goes on with the guest of the process before this one, if there was one.
+    fn take_up(&mut self) {
+        let name = self.disk.name().to_owned();
+        let Some(number) = self.options.estate.take_guest(&name) else { return };
+        match Connection::open(Caller::Left(number), &self.disk, &self.options, &self.counters) {
+            Ok(connection) => self.enter(connection),
+            Err(error) => {
+                log::error!("disk {name}: cannot go on with its guest: {error}");
+                self.options.estate.close(number);
+            }
         }
     }
 
-    fn disconnect(&mut self, error: Option<crate::relay::RelayError>) {
+    fn enter(&mut self, connection: Connection) {
+        Counters::count(&self.counters.connections);
+        self.connection = Some(connection);
+        self.connected.store(true, Ordering::Relaxed);
+    }
+
+    fn hear(&mut self) {
+        match self.connection.as_mut().map_or(News::None, Connection::news) {
+            News::None => {}
+            News::Over => self.disconnect(false),
+            News::Broken => self.disconnect(true),
+        }
+    }
+
+    fn disconnect(&mut self, broken: bool) {
         if let Some(connection) = self.connection.take() {
-            connection.close(error);
+            connection.close(broken);
             self.connected.store(false, Ordering::Relaxed);
         }
     }
@@ -171,12 +187,10 @@ impl Listening {
             }
             return;
         }
-        match Connection::open(guest, &self.disk, &self.options, &self.counters) {
+        match Connection::open(Caller::New(guest), &self.disk, &self.options, &self.counters) {
             Ok(connection) => {
                 log::info!("socket {socket}: guest connected");
-                Counters::count(&self.counters.connections);
-                self.connection = Some(connection);
-                self.connected.store(true, Ordering::Relaxed);
+                self.enter(connection);
             }
             Err(error) => log::error!("socket {socket}: cannot serve the guest that connected: {error}"),
         }

@@ -7,12 +7,12 @@
 //! | file | job |
 //! |---|---|
 //! | `frontend`, `connection` | who may connect, one guest after another |
-//! | `relay`, `private_pair` | passes control messages to the library, cut to size |
+//! | `private_pair` | the library's end of the control messages, which the keeper passes on |
 //! | `device`, `config_space` | what the guest is offered |
 //! | `vring`, `worker` | when a queue's thread works, polls and sleeps |
 //! | `queue`, `request`, `execute` | from a ring's entries to puts and gets |
 //!
-//! Threads, for a disk called `a`: `vhost-a` listens and relays; with a guest come `vhost-a-ctl` for the
+//! Threads, for a disk called `a`: `vhost-a` listens; with a guest come `vhost-a-ctl` for the
 //! control messages and one `vhost-a-q0`, `-q1`, … per queue. None runs while the guest asks for nothing.
 //!
 //! Nothing that a guest puts into its rings or a peer sends over the socket is trusted: it leads to an error
@@ -30,7 +30,6 @@ mod frontend;
 mod options;
 mod private_pair;
 mod queue;
-mod relay;
 mod request;
 mod vring;
 mod worker;

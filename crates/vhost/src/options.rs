@@ -1,7 +1,9 @@
 //! What a vhost-user frontend can be told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use tmem_keeper::Estate;
 use tmem_transport::{DEFAULT_SOCKET_MODE, PollLimit};
 
 use crate::error::VhostError;
@@ -33,6 +35,8 @@ pub struct VhostOptions {
     pub poll_limit: PollLimit,
     /// Permission bits of the socket file.
     pub socket_mode: u32,
+    /// What the process before this one left: the socket, and the guest.
+    pub estate: Arc<Estate>,
 }
 
 impl VhostOptions {
@@ -44,6 +48,7 @@ impl VhostOptions {
             queue_size: DEFAULT_QUEUE_SIZE,
             poll_limit: PollLimit::default(),
             socket_mode: DEFAULT_SOCKET_MODE,
+            estate: Arc::default(),
         }
     }
 

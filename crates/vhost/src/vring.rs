@@ -155,8 +155,13 @@ impl VringT<SharedMemory> for BlkVring {
         self.control(|ring| ring.set_queue_next_avail(base));
     }
 
+    /// Requests are served in order, so those that the used index counts are done and those after it are not, whatever the peer or a
+    /// process before this one remembers. A base that is set after the addresses wins.
     fn set_queue_next_used(&self, index: u16) {
-        self.control(|ring| ring.set_queue_next_used(index));
+        self.control(|ring| {
+            ring.set_queue_next_used(index);
+            ring.set_queue_next_avail(index);
+        });
     }
 
     fn queue_used_idx(&self) -> Result<u16, QueueError> {

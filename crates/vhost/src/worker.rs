@@ -51,6 +51,9 @@ pub(crate) struct QueueState {
     empty_since: Option<Instant>,
     /// The thread has polled since then, and given up.
     in_vain: bool,
+    /// The guest has been signalled once, or there was nothing to signal. A process before this one may have died between a request and
+    /// its signal.
+    greeted: bool,
 }
 
 /// One queue while its thread is awake.
@@ -118,7 +121,7 @@ impl Worker<'_> {
                 state.empty_since = empty_since;
                 return Ok(false);
             }
-            let batch = self.batch(&server, memory, &mut room, leave)?;
+            let batch = self.batch(&server, memory, &mut room, leave, &mut state.greeted)?;
             let limit_us = self.shared.poll_limit.us();
             let (served, next_available, available_index) = match batch {
                 Batch::Stopped => return Ok(true),
@@ -163,6 +166,7 @@ impl Worker<'_> {
         memory: &'m GuestMemoryMmap,
         room: &mut RequestRoom<'m>,
         leave: impl Fn() -> bool,
+        greeted: &mut bool,
     ) -> Result<Batch, BrokenQueue> {
         let mut ring = self.vring.lock_to_serve();
         if !self.runs(&ring) {
@@ -171,9 +175,10 @@ impl Worker<'_> {
         let queue = ring.get_queue_mut();
         queue.disable_notification(memory).map_err(outside)?;
         let before = queue.next_used();
+        let greets = !std::mem::replace(greeted, true) && before != 0;
         let served = server.serve(queue, memory, room, BATCH, leave);
         // What was served before the ring turned out broken is done, and the guest hears of it.
-        if queue.next_used() != before && needs_signal(queue, memory, before)? {
+        if (queue.next_used() != before && needs_signal(queue, memory, before)?) || greets {
             self.signal(&ring);
         }
         if served? == BATCH || self.vring.control_waits() {

@@ -73,7 +73,7 @@ impl Command {
 }
 
 /// Writes to stdout. A reader that has gone away (`tmem status | head -1`) is no failure.
-fn print(text: &str) -> Outcome {
+pub(crate) fn print(text: &str) -> Outcome {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

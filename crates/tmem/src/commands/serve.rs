@@ -1,29 +1,20 @@
-//! `tmem serve`: puts the parts together and runs until it is told to end.
+//! `tmem serve`: a keeper that starts a worker, or that worker.
 
 use std::{
+    env,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use clap::Args;
 use tmem_control::{
-    BackgroundCpu, ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, HttpListen,
-    Knobs, LogLevel, MaxCompressed, PoolCeiling, PoolSize, PoolSizing, Reaction, Recompress, RecompressAge,
-    RecompressLevel, Reserve, Server, TierMode, WriteBackAge, poll_us,
+    BackgroundCpu, ByteSize, Config, ControlError, HttpListen, LogLevel, MaxCompressed, PoolCeiling,
+    PoolSize, Reaction, Recompress, RecompressAge, RecompressLevel, Reserve, TierMode, Watchdog,
+    WorkerDeaths, WriteBackAge, poll_us,
 };
-use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
-use tmem_store::{Store, StoreOptions};
-use tmem_tier::{FileTier, TierOptions};
-use tmem_transport::PollLimit;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tmem_keeper::{Client, Keeper, KeeperOptions, Program};
 
-use super::print;
-use crate::{
-    Outcome, disks::Disks, maintenance::Maintenance, notify, oom, own_swap::OwnSwap, runtime_dir::Ownership,
-    serving::Transports, sizing::Sizing, stocking, write_back::WriteBackThread,
-};
+use crate::{Outcome, inheritance::Inheritance, oom, runtime_dir::Ownership, worker};
 
 /// What `tmem serve` takes. Flags win over the file.
 #[derive(Args)]
@@ -85,14 +76,27 @@ pub(crate) struct Arguments {
     /// Certificates of the authorities whose clients are let in
     #[arg(long, value_name = "FILE")]
     nbd_tls_client_ca: Option<PathBuf>,
+    /// With so many deaths of workers in a minute no other is started; 0 is any number [default: 5]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    worker_deaths: Option<WorkerDeaths>,
+    /// A worker with a thread that has been at one request for so many seconds is killed and replaced, or off [default: 60]
+    #[arg(long, value_name = "N|off", allow_negative_numbers = true)]
+    watchdog: Option<Watchdog>,
     /// What goes to stderr: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
 }
 
 impl Arguments {
-    fn config(&self) -> Result<Config, ControlError> {
-        let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    /// The configuration file's text.
+    fn text(&self) -> Result<Option<String>, ControlError> {
+        self.config.as_deref().map(Config::text).transpose()
+    }
+
+    /// What file and flags say together.
+    fn config(&self, text: Option<&str>) -> Result<Config, ControlError> {
+        let path = self.config.as_deref().unwrap_or(Path::new(""));
+        let mut config = text.map_or_else(|| Ok(Config::default()), |text| Config::parse(text, path))?;
         config.pool_size = self.pool_size.unwrap_or(config.pool_size);
         config.reserve = self.reserve.unwrap_or(config.reserve);
         config.pool_ceiling = self.pool_ceiling.unwrap_or(config.pool_ceiling);
@@ -112,6 +116,8 @@ impl Arguments {
         config.tier_size = self.tier_size.or(config.tier_size);
         config.tier_mode = self.tier_mode.unwrap_or(config.tier_mode);
         config.write_back_age = self.write_back_age.unwrap_or(config.write_back_age);
+        config.worker_deaths = self.worker_deaths.unwrap_or(config.worker_deaths);
+        config.watchdog = self.watchdog.unwrap_or(config.watchdog);
         config.log_level = self.log_level.unwrap_or(config.log_level);
         Ok(config)
     }
@@ -119,164 +125,37 @@ impl Arguments {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
-    let config = arguments.config()?;
-    let (limit_bytes, rule) = pool_limit(&config)?;
-    let poll_limit = PollLimit::from_us(config.poll_us);
-    let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)? };
-    let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions::new(path, size_bytes));
-    start_logging(config.log_level);
+    match Client::from_environment().context(tmem_keeper::SOCKET_VARIABLE)? {
+        Some(keeper) => work(&arguments, runtime_dir, keeper),
+        None => keep(&arguments, runtime_dir),
+    }
+}
+
+/// The first process: it starts the worker, and another when that one dies. What is wrong with the configuration it says itself.
+fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
+    let config = arguments.config(arguments.text()?.as_deref())?;
+    worker::check(&config)?;
     oom::be_spared();
-    get_fit_for_swap(&config)?;
     let ownership = Ownership::take(runtime_dir)?;
-    let store = Store::new(StoreOptions { limit_bytes }).context("cannot make the pool")?;
-    store.set_recompression(config.recompression()).context("cannot set up recompression")?;
-    store.set_max_payload_bytes(config.max_compressed.bytes());
-    store.set_write_back_options(config.write_back());
-    let tier = tier_options.map(|options| attach_tier(&store, options)).transpose()?;
-    let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
-    let budget = {
-        let knobs = Arc::clone(&knobs);
-        move || knobs.background_cpu()
-    };
-    let own_swap = OwnSwap::default();
-    let maintenance = Maintenance::start(Arc::clone(&store), budget, own_swap.clone())
-        .context("cannot start the maintenance thread")?;
-    let sizing =
-        Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, own_swap.clone(), maintenance.waker())
-            .context("cannot start the sizing thread")?;
-    let stock = stocking::start(Arc::clone(&store), own_swap.clone())?;
-    let write_back = tier
-        .as_ref()
-        .map(|tier| WriteBackThread::start(Arc::clone(&store), Arc::clone(tier)))
-        .transpose()
-        .context("cannot start the write-back thread")?;
-    let owner = runtime_dir.display().to_string();
-    let transports = Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap, owner };
-    let disks = Arc::new(Disks::new(Arc::clone(&store), transports));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the control plane")?;
-    let served = runtime.block_on(serve(&config, runtime_dir, store, &disks, knobs));
-    // Ends the control plane first: a request in flight finishes, and none comes after it.
-    drop(runtime);
-    disks.stop_all();
-    drop(write_back);
-    drop(stock);
-    drop(sizing);
-    drop(maintenance);
-    // Nothing in it is of use without the key, which goes with the store.
-    drop(disks);
-    tier.iter().for_each(|tier| tier.clear());
+    let path = env::current_exe().context("cannot find this program's file")?;
+    let program = Program::new(path, env::args_os()).context("cannot start this program again")?;
+    let options = KeeperOptions { deaths_per_minute: config.worker_deaths.per_minute(), patience: None };
+    let code = Keeper::new(&program, options)?.run();
     drop(ownership);
-    Ok(served?)
+    std::process::exit(code.into());
 }
 
-/// Opens the tier and gives it to the store, which is empty.
-fn attach_tier(store: &Store, options: TierOptions) -> Result<Arc<FileTier>> {
-    let tier = Arc::new(FileTier::new(options)?);
-    // What another daemon left there is of no use to anybody.
-    tier.clear();
-    store.attach_tier(Arc::<FileTier>::clone(&tier))?;
-    Ok(tier)
-}
-
-/// The pool's limit at first, and the rule that changes it while the pool sizes itself.
-fn pool_limit(config: &Config) -> Result<(u64, PoolSizing), ControlError> {
-    let host = HostMemory::read()?;
-    let mut rule = PoolSizing::new(config.reserve.bytes(host.total_bytes)?);
-    rule.set_ceiling_bytes(config.pool_ceiling.bytes());
-    let limit_bytes = match config.pool_size.fixed_bytes()? {
-        Some(limit_bytes) => limit_bytes,
-        None => rule.limit_bytes(&host, 0, Duration::ZERO),
+/// The process that does all the rest.
+fn work(arguments: &Arguments, runtime_dir: &Path, keeper: Client) -> Outcome {
+    let inheritance = Inheritance::come_into(keeper)?;
+    // The file may have changed since, and be half written; what was read at first holds as long as there is a daemon.
+    let text = match &inheritance.memo {
+        Some(memo) => memo.config.clone(),
+        None => arguments.text()?,
     };
-    Ok((limit_bytes, rule))
-}
-
-/// Where this host may come to swap to the daemon, all of its threads have to be I/O flushers: those to come inherit it from
-/// this one. They share one heap, too.
-fn get_fit_for_swap(config: &Config) -> Result<()> {
-    let is_asked_for = config.disks.iter().any(|disk| matches!(disk.frontend, Frontend::Ublk { .. }));
-    if !is_asked_for && !tmem_ublk::is_available() {
-        return Ok(());
+    let mut config = arguments.config(text.as_deref())?;
+    if let Some(memo) = &inheritance.memo {
+        config.set_knobs(&memo.knobs)?;
     }
-    match tmem_ublk::prepare_process() {
-        // The kernel has ublk, but nobody may ever ask for it; whoever does so is told.
-        Err(error) if !is_asked_for => log::debug!("disks on ublk are not possible: {error}"),
-        result => result.context("the configuration's disks")?,
-    }
-    Ok(())
-}
-
-/// What makes TLS on NBD possible, if it is configured.
-fn tls(config: &Config) -> Result<Option<TlsIdentity>> {
-    let Some(tls) = config.nbd_tls()? else { return Ok(None) };
-    let files = TlsFiles { cert: tls.cert, key: tls.key, client_ca: tls.client_ca };
-    Ok(Some(TlsIdentity::load(&files)?))
-}
-
-async fn serve(
-    config: &Config,
-    runtime_dir: &Path,
-    store: Arc<Store>,
-    disks: &Arc<Disks>,
-    knobs: Arc<Knobs>,
-) -> Result<()> {
-    // Caught from here on, so that whoever ends the daemon while it starts does not leave sockets behind.
-    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-    let server = Server::bind(runtime_dir, config.http)?;
-    for spec in &config.disks {
-        disks.add(spec).context("the configuration's disks")?;
-    }
-    match tmem_ublk::end_left_devices(&runtime_dir.display().to_string()) {
-        0 => {}
-        ended => {
-            log::warn!("ended {ended} ublk devices of a daemon that died; what was stored on them is lost")
-        }
-    }
-    let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
-    let limit_bytes = store.limit_bytes();
-    let control = Arc::new(Control::new(store, service, knobs, server.http_address()));
-    announce(&server, limit_bytes, config);
-    server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
-    Ok(())
-}
-
-/// Where the daemon listens, for people and scripts that wait for this line, and for systemd.
-fn announce(server: &Server, limit_bytes: u64, config: &Config) {
-    let limit = ByteSize::from_bytes(limit_bytes).rounded();
-    let limit = match config.pool_size {
-        PoolSize::Auto => format!("{limit} now, and what the host can spare from here on"),
-        PoolSize::Fixed(_) => limit,
-    };
-    let http = server.http_address().map_or("no http".to_owned(), |address| format!("http://{address}/"));
-    let text = format!("admin socket {}, {http}, pool limit {limit}", server.admin_path().display());
-    if let Err(error) = print(&format!("tmem {} is ready: {text}\n", env!("CARGO_PKG_VERSION"))) {
-        log::warn!("cannot write to stdout: {error:?}");
-    }
-    notify::ready(&text);
-}
-
-async fn end_asked_for(terminate: &mut Signal, interrupt: &mut Signal) {
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    log::info!("{name}: stopping");
-    notify::stopping();
-}
-
-/// To stderr, a line each, without a clock: journald has one.
-fn start_logging(level: LogLevel) {
-    env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Trace)
-        .format(|buffer, record| {
-            use std::io::Write;
-            let level = record.level().as_str().to_ascii_lowercase();
-            writeln!(buffer, "tmem: {level}: {}", record.args())
-        })
-        .init();
-    // The level can change while the daemon runs, which the logger's own filter cannot.
-    log::set_max_level(level.filter());
+    worker::run(config, text, runtime_dir, inheritance)
 }

@@ -1,0 +1,114 @@
+//! What the keeper does about workers that die or hang.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer};
+
+use crate::{ControlError, background::number};
+
+/// With so many deaths of workers in a minute the keeper starts no other: 1 to 1000; 0 is any number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WorkerDeaths(u32);
+
+impl WorkerDeaths {
+    /// As a number, 0 for any.
+    pub fn per_minute(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for WorkerDeaths {
+    /// One that dies so often does so at the same thing each time.
+    fn default() -> Self {
+        Self(5)
+    }
+}
+
+impl FromStr for WorkerDeaths {
+    type Err = ControlError;
+
+    fn from_str(text: &str) -> Result<Self, ControlError> {
+        match text.parse() {
+            Ok(deaths @ 0..=1000) => Ok(Self(deaths)),
+            _ => Err(ControlError::WorkerDeaths { text: text.to_owned() }),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkerDeaths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        number(deserializer)
+    }
+}
+
+/// A worker one of whose threads has been at the same request for so long is killed: 1 to 3600 seconds, or never.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Watchdog(Option<u32>);
+
+impl Watchdog {
+    /// As a time; none: never.
+    pub fn time(self) -> Option<Duration> {
+        self.0.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
+impl Default for Watchdog {
+    /// Twice what a disk gets that hangs, before its requests fail.
+    fn default() -> Self {
+        Self(Some(60))
+    }
+}
+
+impl FromStr for Watchdog {
+    type Err = ControlError;
+
+    fn from_str(text: &str) -> Result<Self, ControlError> {
+        match (text, text.parse()) {
+            ("off", _) => Ok(Self(None)),
+            (_, Ok(seconds @ 1..=3600)) => Ok(Self(Some(seconds))),
+            _ => Err(ControlError::Watchdog { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Watchdog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(seconds) => seconds.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Watchdog {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Given {
+            Number(u32),
+            Text(String),
+        }
+        let text = match Given::deserialize(deserializer)? {
+            Given::Number(seconds) => seconds.to_string(),
+            Given::Text(text) => text,
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_are_bounded() {
+        let deaths = |text: &str| text.parse().map(WorkerDeaths::per_minute).ok();
+        assert_eq!(
+            (deaths("0"), deaths("1000"), deaths("1001"), deaths("-1")),
+            (Some(0), Some(1000), None, None)
+        );
+        let time = |text: &str| text.parse().map(Watchdog::time).ok();
+        assert_eq!((time("off"), time("1")), (Some(None), Some(Some(Duration::from_secs(1)))));
+        assert_eq!((time("0"), time("3601"), time("soon")), (None, None, None));
+    }
+}

@@ -1,0 +1,213 @@
+//! The worker's end.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    sync::{Mutex, PoisonError},
+};
+
+use rustix::net::{RecvFlags, SendFlags};
+
+use crate::wire::{self, Code, Datagram};
+
+/// Talks to the keeper. Calls wait for one another and for the keeper's answer, which takes some tens of microseconds.
+#[derive(Debug)]
+pub struct Client {
+    /// Locked from a call to its answer.
+    socket: Mutex<OwnedFd>,
+    /// The same, for what is not answered.
+    beats: OwnedFd,
+}
+
+/// A guest's connection that the keeper holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptConnection {
+    /// The keeper's number for it.
+    pub number: u32,
+    /// What it was called when it was handed over.
+    pub label: String,
+}
+
+/// What the keeper holds.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// Files and sockets by name. Both processes have them.
+    pub files: Vec<(String, OwnedFd)>,
+    /// Guests' connections.
+    pub connections: Vec<KeptConnection>,
+}
+
+/// The sockets that tie a guest to a worker.
+#[derive(Debug)]
+pub struct GuestEnds {
+    /// What the keeper says and hears in the guest's place.
+    pub library: UnixStream,
+    /// Closed by the keeper with the guest's connection. It writes a byte before: `H` when the library has hung up, `B` when the guest has
+    /// sent what cannot be passed on.
+    pub life: UnixStream,
+}
+
+impl Client {
+    /// Over a socket that leads to a keeper.
+    pub fn new(socket: OwnedFd) -> io::Result<Client> {
+        let beats = socket.try_clone()?;
+        Ok(Client { socket: Mutex::new(socket), beats })
+    }
+
+    /// The same keeper once more. Only one of the two may call at a time.
+    ///
+    /// # Errors
+    /// This process has no descriptors left.
+    pub fn try_clone(&self) -> io::Result<Client> {
+        Client::new(self.lock().try_clone()?)
+    }
+
+    /// Over the socket that this process was started with; `None`: it was not started by a keeper. To be called once, before there are
+    /// other threads.
+    ///
+    /// # Errors
+    /// The variable does not name a socket.
+    pub fn from_environment() -> io::Result<Option<Client>> {
+        let Some(value) = std::env::var_os(crate::SOCKET_VARIABLE) else { return Ok(None) };
+        let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "it is not the number of a socket");
+        let number: RawFd = value.to_str().and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
+        // SAFETY: only looks at a number; a descriptor that is not open is an error.
+        if number < 3 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(wrong());
+        }
+        // SAFETY: open, as was just seen, and whoever started this process left it to us.
+        let socket = unsafe { OwnedFd::from_raw_fd(number) };
+        rustix::net::sockopt::socket_type(&socket).map_err(|_| wrong())?;
+        Client::new(socket).map(Some)
+    }
+
+    /// Says that this process is there. True: another one serves, and [`Client::take`] will put this one in its place.
+    ///
+    /// # Errors
+    /// The keeper speaks an older language, or is gone.
+    pub fn hello(&self) -> io::Result<bool> {
+        Ok(self.call(Code::Hello, wire::VERSION, "", &[])? != 0)
+    }
+
+    /// Waits until nobody else serves; from then on this process does.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn take(&self) -> io::Result<()> {
+        self.call(Code::Take, 0, "", &[]).map(drop)
+    }
+
+    /// What is held.
+    ///
+    /// # Errors
+    /// The keeper is gone, or this process has no descriptors left.
+    pub fn list(&self) -> io::Result<Inventory> {
+        let socket = self.lock();
+        wire::send(socket.as_fd(), Code::List, 0, &[], &[], SendFlags::empty())?;
+        let mut inventory = Inventory::default();
+        loop {
+            let Datagram { code, number, name, mut descriptors } = receive(socket.as_fd())?;
+            let name = String::from_utf8_lossy(&name).into_owned();
+            match (code, descriptors.pop()) {
+                (Code::File, Some(descriptor)) => inventory.files.push((name, descriptor)),
+                (Code::Connection, _) => inventory.connections.push(KeptConnection { number, label: name }),
+                (Code::Done, _) => return Ok(inventory),
+                _ => return Err(io::Error::other("the keeper's list makes no sense")),
+            }
+        }
+    }
+
+    /// Says that this process serves, so that its end from now on is the death of a worker and not a failed start.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn ready(&self) -> io::Result<()> {
+        self.call(Code::Ready, 0, "", &[]).map(drop)
+    }
+
+    /// Says that this process is alive. Never waits.
+    ///
+    /// # Errors
+    /// The keeper is gone, or does not listen.
+    pub fn beat(&self) -> io::Result<()> {
+        wire::send(self.beats.as_fd(), Code::Beat, 0, &[], &[], SendFlags::DONTWAIT)
+    }
+
+    /// Has a descriptor held under a name of at most [`MAX_NAME_BYTES`](crate::MAX_NAME_BYTES), in the place of what had that name.
+    ///
+    /// # Errors
+    /// The name is too long, the keeper is full or gone.
+    pub fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        self.call(Code::Keep, 0, name, &[descriptor]).map(drop)
+    }
+
+    /// Says that what has a name is not needed any more.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn release(&self, name: &str) -> io::Result<()> {
+        self.call(Code::Release, 0, name, &[]).map(drop)
+    }
+
+    /// Hands a guest's connection over. Gives its number.
+    ///
+    /// # Errors
+    /// The keeper has no room for another, or is gone.
+    pub fn adopt(&self, label: &str, guest: UnixStream, ends: GuestEnds) -> io::Result<u32> {
+        self.call(Code::Adopt, 0, label, &[guest.as_fd(), ends.library.as_fd(), ends.life.as_fd()])
+    }
+
+    /// Serves a guest again whose connection is held; its whole session comes through `ends.library`.
+    ///
+    /// # Errors
+    /// The guest has left meanwhile (`NotFound`), or the keeper is gone.
+    pub fn attach(&self, number: u32, ends: GuestEnds) -> io::Result<()> {
+        self.call(Code::Attach, number, "", &[ends.library.as_fd(), ends.life.as_fd()]).map(drop)
+    }
+
+    /// Turns a guest away, if it is still there.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn close(&self, number: u32) -> io::Result<()> {
+        self.call(Code::Close, number, "", &[]).map(drop)
+    }
+
+    /// Asks for the program on disk to take over. This process is ended when that one is ready to.
+    ///
+    /// # Errors
+    /// It cannot be started, or one is just being, or the keeper is gone.
+    pub fn upgrade(&self) -> io::Result<()> {
+        self.call(Code::Upgrade, 0, "", &[]).map(drop)
+    }
+
+    fn call(&self, code: Code, number: u32, name: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<u32> {
+        let socket = self.lock();
+        wire::send(socket.as_fd(), code, number, name.as_bytes(), descriptors, SendFlags::empty())?;
+        let answer = receive(socket.as_fd())?;
+        match answer.code {
+            Code::Done => Ok(answer.number),
+            Code::Refused => Err(io::Error::from_raw_os_error(answer.number as i32)),
+            _ => Err(io::Error::other("the keeper's answer makes no sense")),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, OwnedFd> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsRawFd for Client {
+    /// To be polled for the keeper's end.
+    fn as_raw_fd(&self) -> RawFd {
+        self.beats.as_raw_fd()
+    }
+}
+
+fn receive(socket: BorrowedFd<'_>) -> io::Result<Datagram> {
+    let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "the keeper is gone");
+    wire::receive(socket, RecvFlags::empty())?.ok_or_else(gone)
+}

@@ -1,0 +1,416 @@
+//! The keeper's life.
+//!
+//! ```text
+//! start --> serving --dies--> next one at once, or after a pause --> serving
+//!              |                 '--too often--> held, until SIGHUP
+//!              |--SIGHUP, upgrade--> another stands by --it wants to take--> the old one is killed --> serving
+//!              '--SIGTERM, SIGINT--> the worker ends, and so does the keeper
+//! ```
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use rustix::{io::Errno, net::RecvFlags};
+
+use crate::{
+    holder::{Holder, answer},
+    process::{End, Prepared, Program, Worker},
+    restarts::{Restarts, Verdict},
+    signals::Signals,
+    wire::{self, Code, Datagram},
+};
+
+/// How a keeper is to behave.
+#[derive(Clone, Debug)]
+pub struct KeeperOptions {
+    /// With so many deaths of workers in a minute no other is started until SIGHUP; 0: always, 1000 at most.
+    pub deaths_per_minute: u32,
+    /// A worker that has been silent for so long is killed.
+    pub patience: Option<Duration>,
+}
+
+/// A keeper could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The OS would not give it what it needs.
+    #[error("cannot start the keeper: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// One worker with what is known of it.
+struct Hired {
+    worker: Worker,
+    file: OwnedFd,
+    is_ready: bool,
+    heard: Instant,
+    /// It waits for the answer to `Take`.
+    wants_to_take: bool,
+    /// It was told to end, or is being killed.
+    is_ending: bool,
+    /// Its socket is open.
+    is_heard: bool,
+}
+
+/// See the module.
+pub struct Keeper<'p> {
+    program: Prepared<'p>,
+    options: KeeperOptions,
+    signals: Signals,
+    holder: Holder,
+    restarts: Restarts,
+    serving: Option<Hired>,
+    /// Stands by to follow.
+    next: Option<Hired>,
+    /// The program of the worker that is to be started, and when.
+    start_at: Option<(Instant, OwnedFd)>,
+    stopping: bool,
+    /// Some worker has served: guests may depend on what is held.
+    has_served: bool,
+}
+
+/// After a failed fork or exec: memory may come back.
+const RETRY: Duration = Duration::from_millis(100);
+/// A worker that has closed its socket has this long to end.
+const LEAVE: Duration = Duration::from_secs(60);
+/// A worker that stands by has this long to find out whether it can follow.
+const STAND_BY: Duration = Duration::from_secs(30);
+
+impl<'p> Keeper<'p> {
+    /// Takes all that it needs. The process has one thread, and is the keeper's from here on.
+    ///
+    /// # Errors
+    /// The OS refuses signals or memory.
+    pub fn new(program: &'p Program, options: KeeperOptions) -> Result<Keeper<'p>, KeeperError> {
+        let program = program.prepare();
+        let first = (Instant::now(), program.file()?);
+        let keeper = Keeper {
+            program,
+            restarts: Restarts::new(options.deaths_per_minute),
+            options,
+            signals: Signals::wait_for()?,
+            holder: Holder::new(),
+            serving: None,
+            next: None,
+            start_at: Some(first),
+            stopping: false,
+            has_served: false,
+        };
+        stay_in_memory();
+        Ok(keeper)
+    }
+
+    /// Keeps until a worker ends in order or the first one cannot start. Gives the exit code.
+    pub fn run(mut self) -> u8 {
+        let mut polled = Vec::with_capacity(3 + Holder::MAX_POLLED);
+        loop {
+            self.start_if_due();
+            polled.clear();
+            let input = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let heard = |hired: &&Hired| hired.is_heard;
+            let socket = |hired: &Option<Hired>| {
+                hired.as_ref().filter(heard).map_or(-1, |hired| hired.worker.socket.as_raw_fd())
+            };
+            polled.extend([
+                input(self.signals.as_raw_fd()),
+                input(socket(&self.serving)),
+                input(socket(&self.next)),
+            ]);
+            self.holder.add_to(&mut polled);
+            let timeout = self.timeout_ms();
+            // SAFETY: the set is valid for its length.
+            if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) } < 0 {
+                continue; // interrupted
+            }
+            self.holder.pass_on(&polled[3..], &mut |label, error| {
+                say(format_args!("warn: guest of {}: connection closed: {error}", label.escape_ascii()));
+            });
+            for (at, who) in [(1, Who::Serving), (2, Who::Next)] {
+                if polled[at].revents != 0 {
+                    self.hear(who);
+                }
+            }
+            if polled[0].revents != 0
+                && let Some(code) = self.heed_signals()
+            {
+                return code;
+            }
+            self.look_after_hung();
+        }
+    }
+
+    /// Everything that was asked of it is done before it is believed dead: calls that came before are in its socket.
+    fn hear(&mut self, who: Who) {
+        loop {
+            let Some(hired) = self.hired(who) else { return };
+            let socket = hired.worker.socket.as_fd();
+            let call = match wire::receive(socket, RecvFlags::DONTWAIT) {
+                Ok(Some(call)) => call,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(None) | Err(_) => {
+                    // Its end comes as a signal.
+                    hired.is_heard = false;
+                    hired.heard = Instant::now();
+                    return;
+                }
+            };
+            hired.heard = Instant::now();
+            if self.obey(who, call).is_err() {
+                return; // it is gone; what it sent before that is read the next time
+            }
+        }
+    }
+
+    fn obey(&mut self, who: Who, call: Datagram) -> io::Result<()> {
+        let serves_already = self.serving.is_some();
+        let result = match (call.code, who) {
+            (Code::Beat, _) => return Ok(()),
+            (Code::Hello, Who::Next) => Ok(u32::from(serves_already)),
+            (Code::Hello | Code::Take, Who::Serving) => Ok(0),
+            (Code::Ready, Who::Serving) => {
+                self.serving.iter_mut().for_each(|hired| hired.is_ready = true);
+                self.has_served = true;
+                Ok(0)
+            }
+            (Code::Take, Who::Next) => {
+                self.next.iter_mut().for_each(|hired| hired.wants_to_take = true);
+                self.make_way();
+                return Ok(());
+            }
+            (Code::Upgrade, Who::Serving) => self.stand_by(),
+            (Code::List, Who::Next) | (_, Who::Serving) => {
+                let hired = if who == Who::Next { &self.next } else { &self.serving };
+                let Some(hired) = hired else { return Ok(()) };
+                return self.holder.serve(call, hired.worker.socket.as_fd());
+            }
+            _ => Err(Errno::PERM),
+        };
+        self.hired(who).map_or(Ok(()), |hired| answer(hired.worker.socket.as_fd(), result))
+    }
+
+    /// Ends the worker that serves, if the next one waits for that.
+    fn make_way(&mut self) {
+        match &mut self.serving {
+            Some(serving) => {
+                // Whatever it is at, the next one finds it: that is what everything here is for.
+                serving.worker.signal(libc::SIGKILL);
+                serving.is_ending = true;
+            }
+            None => self.promote(),
+        }
+    }
+
+    fn promote(&mut self) {
+        if self.next.as_ref().is_none_or(|next| !next.wants_to_take) {
+            return;
+        }
+        self.serving = self.next.take();
+        if let Some(serving) = &self.serving {
+            say(format_args!("info: worker {} takes over", serving.worker.pid));
+            // One that is gone by now is noticed like any other death.
+            let _ = answer(serving.worker.socket.as_fd(), Ok(0));
+        }
+    }
+
+    /// Starts the program on disk beside the one that serves.
+    fn stand_by(&mut self) -> Result<u32, Errno> {
+        if self.next.is_some() {
+            return Err(Errno::BUSY);
+        }
+        let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let file = self.program.newest().map_err(errno)?;
+        let worker = self.program.start(&file, &self.signals).map_err(errno)?;
+        say(format_args!("info: worker {} stands by", worker.pid));
+        self.next = Some(Hired::new(worker, file));
+        Ok(0)
+    }
+
+    fn start_if_due(&mut self) {
+        let Some((at, file)) = &self.start_at else { return };
+        if self.serving.is_some() || self.next.is_some() || Instant::now() < *at {
+            return;
+        }
+        match self.program.start(file, &self.signals) {
+            Ok(worker) => {
+                if let Some((_, file)) = self.start_at.take() {
+                    self.serving = Some(Hired::new(worker, file));
+                }
+            }
+            Err(error) => {
+                say(format_args!("warn: cannot start a worker: {error}; trying again"));
+                self.start_at.iter_mut().for_each(|(at, _)| *at = Instant::now() + RETRY);
+            }
+        }
+    }
+
+    /// Gives the exit code if all is over.
+    fn heed_signals(&mut self) -> Option<u8> {
+        while let Some(signal) = self.signals.next() {
+            match signal {
+                libc::SIGCHLD => {}
+                libc::SIGHUP => self.renew(),
+                _ => {
+                    self.stopping = true;
+                    if let Some(next) = &self.next {
+                        next.worker.signal(libc::SIGKILL);
+                    }
+                    match &mut self.serving {
+                        Some(serving) => {
+                            serving.worker.signal(libc::SIGTERM);
+                            serving.is_ending = true;
+                        }
+                        None => return Some(1),
+                    }
+                }
+            }
+        }
+        self.bury()
+    }
+
+    /// SIGHUP: the program on disk takes over, or takes up what is held.
+    fn renew(&mut self) {
+        self.restarts.forget();
+        if self.serving.is_some() {
+            if let Err(error) = self.stand_by() {
+                say(format_args!("error: cannot start the program on disk: {error}"));
+            }
+        } else if self.start_at.is_none() {
+            match self.program.newest() {
+                Ok(file) => self.start_at = Some((Instant::now(), file)),
+                Err(error) => say(format_args!("error: cannot open the program on disk: {error}")),
+            }
+        }
+    }
+
+    /// Sees who has died.
+    fn bury(&mut self) -> Option<u8> {
+        if let Some(end) = self.next.as_ref().and_then(|next| next.worker.ended()) {
+            say(format_args!(
+                "error: the program on disk did not take over: {end}; the worker before it goes on"
+            ));
+            self.next = None;
+        }
+        let end = self.serving.as_ref().and_then(|serving| serving.worker.ended())?;
+        self.hear(Who::Serving); // what it still had to say
+        let dead = self.serving.take()?;
+        self.holder.detach_all();
+        let in_order = end == End::Exit(0) && dead.is_ready;
+        if self.stopping || in_order || !self.has_served {
+            return Some(match end {
+                End::Exit(code) => code,
+                End::Signal(_) => 1,
+            });
+        }
+        if self.next.as_ref().is_some_and(|next| next.wants_to_take) {
+            self.promote();
+            return None;
+        }
+        let (now, pid) = (Instant::now(), dead.worker.pid);
+        match self.restarts.after_death(dead.worker.started, now) {
+            Verdict::StartAgain { after } => {
+                say(format_args!("error: worker {pid} died: {end}; another one goes on with what is held"));
+                self.start_at = Some((now + after, dead.file));
+            }
+            Verdict::Hold => say(format_args!(
+                "error: worker {pid} died: {end}; that is the {}th death in a minute, so no other is started. Nothing is lost: pages \
+                 and connections are held. Put a program that works in the place of this one, or set right what it says above, then \
+                 send SIGHUP to process {} (`systemctl reload tmem`)",
+                self.options.deaths_per_minute,
+                std::process::id()
+            )),
+        }
+        None
+    }
+
+    /// Kills whoever has not been heard of for too long.
+    fn look_after_hung(&mut self) {
+        let now = Instant::now();
+        let hung = |hired: &Hired, patience| !hired.is_ending && now.duration_since(hired.heard) >= patience;
+        for hired in [&mut self.serving, &mut self.next].into_iter().flatten() {
+            if !hired.is_heard && hung(hired, LEAVE) {
+                say(format_args!("error: worker {} neither serves nor ends and is killed", hired.worker.pid));
+                hired.worker.signal(libc::SIGKILL);
+                hired.is_ending = true;
+            }
+        }
+        if let (Some(serving), Some(patience)) = (&mut self.serving, self.options.patience)
+            && serving.is_ready
+            && hung(serving, patience)
+        {
+            say(format_args!(
+                "error: worker {} was silent for {patience:?}: it hangs and is killed",
+                serving.worker.pid
+            ));
+            serving.worker.signal(libc::SIGKILL);
+            serving.is_ending = true;
+        }
+        if let Some(next) = &mut self.next
+            && !next.wants_to_take
+            && hung(next, STAND_BY)
+        {
+            say(format_args!("error: worker {} did not take over in time and is killed", next.worker.pid));
+            next.worker.signal(libc::SIGKILL);
+            next.is_ending = true;
+        }
+    }
+
+    /// Until something has to be done whatever happens. -1: never.
+    fn timeout_ms(&self) -> libc::c_int {
+        let now = Instant::now();
+        let start = self.start_at.as_ref().map(|(at, _)| *at);
+        let silent = |hired: &Hired, patience| (!hired.is_ending).then(|| hired.heard + patience);
+        let hung = self.serving.as_ref().filter(|serving| serving.is_ready);
+        let hung = hung.zip(self.options.patience).and_then(|(serving, patience)| silent(serving, patience));
+        let next =
+            self.next.as_ref().filter(|next| !next.wants_to_take).and_then(|next| silent(next, STAND_BY));
+        let left = [&self.serving, &self.next].into_iter().flatten().filter(|hired| !hired.is_heard);
+        let left = left.filter_map(|hired| silent(hired, LEAVE)).min();
+        let first = [start, hung, next, left].into_iter().flatten().min();
+        first.map_or(-1, |at| at.saturating_duration_since(now).as_millis() as libc::c_int + 1)
+    }
+
+    fn hired(&mut self, who: Who) -> Option<&mut Hired> {
+        match who {
+            Who::Serving => self.serving.as_mut(),
+            Who::Next => self.next.as_mut(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Serving,
+    Next,
+}
+
+impl Hired {
+    fn new(worker: Worker, file: OwnedFd) -> Hired {
+        Hired {
+            worker,
+            file,
+            is_ready: false,
+            heard: Instant::now(),
+            wants_to_take: false,
+            is_ending: false,
+            is_heard: true,
+        }
+    }
+}
+
+/// Where the host swaps to its own tmem, the keeper must not be swapped out. It is small, so it never is, where that is allowed. Only pages
+/// that are touched take memory.
+fn stay_in_memory() {
+    // SAFETY: takes flags.
+    unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+}
+
+/// A line to stderr, as the worker's lines are, without memory from the heap.
+pub(crate) fn say(text: std::fmt::Arguments<'_>) {
+    let mut line = arrayvec::ArrayVec::<u8, 1024>::new();
+    // A line that is too long is cut.
+    let _ = io::Write::write_fmt(&mut line, format_args!("tmem: {text}\n"));
+    // SAFETY: the buffer is valid for its length. A line that cannot be written has nobody to be told to.
+    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+}

@@ -1,0 +1,41 @@
+//! The keeper: a small process that holds whatever must outlive the one that serves, and starts that one again when it dies.
+//!
+//! It holds memory files and listening sockets by name, and the control connections of vhost-user guests, whose messages it passes on. It
+//! remembers those messages that make up a session, so that it can tell them to the next worker: guests never learn that there was
+//! another. What the files contain and what is asked of a disk is none of its business.
+//!
+//! | file | job |
+//! |---|---|
+//! | `keeper`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
+//! | `holder` | what is held, and what a worker may ask for |
+//! | `relay`, `channel` | passes the messages of one guest on |
+//! | `session`, `replay`, `vhost_user` | what a guest's session consists of |
+//! | `wire`, `client` | what keeper and worker say to each other, and the worker's end of it |
+//! | `estate` | what a worker was left by the one before, until somebody wants it |
+//! | `in_process` | the same without processes, for programs that need only the relay |
+//!
+//! **It must not fail.** All memory is taken at the start: tables have fixed sizes, and what does not fit is refused, to the guest or the worker that
+//! asked. A test counts allocations. Nothing that a guest or a worker sends is trusted.
+
+mod channel;
+mod client;
+mod estate;
+mod holder;
+mod in_process;
+mod keeper;
+mod process;
+mod relay;
+mod replay;
+mod restarts;
+mod session;
+mod signals;
+mod vhost_user;
+mod wire;
+
+pub use client::{Client, GuestEnds, Inventory, KeptConnection};
+pub use estate::Estate;
+pub use holder::{MAX_CONNECTIONS, MAX_FILES};
+pub use in_process::in_process;
+pub use keeper::{Keeper, KeeperError, KeeperOptions};
+pub use process::{Program, SOCKET_VARIABLE};
+pub use wire::MAX_NAME_BYTES;

@@ -1,0 +1,192 @@
+//! Starting workers and ending them, without asking for memory.
+
+use std::{
+    ffi::{CStr, CString, OsStr, OsString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::PathBuf,
+    time::Instant,
+};
+
+use crate::{signals::Signals, wire};
+
+/// The environment variable that tells a worker the number of its socket.
+pub const SOCKET_VARIABLE: &str = "TMEM_KEEPER";
+/// The number that its socket has in a worker.
+const SOCKET_NUMBER: RawFd = 3;
+
+/// What is started: a program file with its arguments and environment.
+#[derive(Debug)]
+pub struct Program {
+    path: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    /// The program as it was, whatever is put in its place: the next worker after a death is of the same version.
+    file: File,
+}
+
+impl Program {
+    /// The program at `path`, with this process's environment. The first argument is its own name.
+    ///
+    /// # Errors
+    /// It cannot be opened, or there is a zero in a text.
+    pub fn new(path: PathBuf, arguments: impl IntoIterator<Item = OsString>) -> io::Result<Program> {
+        let file = File::open(&path)?;
+        let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::other);
+        let variable = |(name, value): (OsString, OsString)| {
+            let mut pair = name.into_vec();
+            pair.push(b'=');
+            pair.extend(value.into_vec());
+            CString::new(pair).map_err(io::Error::other)
+        };
+        let ours = |(name, _): &(OsString, OsString)| name != SOCKET_VARIABLE;
+        let mut environment: Vec<CString> =
+            std::env::vars_os().filter(ours).map(variable).collect::<io::Result<_>>()?;
+        environment
+            .push(CString::new(format!("{SOCKET_VARIABLE}={SOCKET_NUMBER}")).map_err(io::Error::other)?);
+        Ok(Program {
+            path: text(path.as_os_str())?,
+            arguments: arguments.into_iter().map(|argument| text(&argument)).collect::<io::Result<_>>()?,
+            environment,
+            file,
+        })
+    }
+
+    /// The lists that exec wants, which end with a null.
+    pub(crate) fn prepare(&self) -> Prepared<'_> {
+        let list = |texts: &[CString]| {
+            texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+        };
+        Prepared { program: self, arguments: list(&self.arguments), environment: list(&self.environment) }
+    }
+}
+
+/// Everything that starting a worker needs.
+pub(crate) struct Prepared<'p> {
+    program: &'p Program,
+    arguments: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
+}
+
+impl Prepared<'_> {
+    /// The program as it was when it was opened.
+    pub(crate) fn file(&self) -> io::Result<OwnedFd> {
+        self.program.file.as_raw_fd().try_clone()
+    }
+
+    /// The program that is at its path now.
+    pub(crate) fn newest(&self) -> io::Result<OwnedFd> {
+        open(&self.program.path)
+    }
+
+    /// Starts a worker. It ends when this process does.
+    pub(crate) fn start(&self, file: &OwnedFd, signals: &Signals) -> io::Result<Worker> {
+        let (ours, theirs) = wire::pair()?;
+        let keeper = std::process::id();
+        // SAFETY: this process has one thread, so the child may do anything; what it does asks for no memory.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => self.become_worker(file, theirs.as_raw_fd(), signals, keeper),
+            pid => Ok(Worker { pid, socket: ours, started: Instant::now() }),
+        }
+    }
+
+    /// In the child. Does not return.
+    fn become_worker(&self, file: &OwnedFd, socket: RawFd, signals: &Signals, keeper: u32) -> ! {
+        // SAFETY: all pointers are to texts and lists that live as long as the program does, the lists end with a null.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            let alive = libc::getppid() as u32 == keeper;
+            let placed = if socket == SOCKET_NUMBER {
+                libc::fcntl(socket, libc::F_SETFD, 0)
+            } else {
+                libc::dup2(socket, SOCKET_NUMBER)
+            };
+            libc::sigprocmask(libc::SIG_SETMASK, signals.before(), std::ptr::null_mut());
+            if alive && placed >= 0 {
+                let (arguments, environment) = (self.arguments.as_ptr(), self.environment.as_ptr());
+                libc::syscall(
+                    libc::SYS_execveat,
+                    file.as_raw_fd(),
+                    c"".as_ptr(),
+                    arguments,
+                    environment,
+                    libc::AT_EMPTY_PATH,
+                );
+            }
+            libc::_exit(127)
+        }
+    }
+}
+
+trait TryClone {
+    fn try_clone(self) -> io::Result<OwnedFd>;
+}
+
+impl TryClone for RawFd {
+    fn try_clone(self) -> io::Result<OwnedFd> {
+        use std::os::fd::FromRawFd;
+        // SAFETY: makes a new descriptor, or returns -1.
+        let copy = unsafe { libc::fcntl(self, libc::F_DUPFD_CLOEXEC, SOCKET_NUMBER + 1) };
+        // SAFETY: just made, and nobody else's.
+        if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(copy) }) }
+    }
+}
+
+fn open(path: &CStr) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the path ends with a zero; a new descriptor, or -1.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    // SAFETY: just made, and nobody else's.
+    if file < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(file) }) }
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Exit(u8),
+    Signal(i32),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            End::Exit(code) => write!(f, "it exited with {code}"),
+            End::Signal(signal) => write!(f, "it was killed by signal {signal}"),
+        }
+    }
+}
+
+/// A worker that was started.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) pid: libc::pid_t,
+    pub(crate) socket: OwnedFd,
+    pub(crate) started: Instant,
+}
+
+impl Worker {
+    /// Sends it a signal. It is a child that nobody has waited for, so its number is its own.
+    pub(crate) fn signal(&self, signal: libc::c_int) {
+        // SAFETY: takes two numbers.
+        unsafe { libc::kill(self.pid, signal) };
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&self) -> Option<End> {
+        let mut status = 0;
+        // SAFETY: the status is valid.
+        if unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG) } != self.pid {
+            return None;
+        }
+        Some(if libc::WIFSIGNALED(status) {
+            End::Signal(libc::WTERMSIG(status))
+        } else {
+            End::Exit(libc::WEXITSTATUS(status) as u8)
+        })
+    }
+}

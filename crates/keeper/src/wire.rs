@@ -1,0 +1,194 @@
+//! What keeper and worker say to each other: one datagram for each call and each answer, on a pair of `SOCK_SEQPACKET` sockets.
+//!
+//! ```text
+//! | code, 1 byte | 3 bytes of 0 | number, 4 bytes | name, up to 200 bytes |
+//! ```
+//!
+//! Numbers are in the machine's byte order: both ends are on one machine, though not always of one version. A version only adds codes.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{BorrowedFd, OwnedFd},
+};
+
+use arrayvec::ArrayVec;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+
+/// The longest name of something that is held: a path of a socket and a few words more.
+pub const MAX_NAME_BYTES: usize = 200;
+
+/// What is said on the socket. Grows when codes are added.
+pub(crate) const VERSION: u32 = 1;
+
+const HEAD_BYTES: usize = 8;
+const MAX_BYTES: usize = HEAD_BYTES + MAX_NAME_BYTES;
+
+/// Most descriptors with one datagram.
+pub(crate) const MAX_DESCRIPTORS: usize = 4;
+
+/// What a datagram is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    /// A worker is there. Its number is the version it speaks. Answered with 1 if another one serves for now.
+    Hello = 1,
+    /// It wants to serve. Answered when nobody else does.
+    Take = 2,
+    /// It wants to know what is held. Answered with a `File` and a `Connection` for each, and `Done`.
+    List = 3,
+    /// It serves.
+    Ready = 4,
+    /// It is alive. Not answered.
+    Beat = 5,
+    /// A descriptor is to be held under a name, in the place of what had that name.
+    Keep = 6,
+    /// What has that name is not needed any more.
+    Release = 7,
+    /// A guest's connection is to be relayed: guest, library and life. Answered with its number.
+    Adopt = 8,
+    /// A connection that is held has a worker again: library and life.
+    Attach = 9,
+    /// A guest is to be turned away.
+    Close = 10,
+    /// The program on disk is to take over.
+    Upgrade = 11,
+    /// Answers: done; the number depends on the call.
+    Done = 64,
+    /// Answers: refused; the number is an error of the OS.
+    Refused = 65,
+    /// Answers: something that is held, under its name.
+    File = 66,
+    /// Answers: a connection that is held, with its number and label.
+    Connection = 67,
+}
+
+impl Code {
+    fn of(byte: u8) -> Option<Code> {
+        use Code::*;
+        [
+            Hello, Take, List, Ready, Beat, Keep, Release, Adopt, Attach, Close, Upgrade, Done, Refused,
+            File, Connection,
+        ]
+        .into_iter()
+        .find(|code| *code as u8 == byte)
+    }
+}
+
+/// A name, without memory of its own from the heap.
+pub(crate) type Name = ArrayVec<u8, MAX_NAME_BYTES>;
+
+/// One datagram.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) code: Code,
+    pub(crate) number: u32,
+    pub(crate) name: Name,
+    pub(crate) descriptors: ArrayVec<OwnedFd, MAX_DESCRIPTORS>,
+}
+
+/// Sends a datagram. Errors: the name is too long, or the OS's.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    code: Code,
+    number: u32,
+    name: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
+    if name.len() > MAX_NAME_BYTES || descriptors.len() > MAX_DESCRIPTORS {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = [0; MAX_BYTES];
+    bytes[0] = code as u8;
+    bytes[4..HEAD_BYTES].copy_from_slice(&number.to_ne_bytes());
+    bytes[HEAD_BYTES..][..name.len()].copy_from_slice(name);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let parts = [io::IoSlice::new(&bytes[..HEAD_BYTES + name.len()])];
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(socket, &parts, &mut ancillary, flags | SendFlags::NOSIGNAL)
+    })?;
+    Ok(())
+}
+
+/// Receives a datagram. `None`: the other end has closed. Errors: it makes no sense (`InvalidData`), or the OS's.
+pub(crate) fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Option<Datagram>> {
+    let mut bytes = [0; MAX_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        let mut parts = [io::IoSliceMut::new(&mut bytes)];
+        rustix::net::recvmsg(socket, &mut parts, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let mut descriptors = ArrayVec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights.take(MAX_DESCRIPTORS));
+        }
+    }
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let cut = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+    let code = Code::of(bytes[0]).filter(|_| received.bytes >= HEAD_BYTES && !cut);
+    let Some(code) = code else { return Err(io::ErrorKind::InvalidData.into()) };
+    let number = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+    let name = bytes[HEAD_BYTES..received.bytes].iter().copied().collect();
+    Ok(Some(Datagram { code, number, name, descriptors }))
+}
+
+/// A pair of sockets for a keeper and a worker.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn datagrams_arrive_as_they_were_sent() {
+        let (here, there) = pair().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        let name = [b'x'; MAX_NAME_BYTES];
+        send(here.as_fd(), Code::Keep, 7, &name, &[reader.as_fd(), writer.as_fd()], SendFlags::empty())
+            .unwrap();
+        let got = receive(there.as_fd(), RecvFlags::empty()).unwrap().unwrap();
+        assert_eq!((got.code, got.number, &got.name[..]), (Code::Keep, 7, &name[..]));
+        assert_eq!(got.descriptors.len(), 2);
+        drop(here);
+        assert!(receive(there.as_fd(), RecvFlags::empty()).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let (here, there) = pair().unwrap();
+        for bytes in
+            [&[0u8, 0, 0, 0, 0, 0, 0, 0][..], &[200, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0], &[6; MAX_BYTES + 1]]
+        {
+            rustix::net::send(&here, bytes, SendFlags::empty()).unwrap();
+            let error = receive(there.as_fd(), RecvFlags::empty()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bytes:?}");
+        }
+        let long = [b'x'; MAX_NAME_BYTES + 1];
+        assert!(send(here.as_fd(), Code::Keep, 0, &long, &[], SendFlags::empty()).is_err());
+    }
+
+    #[test]
+    fn every_code_is_known_again() {
+        for byte in 0..=255 {
+            assert!(Code::of(byte).is_none_or(|code| code as u8 == byte));
+        }
+        assert_eq!((0..=255).filter_map(Code::of).count(), 15);
+    }
+}

@@ -1,0 +1,87 @@
+//! How a worker comes into what the one before it left: it looks whether it can go on with it, waits until nobody else does, and opens it.
+
+use std::{io, os::fd::BorrowedFd, sync::Arc};
+
+use anyhow::{Context, Result};
+use tmem_keeper::{Client, Estate};
+use tmem_store::{FileKeeper, Store, StoreOptions};
+
+use crate::memo::Memo;
+
+/// The names of a store's memory files begin like this, and no other's.
+const STORE_PREFIX: &str = "tmem-";
+
+/// What was left, and this process's alone.
+pub(crate) struct Inheritance {
+    pub(crate) estate: Arc<Estate>,
+    /// `None`: there was no worker before this one, or it did not come far.
+    pub(crate) memo: Option<Memo>,
+}
+
+impl Inheritance {
+    /// Waits for the worker that serves to go, if there is one.
+    ///
+    /// # Errors
+    /// What was left was made by a version that this one does not understand: nothing has changed then, and the other worker goes on. Or the
+    /// keeper is gone.
+    pub(crate) fn come_into(keeper: Client) -> Result<Inheritance> {
+        if keeper.hello().context("cannot speak to the keeper")? {
+            let left = keeper.list().context("cannot see what the keeper holds")?;
+            let estate = Estate::new(keeper.try_clone().context("cannot speak to the keeper")?, left);
+            Memo::left(&estate)?;
+            Store::check(estate.take_all(STORE_PREFIX))
+                .context("cannot go on with what the running version has stored")?;
+        }
+        keeper.take().context("cannot speak to the keeper")?;
+        let left = keeper.list().context("cannot see what the keeper holds")?;
+        let estate = Arc::new(Estate::new(keeper, left));
+        let memo = Memo::left(&estate)?;
+        Ok(Inheritance { estate, memo })
+    }
+
+    /// The store that was left. `None`: there is none, or nothing was ever in it.
+    ///
+    /// # Errors
+    /// It cannot be opened. Everything stays with the keeper.
+    pub(crate) fn open_store(&self, limit_bytes: u64) -> Result<Option<Arc<Store>>> {
+        let files = self.estate.take_all(STORE_PREFIX);
+        if !Store::is_whole(files.iter().map(|(name, _)| name.as_str())) || self.memo.is_none() {
+            files.iter().for_each(|(name, _)| self.estate.release(name));
+            return Ok(None);
+        }
+        let (store, found) = Store::open(files, StoreOptions { limit_bytes }, Some(self.keeper()))
+            .context("cannot open what the worker before this one has left")?;
+        let time = found.mapping_time + found.index_time + found.extent_time + found.dedup_time;
+        log::info!("{} pages of {} clients taken over in {:.1?}", found.found_pages, found.clients, time);
+        if found.damaged_pages + found.damaged_records > 0 {
+            log::error!(
+                "{} pages and {} descriptions of clients and pools are damaged: gets of such pages are I/O errors",
+                found.damaged_pages,
+                found.damaged_records
+            );
+        }
+        Ok(Some(store))
+    }
+
+    /// A new store.
+    pub(crate) fn new_store(&self, limit_bytes: u64) -> Result<Arc<Store>> {
+        Store::new_kept(StoreOptions { limit_bytes }, self.keeper()).context("cannot make the pool")
+    }
+
+    fn keeper(&self) -> Arc<dyn FileKeeper> {
+        Arc::new(StoreFiles(Arc::clone(&self.estate)))
+    }
+}
+
+/// The store's memory files, under their own names.
+struct StoreFiles(Arc<Estate>);
+
+impl FileKeeper for StoreFiles {
+    fn keep(&self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.keep(name, file)
+    }
+
+    fn release(&self, name: &str) {
+        self.0.release(name);
+    }
+}

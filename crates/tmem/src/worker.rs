@@ -1,0 +1,234 @@
+//! The worker: puts the parts together and serves until it is told to end.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use tmem_control::{
+    ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, Knobs, LogLevel, PoolSize,
+    PoolSizing, Server,
+};
+use tmem_keeper::Estate;
+use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
+use tmem_store::Store;
+use tmem_tier::{FileTier, TierOptions};
+use tmem_transport::PollLimit;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    Outcome,
+    commands::print,
+    disks::Disks,
+    inheritance::Inheritance,
+    maintenance::Maintenance,
+    memo::{Memo, Memory},
+    notify,
+    own_swap::OwnSwap,
+    serving::Transports,
+    sizing::Sizing,
+    stocking,
+    write_back::WriteBackThread,
+};
+
+/// Whether a configuration can be served as far as can be said without doing so.
+pub(crate) fn check(config: &Config) -> Result<()> {
+    pool_limit(config)?;
+    tls(config)?;
+    config.tier()?;
+    Ok(())
+}
+
+/// Serves until SIGTERM or SIGINT. `text` is that of the configuration's file.
+pub(crate) fn run(
+    config: Config,
+    text: Option<String>,
+    runtime_dir: &Path,
+    inheritance: Inheritance,
+) -> Outcome {
+    let (limit_bytes, mut rule) = pool_limit(&config)?;
+    let poll_limit = PollLimit::from_us(config.poll_us);
+    let estate = Arc::clone(&inheritance.estate);
+    let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)?, estate: Arc::clone(&estate) };
+    let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions::new(path, size_bytes));
+    start_logging(config.log_level);
+    get_fit_for_swap(&config)?;
+    let left = inheritance.open_store(limit_bytes)?;
+    let is_new = left.is_none();
+    let store = left.map_or_else(|| inheritance.new_store(limit_bytes), Ok)?;
+    if !is_new && config.pool_size == PoolSize::Auto {
+        // Before anybody finds that more is held than what the host has left.
+        store.set_limit_bytes(rule.limit_bytes(&HostMemory::read()?, store.held_bytes(), Duration::ZERO))?;
+    }
+    store.set_recompression(config.recompression()).context("cannot set up recompression")?;
+    store.set_max_payload_bytes(config.max_compressed.bytes());
+    store.set_write_back_options(config.write_back());
+    let tier = tier_options.map(|options| attach_tier(&store, options, is_new)).transpose()?;
+    let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
+    let memo = inheritance.memo.filter(|_| !is_new);
+    let left_disks = memo.map(|memo| memo.disks);
+    let disks = left_disks.clone().unwrap_or_default();
+    let memory = Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks })?;
+    let budget = {
+        let knobs = Arc::clone(&knobs);
+        move || knobs.background_cpu()
+    };
+    let own_swap = OwnSwap::default();
+    let maintenance = Maintenance::start(Arc::clone(&store), budget, own_swap.clone())
+        .context("cannot start the maintenance thread")?;
+    let sizing =
+        Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, own_swap.clone(), maintenance.waker())
+            .context("cannot start the sizing thread")?;
+    let stock = stocking::start(Arc::clone(&store), own_swap.clone())?;
+    let write_back = tier
+        .as_ref()
+        .map(|tier| WriteBackThread::start(Arc::clone(&store), Arc::clone(tier)))
+        .transpose()
+        .context("cannot start the write-back thread")?;
+    let owner = runtime_dir.display().to_string();
+    let transports =
+        Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap, estate: Arc::clone(&estate), owner };
+    let disks = Arc::new(Disks::new(Arc::clone(&store), transports, memory.clone()));
+    if let Some(left_disks) = &left_disks {
+        disks.go_on_with(left_disks)?;
+    }
+    knobs.watch(move |values| {
+        if let Err(error) = memory.change(|memo| memo.knobs = values) {
+            log::warn!("the knobs would be as they were before if the daemon died now: {error:#}");
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control plane")?;
+    let served =
+        runtime.block_on(serve(&config, left_disks.is_some(), runtime_dir, store, &disks, knobs, &estate));
+    // Ends the control plane first: a request in flight finishes, and none comes after it.
+    drop(runtime);
+    disks.stop_all();
+    drop(write_back);
+    drop(stock);
+    drop(sizing);
+    drop(maintenance);
+    // Nothing in it is of use without the key, which goes with the store.
+    drop(disks);
+    tier.iter().for_each(|tier| tier.clear());
+    Ok(served?)
+}
+
+/// Opens the tier and gives it to the store.
+fn attach_tier(store: &Store, options: TierOptions, store_is_new: bool) -> Result<Arc<FileTier>> {
+    let tier = Arc::new(FileTier::new(options)?);
+    if store_is_new {
+        // What another daemon left there is of no use to anybody.
+        tier.clear();
+    }
+    store.attach_tier(Arc::<FileTier>::clone(&tier))?;
+    Ok(tier)
+}
+
+/// The pool's limit at first, and the rule that changes it while the pool sizes itself.
+fn pool_limit(config: &Config) -> Result<(u64, PoolSizing), ControlError> {
+    let host = HostMemory::read()?;
+    let mut rule = PoolSizing::new(config.reserve.bytes(host.total_bytes)?);
+    rule.set_ceiling_bytes(config.pool_ceiling.bytes());
+    let limit_bytes = match config.pool_size.fixed_bytes()? {
+        Some(limit_bytes) => limit_bytes,
+        None => rule.limit_bytes(&host, 0, Duration::ZERO),
+    };
+    Ok((limit_bytes, rule))
+}
+
+/// Where this host may come to swap to the daemon, all of its threads have to be I/O flushers: those to come inherit it from
+/// this one. They share one heap, too.
+fn get_fit_for_swap(config: &Config) -> Result<()> {
+    let is_asked_for = config.disks.iter().any(|disk| matches!(disk.frontend, Frontend::Ublk { .. }));
+    if !is_asked_for && !tmem_ublk::is_available() {
+        return Ok(());
+    }
+    match tmem_ublk::prepare_process() {
+        // The kernel has ublk, but nobody may ever ask for it; whoever does so is told.
+        Err(error) if !is_asked_for => log::debug!("disks on ublk are not possible: {error}"),
+        result => result.context("the configuration's disks")?,
+    }
+    Ok(())
+}
+
+/// What makes TLS on NBD possible, if it is configured.
+fn tls(config: &Config) -> Result<Option<TlsIdentity>> {
+    let Some(tls) = config.nbd_tls()? else { return Ok(None) };
+    let files = TlsFiles { cert: tls.cert, key: tls.key, client_ca: tls.client_ca };
+    Ok(Some(TlsIdentity::load(&files)?))
+}
+
+async fn serve(
+    config: &Config,
+    goes_on: bool,
+    runtime_dir: &Path,
+    store: Arc<Store>,
+    disks: &Arc<Disks>,
+    knobs: Arc<Knobs>,
+    estate: &Estate,
+) -> Result<()> {
+    // Caught from here on, so that whoever ends the daemon while it starts does not leave sockets behind.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let server = Server::bind(runtime_dir, config.http)?;
+    for spec in config.disks.iter().filter(|_| !goes_on) {
+        disks.add(spec).context("the configuration's disks")?;
+    }
+    match tmem_ublk::end_left_devices(&runtime_dir.display().to_string()) {
+        0 => {}
+        ended => {
+            log::warn!("ended {ended} ublk devices of a daemon that died; what was stored on them is lost")
+        }
+    }
+    let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
+    let limit_bytes = store.limit_bytes();
+    let control = Arc::new(Control::new(store, service, knobs, server.http_address()));
+    estate.release_rest();
+    if let Some(keeper) = estate.keeper() {
+        keeper.ready().context("cannot tell the keeper")?;
+    }
+    announce(&server, limit_bytes, config, goes_on);
+    server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
+    Ok(())
+}
+
+/// Where the daemon listens, for people and scripts that wait for this line, and for systemd.
+fn announce(server: &Server, limit_bytes: u64, config: &Config, goes_on: bool) {
+    let limit = ByteSize::from_bytes(limit_bytes).rounded();
+    let limit = match config.pool_size {
+        PoolSize::Auto => format!("{limit} now, and what the host can spare from here on"),
+        PoolSize::Fixed(_) => limit,
+    };
+    let http = server.http_address().map_or("no http".to_owned(), |address| format!("http://{address}/"));
+    let text = format!("admin socket {}, {http}, pool limit {limit}", server.admin_path().display());
+    if goes_on {
+        log::info!("goes on: {text}");
+    } else if let Err(error) = print(&format!("tmem {} is ready: {text}\n", env!("CARGO_PKG_VERSION"))) {
+        log::warn!("cannot write to stdout: {error:?}");
+    }
+    notify::ready(&text);
+}
+
+async fn end_asked_for(terminate: &mut Signal, interrupt: &mut Signal) {
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    log::info!("{name}: stopping");
+    notify::stopping();
+}
+
+/// To stderr, a line each, without a clock: journald has one.
+fn start_logging(level: LogLevel) {
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Trace)
+        .format(|buffer, record| {
+            use std::io::Write;
+            let level = record.level().as_str().to_ascii_lowercase();
+            writeln!(buffer, "tmem: {level}: {}", record.args())
+        })
+        .init();
+    // The level can change while the daemon runs, which the logger's own filter cannot.
+    log::set_max_level(level.filter());
+}

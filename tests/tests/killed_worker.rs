@@ -1,0 +1,105 @@
+//! The process that serves is killed over and over while guests swap (rule 1): no guest sees an error, a wrong byte, or a long stall.
+//!
+//! `TMEM_KILLS` says how often, `TMEM_SEED` repeats a run.
+
+use std::{
+    env, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use tmem_tests::{Daemon, QemuGuest, UmlGuest, build_checker};
+
+const BOOT: Duration = Duration::from_secs(120);
+/// A kill every 0.5 to 3 s, on a machine that is slow.
+const PER_KILL: Duration = Duration::from_secs(6);
+/// A worker that was killed is followed by one that serves by then, however busy the machine.
+const BACK: Duration = Duration::from_secs(30);
+
+/// A number that the environment may give.
+fn given(name: &str, default: u64) -> Result<u64> {
+    env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name}={text}")))
+}
+
+/// xorshift64*: repeatable from the seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+/// Kills the worker `kills` times, each 0.5 to 3 s after the one before.
+fn kill_over_and_over(daemon: &Daemon, kills: u64, seed: u64) -> Result<()> {
+    println!("TMEM_SEED={seed} TMEM_KILLS={kills}");
+    let mut random = Random(seed | 1);
+    for kill in 0..kills {
+        thread::sleep(Duration::from_millis(500 + random.below(2500)));
+        let worker = daemon.kill_worker()?;
+        daemon.wait_for_worker_after(worker, BACK).with_context(|| format!("kill {}", kill + 1))?;
+    }
+    Ok(())
+}
+
+fn stalls_ms(console: &[String]) -> Vec<u64> {
+    let mut stalls: Vec<u64> =
+        console.iter().filter_map(|line| line.strip_prefix("@stall ")?.trim().parse().ok()).collect();
+    stalls.sort_unstable();
+    stalls
+}
+
+/// Percentiles of the longest stalls, one for each kill: what else stalls on a busy machine is shorter, or makes this worse than it is.
+fn report(who: &str, console: &[String], kills: u64) {
+    let mut stalls = stalls_ms(console);
+    stalls.drain(..stalls.len().saturating_sub(kills as usize));
+    let at =
+        |part: f64| stalls.get(((stalls.len() as f64 * part) as usize).min(stalls.len().saturating_sub(1)));
+    println!(
+        "{who}: {} stalls of more than 20 ms among {kills} kills; ms p50 {:?}, p99 {:?}, longest {:?}",
+        stalls.len(),
+        at(0.5),
+        at(0.99),
+        stalls.last()
+    );
+}
+
+fn ended_well(console: &[String]) -> Result<()> {
+    let verified = console.iter().any(|line| line.starts_with("VERIFIED "));
+    let wrong = console.iter().find(|line| line.contains("I/O error") || line.contains("MISMATCH"));
+    ensure!(verified && wrong.is_none(), "{wrong:?} among:\n{}", console.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn r1_guests_survive_the_death_of_the_worker_over_and_over() -> Result<()> {
+    let (kills, seed) = (given("TMEM_KILLS", 20)?, given("TMEM_SEED", 0x7a6d)?);
+    let daemon = Daemon::start_with("1G", &["--worker-deaths", "0"].map(str::to_owned), None)?;
+    let checker = build_checker(daemon.directory())?;
+    daemon.add_disk("uml", "512M", &[])?;
+    daemon.add_disk("qemu", "512M", &[])?;
+    let seconds = kills * PER_KILL.as_secs();
+    let script = format!("swapon LABEL=tmem\n{} 256 11 1 seconds={seconds} stalls\n", checker.display());
+    let uml = UmlGuest::boot(&daemon, "uml", &script)?;
+    let script = format!("swapon -d /dev/vda\n/check_pages 160 12 1 kind=light seconds={seconds} stalls\n");
+    let qemu = QemuGuest::boot(&daemon, "qemu", &checker, &script)?;
+    uml.wait_for("filled ", BOOT)?;
+    qemu.wait_for("filled ", BOOT)?;
+    let start = Instant::now();
+    kill_over_and_over(&daemon, kills, seed)?;
+    println!("{kills} kills in {:.0?}", start.elapsed());
+    let rest = Duration::from_secs(seconds) + BOOT;
+    for (who, console) in [("uml", uml.finish(rest)?), ("qemu", qemu.finish(rest)?)] {
+        ended_well(&console)?;
+        report(who, &console, kills);
+    }
+    for disk in ["uml", "qemu"] {
+        for counter in ["refused_puts", "checksum_errors"] {
+            ensure!(daemon.client(disk, counter)? == 0, "{counter}: {}", daemon.status()?);
+        }
+    }
+    daemon.stop().map(drop)
+}
