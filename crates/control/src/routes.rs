@@ -31,6 +31,7 @@ pub struct Control {
     knobs: Arc<Knobs>,
     started: Instant,
     http: Option<SocketAddr>,
+    sandbox: Option<String>,
 }
 
 impl Control {
@@ -41,7 +42,13 @@ impl Control {
         knobs: Arc<Knobs>,
         http: Option<SocketAddr>,
     ) -> Self {
-        Self { store, disks, knobs, started: Instant::now(), http }
+        Self { store, disks, knobs, started: Instant::now(), http, sandbox: None }
+    }
+
+    /// With what the process is confined to, for people; without: it is not confined.
+    #[must_use]
+    pub fn with_sandbox(self, sandbox: Option<String>) -> Self {
+        Self { sandbox, ..self }
     }
 
     fn client_status(&self, name: &str) -> Result<ClientStatus, AdminError> {
@@ -52,7 +59,8 @@ impl Control {
     fn status(&self) -> Status {
         let (pool, clients) = self.store.snapshot();
         let (disks, tier) = (self.disks.list(), self.store.tier_usage());
-        Status::new(self.started.elapsed(), self.http, pool, clients, disks, tier)
+        let status = Status::new(self.started.elapsed(), self.http, pool, clients, disks, tier);
+        Status { sandbox: self.sandbox.clone(), ..status }
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Where the read-only HTTP listener listens, as IP:PORT; null where it is off.
     pub http: Option<SocketAddr>,
+    /// What the daemon is confined to, for people; null where it is not confined.
+    #[serde(default)]
+    pub sandbox: Option<String>,
     /// All clients together.
     pub pool: PoolStatus,
     /// One for each client, by name.
@@ -133,6 +136,7 @@ impl Status {
             pid: std::process::id(),
             uptime_seconds: uptime.as_secs(),
             http,
+            sandbox: None,
             pool: PoolStatus::from(pool),
             clients,
             tiers: tier.into_iter().map(TierStatus::from).collect(),

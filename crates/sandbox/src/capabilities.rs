@@ -132,6 +132,12 @@ pub(crate) fn keep(kept: Capabilities) -> Result<Capabilities, SandboxError> {
     Ok(left)
 }
 
+/// Whether the process has what becoming another user takes: CAP_SETGID and CAP_SETUID, of `include/uapi/linux/capability.h`.
+pub(crate) fn can_change_user() -> bool {
+    let needed = Capabilities(1 << 6 | 1 << 7);
+    permitted().is_ok_and(|has| has.and(needed) == needed)
+}
+
 fn permitted() -> Result<Capabilities, SandboxError> {
     let mut sets = [Sets::default(); 2];
     call(libc::SYS_capget, &mut sets)

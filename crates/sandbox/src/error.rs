@@ -53,6 +53,9 @@ pub enum SandboxError {
         /// What the OS said.
         error: io::Error,
     },
+    /// The process was to end with its parent, which has just ended.
+    #[error("the process that started this one has died")]
+    ParentDied,
     /// Capabilities could not be dropped.
     #[error("cannot drop capabilities ({step}): {error}; start with --sandbox off")]
     Capabilities {

@@ -5,7 +5,7 @@
 
 use std::{fs, io};
 
-use crate::error::SandboxError;
+use crate::{capabilities, error::SandboxError};
 
 const USERS: &str = "/etc/passwd";
 
@@ -42,12 +42,18 @@ impl User {
         })
     }
 
+    /// Whether this process can become another user: root with the capabilities for that.
+    pub fn can_change() -> bool {
+        effective_uid() == 0 && capabilities::can_change_user()
+    }
+
     /// Whether the process is this user already.
     pub(crate) fn is_current(&self) -> bool {
         effective_uid() == self.uid
     }
 
-    /// The process becomes this user, in its group and no other. It keeps its permitted capabilities, which the caller then drops.
+    /// The process becomes this user, in its group and no other. It keeps its permitted capabilities, which the caller then drops, and the
+    /// signal that it gets when its parent dies, which the kernel takes away from whoever becomes another user.
     pub(crate) fn assume(&self) -> Result<(), SandboxError> {
         if effective_uid() != 0 {
             return Err(SandboxError::NotRoot { name: self.name.clone() });
@@ -58,6 +64,10 @@ impl User {
                 Err(SandboxError::Become { name: self.name.clone(), step, error: io::Error::last_os_error() })
             }
         };
+        let mut signal: libc::c_int = 0;
+        // SAFETY: a number is written to, which lives until the call returns.
+        check("PR_GET_PDEATHSIG", unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) })?;
+        let parent = parent();
         // SAFETY: takes numbers only.
         check("PR_SET_KEEPCAPS", unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) })?;
         // SAFETY: a list of no groups is never read.
@@ -65,8 +75,20 @@ impl User {
         // SAFETY: takes numbers only.
         check("setresgid", unsafe { libc::setresgid(self.gid, self.gid, self.gid) })?;
         // SAFETY: takes numbers only.
-        check("setresuid", unsafe { libc::setresuid(self.uid, self.uid, self.uid) })
+        check("setresuid", unsafe { libc::setresuid(self.uid, self.uid, self.uid) })?;
+        // SAFETY: takes numbers only.
+        check("PR_SET_PDEATHSIG", unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong) })?;
+        if signal != 0 && self::parent() != parent {
+            // It died in between, and its signal was lost.
+            return Err(SandboxError::ParentDied);
+        }
+        Ok(())
     }
+}
+
+fn parent() -> libc::pid_t {
+    // SAFETY: takes nothing, touches no memory and cannot fail.
+    unsafe { libc::getppid() }
 }
 
 /// Whether the process is root.

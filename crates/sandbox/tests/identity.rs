@@ -88,6 +88,34 @@ fn capabilities_that_were_asked_for_stay() {
     }
 }
 
+/// The kernel forgets that a process is to end with its parent when it becomes another user.
+#[test]
+fn it_still_ends_with_its_parent() {
+    if !is_root() {
+        return;
+    }
+    let (reading, writing) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (end, said) = child(|| {
+        // SAFETY: what the child does is said below; it has one thread.
+        if unsafe { libc::fork() } == 0 {
+            // SAFETY: takes numbers only.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) };
+            seen(Some(User::named("nobody").unwrap()), Capabilities::NONE).apply().unwrap();
+            std::io::Write::write_all(&mut &writing, b"!").unwrap();
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(1) };
+        }
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut &reading, &mut byte).unwrap();
+    });
+    assert_eq!(end, common::End::Exited(common::FINE), "{said}");
+    drop(writing);
+    // The end of the stream: nobody has the other end any more.
+    reading.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    assert_eq!(std::io::Read::read(&mut &reading, &mut [0]).unwrap(), 0);
+}
+
 /// What it has not got it cannot keep.
 #[test]
 fn nothing_is_gained() {

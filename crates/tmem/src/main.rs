@@ -6,6 +6,7 @@
 //! | `failure` | exit codes, and errors as one line |
 //! | `runtime_dir` | which directory, and that one daemon owns it |
 //! | `worker` | what `tmem serve` runs under its keeper: puts the parts together |
+//! | `confine` | what the worker is confined to |
 //! | `inheritance` | what a worker takes over from the one before it |
 //! | `disks` | swap disks with their frontends: what the admin API adds and removes |
 //! | `serving` | what serves a disk: one of the transports |
@@ -20,6 +21,7 @@
 //! | `table` | columns for people |
 
 mod commands;
+mod confine;
 mod disks;
 mod failure;
 mod guest_config;

@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     Outcome,
     commands::print,
+    confine,
     disks::Disks,
     inheritance::Inheritance,
     maintenance::Maintenance,
@@ -34,7 +35,7 @@ pub(crate) fn check(config: &Config) -> Result<()> {
     pool_limit(config)?;
     tls(config)?;
     config.tier()?;
-    Ok(())
+    confine::check(config)
 }
 
 /// Serves until SIGTERM or SIGINT. `text` is that of the configuration's file.
@@ -67,6 +68,7 @@ pub(crate) fn run(
     let left_disks = memo.map(|memo| memo.disks);
     let disks = left_disks.clone().unwrap_or_default();
     let memory = Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks })?;
+    confine::confine(&config, runtime_dir, left_disks.as_deref().unwrap_or_default())?;
     let budget = {
         let knobs = Arc::clone(&knobs);
         move || knobs.background_cpu()
@@ -183,7 +185,9 @@ async fn serve(
     }
     let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
     let limit_bytes = store.limit_bytes();
-    let control = Arc::new(Control::new(store, service, knobs, server.http_address()));
+    let control = Arc::new(
+        Control::new(store, service, knobs, server.http_address()).with_sandbox(confine::in_effect()),
+    );
     estate.release_rest();
     if let Some(keeper) = estate.keeper() {
         keeper.ready().context("cannot tell the keeper")?;

@@ -43,4 +43,4 @@ pub use error::UblkError;
 pub use frontend::UblkFrontend;
 pub use left_devices::end_left_devices;
 pub use options::UblkOptions;
-pub use process::prepare_process;
+pub use process::{is_prepared, prepare_process};

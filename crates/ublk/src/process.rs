@@ -13,6 +13,11 @@ pub fn prepare_process() -> Result<(), UblkError> {
     Ok(())
 }
 
+/// Whether [`prepare_process`] has made the calling thread fit, or the one that made it.
+pub fn is_prepared() -> bool {
+    io_flusher::is_one()
+}
+
 /// Makes sure that the process is fit to serve swap with so many queues more, and keeps it so.
 pub(crate) fn make_fit(queues: u16) -> Result<(), UblkError> {
     io_flusher::check_all_threads()?;
