@@ -27,6 +27,13 @@ pub(crate) fn in_effect() -> Option<String> {
     IN_EFFECT.get().cloned()
 }
 
+/// Says so, to whoever reads the log of a daemon that serves.
+pub(crate) fn announce() {
+    if let Some(text) = IN_EFFECT.get() {
+        log::info!("confined: {text}");
+    }
+}
+
 /// Whether a configuration's user can be had.
 ///
 /// # Errors
@@ -57,7 +64,6 @@ pub(crate) fn confine(config: &Config, runtime_dir: &Path, left_disks: &[DiskSpe
     for path in &confined.missing {
         log::warn!("{} is not there: this daemon cannot use it until it is started again", path.display());
     }
-    log::info!("confined: {confined}");
     IN_EFFECT.get_or_init(|| confined.to_string());
     Ok(())
 }

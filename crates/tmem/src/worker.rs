@@ -192,6 +192,7 @@ async fn serve(
     if let Some(keeper) = estate.keeper() {
         keeper.ready().context("cannot tell the keeper")?;
     }
+    confine::announce();
     announce(&server, limit_bytes, config, goes_on);
     server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
     Ok(())
