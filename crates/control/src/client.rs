@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 
 use crate::{
     ADMIN_SOCKET, AdminError, ClientChanges, ClientStatus, ControlError, DiskInfo, DiskList, DiskName,
-    DiskSpec, KnobChanges, KnobList, Status,
+    DiskSpec, KnobChanges, KnobList, Status, UpgradeStatus,
 };
 
 /// The largest answer taken, in bytes: some ten thousand clients.
@@ -122,6 +122,22 @@ impl AdminClient {
         let body = serde_json::to_vec(changes).map_err(|error| self.broke_off(&error))?;
         let text = self.request(Method::PATCH, "/api/v1/knobs", Bytes::from(body))?;
         self.parsed(&text)
+    }
+
+    /// `GET /api/v1/upgrade`.
+    ///
+    /// # Errors
+    /// No daemon, or it broke off.
+    pub fn upgrade_status(&self) -> Result<UpgradeStatus, ControlError> {
+        self.parsed(&self.request(Method::GET, "/api/v1/upgrade", Bytes::new())?)
+    }
+
+    /// `POST /api/v1/upgrade`.
+    ///
+    /// # Errors
+    /// No daemon, it broke off, or it said no.
+    pub fn upgrade(&self) -> Result<UpgradeStatus, ControlError> {
+        self.parsed(&self.request(Method::POST, "/api/v1/upgrade", Bytes::new())?)
     }
 
     fn broke_off(&self, why: &dyn std::fmt::Display) -> ControlError {

@@ -87,5 +87,5 @@ pub use routes::Control;
 pub use sandbox::Sandbox;
 pub use server::{ADMIN_SOCKET, Server};
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
-pub use succession::{Watchdog, WorkerDeaths};
+pub use succession::{Processes, Succession, UpgradeStatus, Watchdog, WorkerDeaths};
 pub use tier_settings::{TierMode, WriteBackAge};

@@ -1,6 +1,6 @@
 //! Which request gets which answer.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -18,7 +18,7 @@ use tmem_store::Store;
 
 use crate::{
     AdminError, ClientChanges, ClientStatus, DiskList, DiskName, DiskService, DiskSpec, KnobChanges, Knobs,
-    Status, client_changes::no_such_client, metrics, page,
+    Status, Succession, UpgradeStatus, client_changes::no_such_client, metrics, page,
 };
 
 /// The largest request body, in bytes. A disk's specification takes a few hundred.
@@ -29,7 +29,7 @@ pub struct Control {
     store: Arc<Store>,
     disks: Arc<dyn DiskService>,
     knobs: Arc<Knobs>,
-    started: Instant,
+    succession: Arc<dyn Succession>,
     http: Option<SocketAddr>,
     sandbox: Option<String>,
 }
@@ -40,9 +40,10 @@ impl Control {
         store: Arc<Store>,
         disks: Arc<dyn DiskService>,
         knobs: Arc<Knobs>,
+        succession: Arc<dyn Succession>,
         http: Option<SocketAddr>,
     ) -> Self {
-        Self { store, disks, knobs, started: Instant::now(), http, sandbox: None }
+        Self { store, disks, knobs, succession, http, sandbox: None }
     }
 
     /// With what the process is confined to, for people; without: it is not confined.
@@ -56,10 +57,15 @@ impl Control {
         client.ok_or_else(|| no_such_client(name))
     }
 
+    fn upgrade_status(&self) -> UpgradeStatus {
+        let pending = self.succession.is_upgrading();
+        UpgradeStatus { worker_pid: self.succession.processes().worker, pending }
+    }
+
     fn status(&self) -> Status {
         let (pool, clients) = self.store.snapshot();
         let (disks, tier) = (self.disks.list(), self.store.tier_usage());
-        let status = Status::new(self.started.elapsed(), self.http, pool, clients, disks, tier);
+        let status = Status::new(self.succession.processes(), self.http, pool, clients, disks, tier);
         Status { sandbox: self.sandbox.clone(), ..status }
     }
 }
@@ -96,7 +102,8 @@ pub(crate) fn admin(control: Arc<Control>) -> Router {
         .route("/api/v1/disks", get(list_disks).post(add_disk))
         .route("/api/v1/disks/{name}", delete(remove_disk))
         .route("/api/v1/clients/{name}", patch(change_client))
-        .route("/api/v1/knobs", get(list_knobs).patch(set_knobs));
+        .route("/api/v1/knobs", get(list_knobs).patch(set_knobs))
+        .route("/api/v1/upgrade", get(upgrade_status).post(upgrade));
     with_fallbacks(routes).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(control)
 }
 
@@ -173,6 +180,15 @@ async fn set_knobs(
     let changes: KnobChanges = read_body(body)?;
     control.knobs.set(&changes)?;
     Ok(json(StatusCode::OK, &control.knobs.list()))
+}
+
+async fn upgrade_status(State(control): State<Arc<Control>>) -> Response {
+    json(StatusCode::OK, &control.upgrade_status())
+}
+
+async fn upgrade(State(control): State<Arc<Control>>) -> Result<Response, Refusal> {
+    control.succession.upgrade()?;
+    Ok(json(StatusCode::ACCEPTED, &control.upgrade_status()))
 }
 
 #[derive(Deserialize)]

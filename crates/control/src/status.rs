@@ -2,12 +2,12 @@
 //!
 //! The names of these fields are fixed: tools read them. Fields may be added, none renamed.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use tmem_store::{ClientKind, ClientUsage, StoreUsage, TierUsage};
 
-use crate::{ByteSize, DiskInfo};
+use crate::{ByteSize, DiskInfo, Processes};
 
 mod client;
 
@@ -18,8 +18,12 @@ pub use client::{ClientStatus, DiskStatus, ReuseBucket, ReuseStatus};
 pub struct Status {
     /// Version of the daemon.
     pub version: String,
-    /// Process id of the daemon.
+    /// Process id of the daemon's keeper, the one that was started: signals go to it.
     pub pid: u32,
+    /// Process id of its worker, which serves.
+    pub worker_pid: u32,
+    /// Workers that have died; another one has taken over each time.
+    pub worker_deaths: u32,
     /// Seconds since the daemon's start.
     pub uptime_seconds: u64,
     /// Where the read-only HTTP listener listens, as IP:PORT; null where it is off.
@@ -114,7 +118,7 @@ impl fmt::Display for TierStatus {
 impl Status {
     /// Puts the document together.
     pub fn new(
-        uptime: Duration,
+        processes: Processes,
         http: Option<SocketAddr>,
         pool: StoreUsage,
         clients: Vec<ClientUsage>,
@@ -133,8 +137,10 @@ impl Status {
         clients.sort_by(|a, b| a.name.cmp(&b.name));
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_seconds: uptime.as_secs(),
+            pid: processes.keeper,
+            worker_pid: processes.worker,
+            worker_deaths: processes.worker_deaths,
+            uptime_seconds: processes.uptime.as_secs(),
             http,
             sandbox: None,
             pool: PoolStatus::from(pool),

@@ -1,10 +1,47 @@
-//! What the keeper does about workers that die or hang.
+//! The processes of a daemon, and what its keeper does about workers that die or hang.
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{ControlError, background::number};
+use crate::{AdminError, ControlError, background::number};
+
+/// The processes of a daemon at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Processes {
+    /// The one that was started, which holds everything: signals go to it.
+    pub keeper: u32,
+    /// The one that serves.
+    pub worker: u32,
+    /// How many of those before it died.
+    pub worker_deaths: u32,
+    /// Since the keeper's start.
+    pub uptime: Duration,
+}
+
+/// One worker after another, as the admin API sees it.
+pub trait Succession: Send + Sync {
+    /// The processes that there are.
+    fn processes(&self) -> Processes;
+
+    /// Has the program on disk take over from this process.
+    ///
+    /// # Errors
+    /// It cannot be started, or one is just being.
+    fn upgrade(&self) -> Result<(), AdminError>;
+
+    /// Whether that is under way.
+    fn is_upgrading(&self) -> bool;
+}
+
+/// The answer to `GET` and `POST /api/v1/upgrade`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UpgradeStatus {
+    /// The process that serves now.
+    pub worker_pid: u32,
+    /// Another has been started and has not given up.
+    pub pending: bool,
+}
 
 /// With so many deaths of workers in a minute the keeper starts no other: 1 to 1000; 0 is any number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

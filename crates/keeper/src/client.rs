@@ -92,12 +92,12 @@ impl Client {
         Ok(self.call(Code::Hello, wire::VERSION, "", &[])? != 0)
     }
 
-    /// Waits until nobody else serves; from then on this process does.
+    /// Waits until nobody else serves; from then on this process does. Gives how many workers have died so far.
     ///
     /// # Errors
     /// The keeper is gone.
-    pub fn take(&self) -> io::Result<()> {
-        self.call(Code::Take, 0, "", &[]).map(drop)
+    pub fn take(&self) -> io::Result<u32> {
+        self.call(Code::Take, 0, "", &[])
     }
 
     /// What is held.
@@ -182,6 +182,14 @@ impl Client {
     /// It cannot be started, or one is just being, or the keeper is gone.
     pub fn upgrade(&self) -> io::Result<()> {
         self.call(Code::Upgrade, 0, "", &[]).map(drop)
+    }
+
+    /// Whether the program on disk has been started and has not given up.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn is_upgrading(&self) -> io::Result<bool> {
+        Ok(self.call(Code::Upgrading, 0, "", &[])? != 0)
     }
 
     fn call(&self, code: Code, number: u32, name: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<u32> {

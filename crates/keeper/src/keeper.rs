@@ -17,6 +17,7 @@ use rustix::{io::Errno, net::RecvFlags};
 
 use crate::{
     holder::{Holder, answer},
+    post_mortem,
     process::{End, Prepared, Program, Worker},
     restarts::{Restarts, Verdict},
     signals::Signals,
@@ -52,6 +53,8 @@ struct Hired {
     is_ending: bool,
     /// Its socket is open.
     is_heard: bool,
+    /// It hangs, and was asked then what its threads are at.
+    asked: Option<Instant>,
 }
 
 /// See the module.
@@ -69,12 +72,16 @@ pub struct Keeper<'p> {
     stopping: bool,
     /// Some worker has served: guests may depend on what is held.
     has_served: bool,
+    /// Workers that died, those apart that made way for another.
+    deaths: u32,
 }
 
 /// After a failed fork or exec: memory may come back.
 const RETRY: Duration = Duration::from_millis(100);
 /// A worker that has closed its socket has this long to end.
 const LEAVE: Duration = Duration::from_secs(60);
+/// A hung worker has this long to say where its threads are.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A worker that stands by has this long to find out whether it can follow.
 const STAND_BY: Duration = Duration::from_secs(30);
 
@@ -97,6 +104,7 @@ impl<'p> Keeper<'p> {
             start_at: Some(first),
             stopping: false,
             has_served: false,
+            deaths: 0,
         };
         stay_in_memory();
         Ok(keeper)
@@ -168,7 +176,8 @@ impl<'p> Keeper<'p> {
         let result = match (call.code, who) {
             (Code::Beat, _) => return Ok(()),
             (Code::Hello, Who::Next) => Ok(u32::from(serves_already)),
-            (Code::Hello | Code::Take, Who::Serving) => Ok(0),
+            (Code::Hello, Who::Serving) => Ok(0),
+            (Code::Take, Who::Serving) => Ok(self.deaths),
             (Code::Ready, Who::Serving) => {
                 self.serving.iter_mut().for_each(|hired| hired.is_ready = true);
                 self.has_served = true;
@@ -180,6 +189,7 @@ impl<'p> Keeper<'p> {
                 return Ok(());
             }
             (Code::Upgrade, Who::Serving) => self.stand_by(),
+            (Code::Upgrading, Who::Serving) => Ok(u32::from(self.next.is_some())),
             (Code::List, Who::Next) | (_, Who::Serving) => {
                 let hired = if who == Who::Next { &self.next } else { &self.serving };
                 let Some(hired) = hired else { return Ok(()) };
@@ -210,7 +220,7 @@ impl<'p> Keeper<'p> {
         if let Some(serving) = &self.serving {
             say(format_args!("info: worker {} takes over", serving.worker.pid));
             // One that is gone by now is noticed like any other death.
-            let _ = answer(serving.worker.socket.as_fd(), Ok(0));
+            let _ = answer(serving.worker.socket.as_fd(), Ok(self.deaths));
         }
     }
 
@@ -307,6 +317,7 @@ impl<'p> Keeper<'p> {
             self.promote();
             return None;
         }
+        self.deaths = self.deaths.saturating_add(1);
         let (now, pid) = (Instant::now(), dead.worker.pid);
         match self.restarts.after_death(dead.worker.started, now) {
             Verdict::StartAgain { after } => {
@@ -337,14 +348,23 @@ impl<'p> Keeper<'p> {
         }
         if let (Some(serving), Some(patience)) = (&mut self.serving, self.options.patience)
             && serving.is_ready
-            && hung(serving, patience)
         {
-            say(format_args!(
-                "error: worker {} was silent for {patience:?}: it hangs and is killed",
-                serving.worker.pid
-            ));
-            serving.worker.signal(libc::SIGKILL);
-            serving.is_ending = true;
+            match serving.asked {
+                None if hung(serving, patience) => {
+                    let pid = serving.worker.pid;
+                    say(format_args!(
+                        "error: worker {pid} was silent for {patience:?}: it hangs and is killed"
+                    ));
+                    post_mortem::describe(pid);
+                    serving.worker.signal(libc::SIGUSR1);
+                    serving.asked = Some(now);
+                }
+                Some(asked) if now >= asked + LAST_WORDS => {
+                    serving.worker.signal(libc::SIGKILL);
+                    (serving.asked, serving.is_ending) = (None, true);
+                }
+                _ => {}
+            }
         }
         if let Some(next) = &mut self.next
             && !next.wants_to_take
@@ -362,7 +382,10 @@ impl<'p> Keeper<'p> {
         let start = self.start_at.as_ref().map(|(at, _)| *at);
         let silent = |hired: &Hired, patience| (!hired.is_ending).then(|| hired.heard + patience);
         let hung = self.serving.as_ref().filter(|serving| serving.is_ready);
-        let hung = hung.zip(self.options.patience).and_then(|(serving, patience)| silent(serving, patience));
+        let hung = hung.zip(self.options.patience).and_then(|(serving, patience)| match serving.asked {
+            Some(asked) => Some(asked + LAST_WORDS),
+            None => silent(serving, patience),
+        });
         let next =
             self.next.as_ref().filter(|next| !next.wants_to_take).and_then(|next| silent(next, STAND_BY));
         let left = [&self.serving, &self.next].into_iter().flatten().filter(|hired| !hired.is_heard);
@@ -395,6 +418,7 @@ impl Hired {
             wants_to_take: false,
             is_ending: false,
             is_heard: true,
+            asked: None,
         }
     }
 }

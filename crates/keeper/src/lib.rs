@@ -7,6 +7,7 @@
 //! | file | job |
 //! |---|---|
 //! | `keeper`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
+//! | `post_mortem` | where the threads of a hung worker are |
 //! | `holder` | what is held, and what a worker may ask for |
 //! | `relay`, `channel` | passes the messages of one guest on |
 //! | `session`, `replay`, `vhost_user` | what a guest's session consists of |
@@ -23,6 +24,7 @@ mod estate;
 mod holder;
 mod in_process;
 mod keeper;
+mod post_mortem;
 mod process;
 mod relay;
 mod replay;

@@ -36,7 +36,7 @@ pub(crate) const MAX_DESCRIPTORS: usize = 4;
 pub(crate) enum Code {
     /// A worker is there. Its number is the version it speaks. Answered with 1 if another one serves for now.
     Hello = 1,
-    /// It wants to serve. Answered when nobody else does.
+    /// It wants to serve. Answered when nobody else does, with the number of workers that have died.
     Take = 2,
     /// It wants to know what is held. Answered with a `File` and a `Connection` for each, and `Done`.
     List = 3,
@@ -56,6 +56,8 @@ pub(crate) enum Code {
     Close = 10,
     /// The program on disk is to take over.
     Upgrade = 11,
+    /// It wants to know whether an upgrade is under way. Answered with 1 or 0.
+    Upgrading = 12,
     /// Answers: done; the number depends on the call.
     Done = 64,
     /// Answers: refused; the number is an error of the OS.
@@ -70,8 +72,8 @@ impl Code {
     fn of(byte: u8) -> Option<Code> {
         use Code::*;
         [
-            Hello, Take, List, Ready, Beat, Keep, Release, Adopt, Attach, Close, Upgrade, Done, Refused,
-            File, Connection,
+            Hello, Take, List, Ready, Beat, Keep, Release, Adopt, Attach, Close, Upgrade, Upgrading, Done,
+            Refused, File, Connection,
         ]
         .into_iter()
         .find(|code| *code as u8 == byte)
@@ -189,6 +191,6 @@ mod tests {
         for byte in 0..=255 {
             assert!(Code::of(byte).is_none_or(|code| code as u8 == byte));
         }
-        assert_eq!((0..=255).filter_map(Code::of).count(), 15);
+        assert_eq!((0..=255).filter_map(Code::of).count(), 16);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tmem_transport::vigil;
+
 use crate::{
     handshake::Headers,
     link::Link,
@@ -39,6 +41,7 @@ impl Replies {
     /// Sends what waits.
     pub(crate) fn send(&mut self, link: &mut impl Link) -> io::Result<()> {
         if self.filled > 0 {
+            let _waiting = vigil::wait();
             link.send(&self.bytes[..self.filled])?;
         }
         (self.filled, self.answers) = (0, 0);

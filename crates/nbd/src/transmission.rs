@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tmem_transport::{PollLimit, PollPolicy};
+use tmem_transport::{PollLimit, PollPolicy, vigil};
 
 use crate::{
     buffer::ReceiveBuffer,
@@ -106,7 +106,9 @@ impl<'a, L: Link> Transmission<'a, L> {
                     self.replies.send(self.link)?;
                     return Ok(());
                 }
+                let at_work = vigil::begin();
                 self.execute(&request)?;
+                drop(at_work);
                 if self.replies.answers() >= BATCH {
                     self.replies.send(self.link)?;
                 }
@@ -120,6 +122,7 @@ impl<'a, L: Link> Transmission<'a, L> {
     /// Sends the answers that wait and receives more, waiting for it; 0 says that no more will come.
     pub(super) fn receive(&mut self) -> io::Result<usize> {
         self.replies.send(self.link)?;
+        let _waiting = vigil::wait();
         self.received.make_room(RECEIVE_AT_LEAST);
         let since = Instant::now();
         let first = self.wait.since.is_none();

@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -16,6 +18,10 @@ use crate::{
     memo::Memory,
     serving::{Serving, Transports},
 };
+
+/// That a guest has left is seen by the keeper and told to the disk's thread: two threads that want a CPU on a host that may be busy.
+const LEAVING: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Every disk of this daemon.
 pub(crate) struct Disks {
@@ -107,6 +113,18 @@ impl Disks {
             self.slots().by_name.insert(spec.name.clone(), Slot::Running(Box::new(running)));
         }
         Ok(())
+    }
+
+    /// A guest that has just been shut down may not have been seen to leave.
+    fn wait_for_leaving(&self, name: &DiskName) {
+        let start = Instant::now();
+        let is_there = || match self.slots().by_name.get(name) {
+            Some(Slot::Running(running)) => running.serving.is_connected(),
+            _ => false,
+        };
+        while is_there() && start.elapsed() < LEAVING {
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Leaves the list of disks to the next worker.
@@ -239,6 +257,9 @@ impl DiskService for Disks {
     }
 
     fn remove(&self, name: &DiskName, force: bool) -> Result<(), AdminError> {
+        if !force {
+            self.wait_for_leaving(name);
+        }
         let running = {
             let mut slots = self.slots();
             let Some(slot) = slots.by_name.get_mut(name) else {

@@ -16,6 +16,8 @@ pub(crate) struct Inheritance {
     pub(crate) estate: Arc<Estate>,
     /// `None`: there was no worker before this one, or it did not come far.
     pub(crate) memo: Option<Memo>,
+    /// Workers that died before this one.
+    pub(crate) worker_deaths: u32,
 }
 
 impl Inheritance {
@@ -32,11 +34,11 @@ impl Inheritance {
             Store::check(estate.take_all(STORE_PREFIX))
                 .context("cannot go on with what the running version has stored")?;
         }
-        keeper.take().context("cannot speak to the keeper")?;
+        let worker_deaths = keeper.take().context("cannot speak to the keeper")?;
         let left = keeper.list().context("cannot see what the keeper holds")?;
         let estate = Arc::new(Estate::new(keeper, left));
         let memo = Memo::left(&estate)?;
-        Ok(Inheritance { estate, memo })
+        Ok(Inheritance { estate, memo, worker_deaths })
     }
 
     /// The store that was left. `None`: there is none, or nothing was ever in it.

@@ -10,6 +10,9 @@
 //! | `inheritance` | what a worker takes over from the one before it |
 //! | `disks` | swap disks with their frontends: what the admin API adds and removes |
 //! | `serving` | what serves a disk: one of the transports |
+//! | `succession` | what is told of this worker and those before it |
+//! | `heartbeat` | tells the keeper that this worker is alive |
+//! | `stacks` | where the threads of a hung worker are |
 //! | `memo` | what a worker leaves to the next one, beside the store |
 //! | `maintenance` | the background thread |
 //! | `sizing` | the thread that keeps the pool as large as the host can spare |
@@ -25,6 +28,7 @@ mod confine;
 mod disks;
 mod failure;
 mod guest_config;
+mod heartbeat;
 mod inheritance;
 mod join;
 mod maintenance;
@@ -35,7 +39,9 @@ mod own_swap;
 mod runtime_dir;
 mod serving;
 mod sizing;
+mod stacks;
 mod stocking;
+mod succession;
 mod table;
 mod worker;
 mod write_back;

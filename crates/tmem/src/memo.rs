@@ -27,6 +27,8 @@ pub(crate) struct Memo {
     pub(crate) knobs: KnobValues,
     /// With addresses and devices as they came to be.
     pub(crate) disks: Vec<DiskSpec>,
+    /// When the first worker started, in seconds since the host's start.
+    pub(crate) first_started: u64,
 }
 
 impl Memo {
@@ -97,7 +99,7 @@ mod tests {
         let config = "[[disk]]\nname = \"vm1\"\nsize = \"1G\"\nnbd = \"127.0.0.1:10809\"\nweight = 7\n";
         let parsed = tmem_control::Config::parse(config, "x".as_ref()).expect("parses");
         let knobs = [("reserve".to_owned(), "2G".to_owned())].into();
-        let memo = Memo { config: Some(config.to_owned()), knobs, disks: parsed.disks };
+        let memo = Memo { config: Some(config.to_owned()), knobs, disks: parsed.disks, first_started: 7 };
         let file = memo.write().expect("written");
         let read = Memo::read(file.into()).expect("read");
         assert_eq!((read.config, read.knobs, read.disks), (memo.config, memo.knobs, memo.disks));
@@ -105,8 +107,8 @@ mod tests {
 
     #[test]
     fn what_another_version_wrote_is_refused_by_name() {
-        let memo =
-            r#"{"config":null,"knobs":{},"disks":[{"name":"a","size_bytes":1048576,"carrier-pigeon":"x"}]}"#;
+        let memo = r#"{"config":null,"knobs":{},"disks":[{"name":"a","size_bytes":1048576,"carrier-pigeon":"x"}],
+            "first_started":0}"#;
         let mut file = Memo::default().write().expect("made");
         file.set_len(0).expect("cut");
         file.rewind().expect("rewound");

@@ -7,7 +7,6 @@ use tmem_control::{
     ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, Knobs, LogLevel, PoolSize,
     PoolSizing, Server,
 };
-use tmem_keeper::Estate;
 use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
 use tmem_store::Store;
 use tmem_tier::{FileTier, TierOptions};
@@ -19,6 +18,7 @@ use crate::{
     commands::print,
     confine,
     disks::Disks,
+    heartbeat::Heartbeat,
     inheritance::Inheritance,
     maintenance::Maintenance,
     memo::{Memo, Memory},
@@ -26,7 +26,8 @@ use crate::{
     own_swap::OwnSwap,
     serving::Transports,
     sizing::Sizing,
-    stocking,
+    stacks, stocking,
+    succession::{OneOfMany, now_seconds},
     write_back::WriteBackThread,
 };
 
@@ -51,6 +52,7 @@ pub(crate) fn run(
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)?, estate: Arc::clone(&estate) };
     let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions::new(path, size_bytes));
     start_logging(config.log_level);
+    stacks::answer_when_asked().context("cannot prepare for SIGUSR1")?;
     get_fit_for_swap(&config)?;
     let left = inheritance.open_store(limit_bytes)?;
     let is_new = left.is_none();
@@ -65,10 +67,17 @@ pub(crate) fn run(
     let tier = tier_options.map(|options| attach_tier(&store, options, is_new)).transpose()?;
     let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
     let memo = inheritance.memo.filter(|_| !is_new);
+    let first_started = memo.as_ref().map_or_else(now_seconds, |memo| memo.first_started);
     let left_disks = memo.map(|memo| memo.disks);
     let disks = left_disks.clone().unwrap_or_default();
-    let memory = Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks })?;
+    let memory =
+        Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks, first_started })?;
     confine::confine(&config, runtime_dir, left_disks.as_deref().unwrap_or_default())?;
+    let succession = Arc::new(OneOfMany {
+        estate: Arc::clone(&estate),
+        worker_deaths: inheritance.worker_deaths,
+        first_started,
+    });
     let budget = {
         let knobs = Arc::clone(&knobs);
         move || knobs.background_cpu()
@@ -85,6 +94,7 @@ pub(crate) fn run(
         .map(|tier| WriteBackThread::start(Arc::clone(&store), Arc::clone(tier)))
         .transpose()
         .context("cannot start the write-back thread")?;
+    let heartbeat = Heartbeat::start(Arc::clone(&estate)).context("cannot start the heartbeat thread")?;
     let owner = runtime_dir.display().to_string();
     let transports =
         Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap, estate: Arc::clone(&estate), owner };
@@ -102,7 +112,7 @@ pub(crate) fn run(
         .build()
         .context("cannot start the control plane")?;
     let served =
-        runtime.block_on(serve(&config, left_disks.is_some(), runtime_dir, store, &disks, knobs, &estate));
+        runtime.block_on(serve(&config, left_disks.is_some(), runtime_dir, store, &disks, knobs, succession));
     // Ends the control plane first: a request in flight finishes, and none comes after it.
     drop(runtime);
     disks.stop_all();
@@ -113,6 +123,7 @@ pub(crate) fn run(
     // Nothing in it is of use without the key, which goes with the store.
     drop(disks);
     tier.iter().for_each(|tier| tier.clear());
+    drop(heartbeat);
     Ok(served?)
 }
 
@@ -168,7 +179,7 @@ async fn serve(
     store: Arc<Store>,
     disks: &Arc<Disks>,
     knobs: Arc<Knobs>,
-    estate: &Estate,
+    succession: Arc<OneOfMany>,
 ) -> Result<()> {
     // Caught from here on, so that whoever ends the daemon while it starts does not leave sockets behind.
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
@@ -185,11 +196,11 @@ async fn serve(
     }
     let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
     let limit_bytes = store.limit_bytes();
-    let control = Arc::new(
-        Control::new(store, service, knobs, server.http_address()).with_sandbox(confine::in_effect()),
-    );
-    estate.release_rest();
-    if let Some(keeper) = estate.keeper() {
+    let control =
+        Control::new(store, service, knobs, Arc::<OneOfMany>::clone(&succession), server.http_address());
+    let control = Arc::new(control.with_sandbox(confine::in_effect()));
+    succession.estate.release_rest();
+    if let Some(keeper) = succession.estate.keeper() {
         keeper.ready().context("cannot tell the keeper")?;
     }
     confine::announce();

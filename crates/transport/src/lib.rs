@@ -6,6 +6,7 @@
 //! | `poll`, `poll_limit` | when a thread polls for requests and when it sleeps |
 //! | `log_limit` | keeps a peer from filling the log |
 //! | `thread_name` | names of threads |
+//! | `vigil` | which thread has been at a request for how long |
 
 mod error;
 mod log_limit;
@@ -13,6 +14,7 @@ mod poll;
 mod poll_limit;
 mod socket_file;
 pub mod thread_name;
+pub mod vigil;
 
 pub use error::SocketError;
 pub use log_limit::LogLimit;

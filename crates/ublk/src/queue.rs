@@ -11,7 +11,7 @@ use std::{
 };
 
 use tmem_disk::SwapDisk;
-use tmem_transport::{PollLimit, PollPolicy, thread_name};
+use tmem_transport::{PollLimit, PollPolicy, thread_name, vigil};
 
 use crate::{
     abi::{Fetch, Numbering, RESULT_ABORT},
@@ -77,6 +77,7 @@ impl Queue {
     fn prepare(self) -> Result<Serving, UblkError> {
         io_flusher::become_io_flusher()?;
         locked_memory::touch_stack();
+        vigil::enter();
         let memory = |error| UblkError::Memory { error };
         let buffers = Buffers::new(self.depth, self.max_request_bytes).map_err(memory)?;
         let descriptors = Descriptors::map(&self.device, self.number, self.depth).map_err(memory)?;
@@ -128,7 +129,9 @@ impl Serving {
             }
             let buffer = self.buffers.of(event.tag);
             let request = Request::of(self.descriptors.of(event.tag), buffer.len());
+            let at_work = vigil::begin();
             let result = execute(&self.queue.disk, &self.queue.lost, request, buffer);
+            drop(at_work);
             let address = self.buffers.address(event.tag);
             // SAFETY: the buffers stay as long as the ring, and this one is looked at again only after the tag's next event.
             unsafe { self.ring.push(Fetch::CommitAndFetch, event.tag, result, address) }?;

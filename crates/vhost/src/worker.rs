@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tmem_disk::SwapDisk;
-use tmem_transport::{LogLimit, PollLimit, PollPolicy};
+use tmem_transport::{LogLimit, PollLimit, PollPolicy, vigil};
 use vhost_user_backend::VringState;
 use virtio_queue::QueueT;
 use vm_memory::{
@@ -121,7 +121,9 @@ impl Worker<'_> {
                 state.empty_since = empty_since;
                 return Ok(false);
             }
+            let at_work = vigil::begin();
             let batch = self.batch(&server, memory, &mut room, leave, &mut state.greeted)?;
+            drop(at_work);
             let limit_us = self.shared.poll_limit.us();
             let (served, next_available, available_index) = match batch {
                 Batch::Stopped => return Ok(true),

@@ -6,6 +6,7 @@ use tmem_store::{Dedup, ReuseDistances, TierState, Weight};
 
 use super::*;
 use crate::{DiskFormat, TRANSPORT_VHOST_USER_BLK};
+use std::time::Duration;
 
 pub(crate) fn sample() -> Status {
     let client = |name: &str, first: u64| ClientUsage {
@@ -83,7 +84,7 @@ pub(crate) fn sample() -> Status {
     };
     let http = Some(SocketAddr::from(([127, 0, 0, 1], 7780)));
     Status::new(
-        Duration::from_millis(61_999),
+        Processes { keeper: 7, worker: 8, worker_deaths: 9, uptime: Duration::from_millis(61_999) },
         http,
         pool,
         vec![client("vm2", 200), client("vm1", 100)],
@@ -99,7 +100,21 @@ fn names(value: &Value) -> BTreeSet<&str> {
 #[test]
 fn the_names_are_fixed() {
     let json = serde_json::to_value(sample()).expect("json");
-    assert_eq!(names(&json), ["clients", "http", "pid", "pool", "tiers", "uptime_seconds", "version"].into());
+    assert_eq!(
+        names(&json),
+        [
+            "clients",
+            "http",
+            "pid",
+            "pool",
+            "tiers",
+            "uptime_seconds",
+            "version",
+            "worker_deaths",
+            "worker_pid"
+        ]
+        .into()
+    );
     assert_eq!(
         names(&json["pool"]),
         [

@@ -8,6 +8,7 @@ mod knobs;
 mod sample;
 mod serve;
 mod status;
+mod upgrade;
 
 use std::{
     io::{self, Write},
@@ -40,6 +41,11 @@ pub(crate) enum Command {
     Freeze(freeze::Arguments),
     /// Take a frozen client's pages again
     Thaw(freeze::Arguments),
+    /// Have the program on disk take over from the running one; guests go on
+    ///
+    /// Put the new version in the place of the old one first. It looks whether it can go on with what the running one has stored, and takes
+    /// over within some tens of milliseconds, or leaves everything as it is and exits with 1.
+    Upgrade,
     /// Print what a guest needs to use a disk
     GuestConfig(guest_config::Arguments),
     /// Write the pages of a running process to a file, for benchmarks
@@ -65,6 +71,7 @@ impl Command {
             Self::Set(arguments) => knobs::set(arguments, &client(runtime_dir)?),
             Self::Freeze(arguments) => freeze::run(&arguments, true, &client(runtime_dir)?),
             Self::Thaw(arguments) => freeze::run(&arguments, false, &client(runtime_dir)?),
+            Self::Upgrade => upgrade::run(&client(runtime_dir)?),
             Self::GuestConfig(arguments) => guest_config::run(&arguments, &client(runtime_dir)?),
             Self::Sample(arguments) => sample::run(&arguments),
             Self::Bench(command) => bench::run(&command),

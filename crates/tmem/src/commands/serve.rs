@@ -147,7 +147,10 @@ fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
     let ownership = Ownership::take(runtime_dir)?;
     let path = env::current_exe().context("cannot find this program's file")?;
     let program = Program::new(path, env::args_os()).context("cannot start this program again")?;
-    let options = KeeperOptions { deaths_per_minute: config.worker_deaths.per_minute(), patience: None };
+    let options = KeeperOptions {
+        deaths_per_minute: config.worker_deaths.per_minute(),
+        patience: config.watchdog.time(),
+    };
     let code = Keeper::new(&program, options)?.run();
     drop(ownership);
     std::process::exit(code.into());

@@ -30,10 +30,15 @@ fn table(status: &Status) -> String {
     // Writing to a `String` cannot fail.
     let _ = writeln!(
         text,
-        "tmem {}, pid {}, up {}{}\n",
+        "tmem {}, pid {}, up {}{}{}\n",
         status.version,
         status.pid,
         uptime(status.uptime_seconds),
+        match status.worker_deaths {
+            0 => String::new(),
+            1 => ", 1 worker died".to_owned(),
+            deaths => format!(", {deaths} workers died"),
+        },
         status.http.map_or(String::new(), |address| format!(", http://{address}/"))
     );
     let _ = writeln!(

@@ -58,12 +58,26 @@ impl Daemon {
         (daemon, log)
     }
 
+    /// The same from a program that is at some other place.
+    pub fn start_program(program: &Path, arguments: &[&str]) -> (Self, PathBuf) {
+        let home = tempfile::tempdir().expect("directory");
+        let log = home.path().join("log");
+        let file = std::fs::File::create(&log).expect("log");
+        let mut daemon = Self::spawn_program(program, &home.path().join("run"), arguments, file.into());
+        daemon._home = Some(home);
+        (daemon, log)
+    }
+
     pub fn start_in(dir: &Path, arguments: &[&str]) -> Self {
         Self::spawn(dir, arguments, Stdio::inherit())
     }
 
     fn spawn(dir: &Path, arguments: &[&str], stderr: Stdio) -> Self {
-        let mut child = tmem(&["serve", "--http", "127.0.0.1:0"])
+        Self::spawn_program(Path::new(env!("CARGO_BIN_EXE_tmem")), dir, arguments, stderr)
+    }
+
+    fn spawn_program(program: &Path, dir: &Path, arguments: &[&str], stderr: Stdio) -> Self {
+        let mut child = tmem_at(program, &["serve", "--http", "127.0.0.1:0"])
             .arg("--runtime-dir")
             .arg(dir)
             .args(arguments)
@@ -78,8 +92,14 @@ impl Daemon {
         Self { child, ready_line, dir: dir.to_owned(), _home: None }
     }
 
+    /// The process that was started, which signals go to.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process that serves.
+    pub fn worker(&self) -> u32 {
+        self.status()["worker_pid"].as_u64().expect("a number") as u32
     }
 
     /// Runs a command against this daemon.
@@ -128,7 +148,7 @@ impl Daemon {
 
     /// How often a thread of that name has gone to sleep.
     pub fn naps(&self, thread: &str) -> u64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("tasks");
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.worker())).expect("tasks");
         let naps = tasks.filter_map(|task| {
             let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
             let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -139,7 +159,7 @@ impl Daemon {
 
     /// What it has used of CPUs.
     pub fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.worker())).expect("stat");
         let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
         let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks"));
         // A tick is a hundredth of a second, whatever the kernel counts in.
@@ -194,6 +214,11 @@ impl Ran {
         String::from_utf8(self.output.stdout.clone()).expect("UTF-8")
     }
 
+    /// What it said on stdout, if it succeeded.
+    pub fn try_ok(&self) -> Option<String> {
+        self.output.status.success().then(|| String::from_utf8(self.output.stdout.clone()).expect("UTF-8"))
+    }
+
     /// It failed with this exit code and one line on stderr that mentions all of these.
     pub fn fails(&self, code: i32, mentions: &[&str]) {
         let error = String::from_utf8_lossy(&self.output.stderr);
@@ -220,7 +245,11 @@ impl Drop for Killed {
 
 /// The binary with arguments, in an environment of its own.
 pub fn tmem(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tmem"));
+    tmem_at(Path::new(env!("CARGO_BIN_EXE_tmem")), arguments)
+}
+
+fn tmem_at(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(arguments).env_remove("NOTIFY_SOCKET").env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
