@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 use common::{Daemon, nbd::Disk, run};
 
 fn field(daemon: &Daemon, name: &str) -> String {
-    let worker = daemon.status()["pid"].as_u64().expect("pid");
+    let worker = daemon.status()["worker_pid"].as_u64().expect("pid");
     let status = fs::read_to_string(format!("/proc/{worker}/status")).expect("status");
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
     line.expect("a field").trim().to_owned()
