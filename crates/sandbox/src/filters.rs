@@ -30,7 +30,7 @@ pub struct Extras {
     pub socket_files: bool,
     /// Goes on using io_urings that it has. New ones it cannot make.
     pub rings: bool,
-    /// Serves block devices of this host: makes io_urings, locks memory, has another process turn swap off.
+    /// Serves block devices of this host: makes io_urings, locks memory.
     pub ublk: bool,
 }
 
@@ -86,11 +86,9 @@ fn refused(extras: Extras) -> Result<Rules, BackendError> {
     rules.insert(SYS_prlimit64, vec![none_of(0, [0])?]);
     rules.insert(SYS_tgkill, vec![none_of(0, [std::process::id().into()])?]);
     let mut clone = NAMESPACES.iter().map(|flag| any_bit(0, *flag as u64)).collect::<Result<Vec<_>, _>>()?;
-    if !extras.ublk {
-        // Threads, but no processes.
-        let is_process = SeccompCmpOp::MaskedEq(CLONE_THREAD as u64);
-        clone.push(rule(vec![condition(0, is_process, 0)?])?);
-    }
+    // Threads, but no processes.
+    let is_process = SeccompCmpOp::MaskedEq(CLONE_THREAD as u64);
+    clone.push(rule(vec![condition(0, is_process, 0)?])?);
     // clone3 has its flags where a filter cannot look, and is unknown; libraries then use this one.
     rules.insert(SYS_clone, clone);
     Ok(rules)
@@ -130,7 +128,7 @@ mod tests {
             assert_eq!(calls.contains(&SYS_fchmodat), rings);
             assert_eq!(calls.contains(&SYS_io_uring_setup), ublk);
             assert_eq!(calls.contains(&SYS_io_uring_enter), rings || ublk);
-            assert_eq!(calls.contains(&SYS_swapoff), ublk);
+            assert_eq!(calls.contains(&SYS_mlockall), ublk);
         }
     }
 }

@@ -152,17 +152,9 @@ pub(crate) const ALLOWED_OLD_WITH_SOCKET_FILES: &[c_long] = &[];
 /// Carrying out requests on rings that were made before.
 pub(crate) const ALLOWED_WITH_RINGS: &[c_long] = &[SYS_io_uring_enter];
 
-/// Serving block devices of this host: rings of their own, memory that stays, and turning swap off, which a process of its own does.
-pub(crate) const ALLOWED_WITH_UBLK: &[c_long] = &[
-    SYS_io_uring_enter,
-    SYS_io_uring_setup,
-    SYS_io_uring_register,
-    SYS_mlockall,
-    SYS_munlockall,
-    SYS_swapoff,
-    SYS_wait4,
-    SYS_waitid,
-];
+/// Serving block devices of this host: rings of their own, and memory that stays.
+pub(crate) const ALLOWED_WITH_UBLK: &[c_long] =
+    &[SYS_io_uring_enter, SYS_io_uring_setup, SYS_io_uring_register, SYS_mlockall, SYS_munlockall];
 
 /// Becoming somebody else, changing what is confined how, changing whose a file is or what it is called elsewhere, and reaching other processes.
 pub(crate) const REFUSED: &[c_long] = &[
@@ -244,6 +236,7 @@ pub(crate) const DEADLY: &[c_long] = &[
     SYS_keyctl,
     SYS_personality,
     SYS_swapon,
+    SYS_swapoff,
     SYS_quotactl,
     SYS_acct,
     SYS_syslog,
