@@ -20,6 +20,8 @@ pub(crate) const ALLOWED: &[c_long] = &[
     SYS_pwrite64,
     SYS_preadv,
     SYS_pwritev,
+    SYS_preadv2,
+    SYS_pwritev2,
     SYS_close,
     SYS_close_range,
     SYS_dup,

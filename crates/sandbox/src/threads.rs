@@ -1,4 +1,4 @@
-//! Whether the process has other threads. Landlock before Linux 7.0 and capabilities are each thread's own, so that those would stay
+//! Whether the process has other threads. Landlock before its version 8 and capabilities are each thread's own, so that those would stay
 //! as they are.
 
 use std::{fs, io};

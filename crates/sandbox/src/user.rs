@@ -23,7 +23,11 @@ impl User {
     /// # Errors
     /// [`SandboxError::NoSuchUser`], and [`SandboxError::Users`] where the file cannot be read.
     pub fn named(name: &str) -> Result<Self, SandboxError> {
-        let users = fs::read_to_string(USERS).map_err(|error| SandboxError::Users { path: USERS, error })?;
+        let users = match fs::read_to_string(USERS) {
+            // A system without users' names has none of that name.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(|error| SandboxError::Users { path: USERS, error })?,
+        };
         Self::find(&users, name).ok_or_else(|| SandboxError::NoSuchUser { name: name.to_owned() })
     }
 

@@ -48,6 +48,11 @@ fn what_the_daemon_does_it_still_can() {
         assert_eq!(errno(unsafe { libc::madvise(pages, 4096, libc::MADV_DONTDUMP) }.into()), None);
         // SAFETY: as before.
         assert_eq!(errno(unsafe { libc::mprotect(pages, 4096, libc::PROT_NONE) }.into()), None);
+        // A queue of a guest looks like that whether it was kicked.
+        let kick = call(libc::SYS_eventfd2, [0; 5]);
+        assert_eq!(kick, None);
+        let looked = call(libc::SYS_preadv2, [one.as_raw_fd() as u64, 0, 0, u64::MAX, u64::MAX]);
+        assert_ne!(looked, Some(ENOSYS));
         drop((one, other));
         vec![0u8; 64 << 20].iter().for_each(|byte| assert_eq!(*byte, 0));
     });
