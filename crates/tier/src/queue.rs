@@ -265,3 +265,24 @@ impl Drop for Queue {
         // Else the kernel may still write to the buffers: they are never given back.
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_takes_nothing_but_reads_and_writes() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let fd = Fd(null.as_raw_fd());
+        let mut ring = restricted(2).unwrap();
+        let read = opcode::Read::new(fd, std::ptr::null_mut(), 0).build();
+        let sync = opcode::Fsync::new(fd).build();
+        let results = [read, sync].map(|entry| {
+            // SAFETY: neither has a buffer, and the file stays open until both are done.
+            unsafe { ring.submission().push(&entry) }.unwrap();
+            ring.submit_and_wait(1).unwrap();
+            ring.completion().next().map(|done| done.result())
+        });
+        assert_eq!(results, [Some(0), Some(-libc::EACCES)]);
+    }
+}
