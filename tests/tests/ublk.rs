@@ -19,7 +19,8 @@ fn daemon(more: &str) -> String {
         "trap 'sed \"s/^/log: /\" /tmp/log' EXIT\n\
          tmem serve --http off {more} > /tmp/log 2>&1 &\n\
          daemon=$!\n\
-         until tmem status > /dev/null 2>&1; do kill -0 $daemon; sleep 0.2; done\n"
+         until tmem status > /dev/null 2>&1; do kill -0 $daemon; sleep 0.2; done\n\
+         worker() {{ cat /proc/$daemon/task/$daemon/children; }}\n"
     )
 }
 
@@ -69,12 +70,13 @@ fn r1_two_disks_are_block_devices_until_they_are_removed() -> Result<()> {
         tmem status --json | grep -q '"stored_pages": 1,'
 
         # Each thread of the daemon, as the kernel sees it; and what of it the kernel may swap out.
-        for task in /proc/$daemon/task/*; do
+        for task in /proc/$daemon/task/* /proc/$(worker | tr -d ' ')/task/*; do
             echo "@task $(cat $task/comm) $(sed 's/.*) //' $task/stat | awk '{print $7}')"
         done
-        echo "@oom $(cat /proc/$daemon/oom_score_adj)"
+        worker=$(worker | tr -d ' ')
+        echo "@oom $(cat /proc/$daemon/oom_score_adj /proc/$worker/oom_score_adj | tr '\n' ' ')"
         for file in tmem-arena bin/tmem heap stack; do
-            echo "@locked $file $(awk -v name="$file" 'index($0, name) {found = 1} found && /^VmFlags/ {print; exit}' /proc/$daemon/smaps)"
+            echo "@locked $file $(awk -v name="$file" 'index($0, name) {found = 1} found && /^VmFlags/ {print; exit}' /proc/$worker/smaps)"
         done
 
         # A device in use stays, and says why; with --force its swap is turned off first.
@@ -101,7 +103,7 @@ fn r1_two_disks_are_block_devices_until_they_are_removed() -> Result<()> {
     told(&console, "@done")?;
     assert_eq!(told(&console, "@blocks ")?, "4096 4096 131072 4096", "{all}");
     assert_eq!(told(&console, "@queues ")?, "2 1", "{all}");
-    assert_eq!(told(&console, "@oom ")?, "-1000", "{all}");
+    assert_eq!(told(&console, "@oom ")?, "-1000 -1000", "{all}");
     let tasks: Vec<_> = console.iter().filter_map(|line| line.strip_prefix("@task ")).collect();
     ensure!(tasks.iter().filter(|task| task.starts_with("ublk-")).count() == 3, "{all}");
     for task in tasks {
@@ -211,6 +213,29 @@ fn r1_a_machine_is_its_own_swap() -> Result<()> {
         );
     let console = QemuGuest::boot_with_tmem(192, 2, &checker, &script)?.finish(QEMU)?;
     swapped_well(&console)
+}
+
+/// Its worker is killed over and over meanwhile: the next one goes on with the device, the pages, and the requests that were not answered.
+#[test]
+fn r1_a_machine_that_is_its_own_swap_survives_its_worker() -> Result<()> {
+    let directory = TempDir::new()?;
+    let checker = build_checker(directory.path())?;
+    let seconds = swapping_seconds().min(60);
+    let script = daemon("--pool-size auto --worker-deaths 0")
+        + &format!(
+            "swapon -d $(tmem disk add swap --size 1G --ublk)\n\
+             (for kill in $(seq {}); do sleep 5; kill -9 $(worker); echo \"@kill $kill\"; done) &\n\
+             /check_pages 300 53 0 kind=light seconds={seconds}\n\
+             {COUNTERS}\
+             echo \"@deaths $(tmem status --json | sed -n 's/ *\"worker_deaths\": \\([0-9]*\\),/\\1/p')\"\n\
+             kill $daemon\n\
+             wait $daemon\n",
+            seconds / 6
+        );
+    let console = QemuGuest::boot_with_tmem(192, 2, &checker, &script)?.finish(QEMU)?;
+    swapped_well(&console)?;
+    ensure!(number(&console, "@deaths ")? == seconds / 6, "{}", console.join("\n"));
+    Ok(())
 }
 
 /// The same on one CPU, with a pool that is too small for what is swapped: pages that it refuses stay in memory, where there is room for them.

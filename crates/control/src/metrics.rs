@@ -115,6 +115,11 @@ impl Collector for StatusCollector {
         ] {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
+        let help = "Processes of the daemon that served and died; another one took over each time";
+        let deaths = u64::from(status.worker_deaths);
+        encoder
+            .encode_descriptor("tmem_worker_deaths", help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&deaths, None)?;
         // Of the clients that there are, so it falls when one goes: no counter.
         for (name, help, value) in [
             (

@@ -56,8 +56,12 @@ mod tests {
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let thread =
             std::thread::Builder::new().name("waits".to_owned()).spawn(move || receiver.recv()).unwrap();
-        let text = threads_of(std::process::id() as libc::pid_t);
-        assert!(text.lines().any(|line| line.contains(" waits is in state ")), "{text}");
+        let start = std::time::Instant::now();
+        // A thread names itself, in its own time.
+        while !threads_of(std::process::id() as libc::pid_t).contains(" waits is in state ") {
+            assert!(start.elapsed().as_secs() < 20, "{}", threads_of(std::process::id() as libc::pid_t));
+            std::thread::yield_now();
+        }
         drop(sender);
         assert!(thread.join().unwrap().is_err());
     }

@@ -30,11 +30,15 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program at `path`, with this process's environment. The first argument is its own name.
+    /// The program at `path`, with this process's environment and what is to be added to it. The first argument is its own name.
     ///
     /// # Errors
     /// It cannot be opened, or there is a zero in a text.
-    pub fn new(path: PathBuf, arguments: impl IntoIterator<Item = OsString>) -> io::Result<Program> {
+    pub fn new(
+        path: PathBuf,
+        arguments: impl IntoIterator<Item = OsString>,
+        added: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> io::Result<Program> {
         let file = File::open(&path)?;
         let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::other);
         let variable = |(name, value): (OsString, OsString)| {
@@ -45,7 +49,7 @@ impl Program {
         };
         let ours = |(name, _): &(OsString, OsString)| name != SOCKET_VARIABLE;
         let mut environment: Vec<CString> =
-            std::env::vars_os().filter(ours).map(variable).collect::<io::Result<_>>()?;
+            std::env::vars_os().filter(ours).chain(added).map(variable).collect::<io::Result<_>>()?;
         environment
             .push(CString::new(format!("{SOCKET_VARIABLE}={SOCKET_NUMBER}")).map_err(io::Error::other)?);
         Ok(Program {

@@ -53,6 +53,8 @@ pub(crate) struct Engine {
     /// A page whose payload is longer is refused.
     pub(crate) max_payload_bytes: AtomicU32,
     domains: Mutex<Domains>,
+    /// Pools with pages that were here before this process and are not found by their contents yet, and from which page of the index on.
+    pub(crate) recalling: Mutex<Vec<(Weak<Pool>, u64)>>,
 }
 
 /// The files of what an engine is made of.
@@ -129,6 +131,7 @@ impl Engine {
             shares: Shares::default(),
             max_payload_bytes: AtomicU32::new(PAGE_BYTES as u32),
             domains: Mutex::default(),
+            recalling: Mutex::default(),
             catalog,
             files,
             compacting: Mutex::default(),

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -54,8 +54,6 @@ pub struct Recovery {
     pub index_time: Duration,
     /// Time it took to derive the state of the extents and repair some.
     pub extent_time: Duration,
-    /// Time it took to let pages be found by their contents.
-    pub dedup_time: Duration,
 }
 
 /// The files that were handed over and are not taken yet.
@@ -127,9 +125,9 @@ pub(crate) fn open(
     recovery.repaired_extents = engine.arena.recover(survey).map_err(unreadable("the arena"))?;
     recovery.extent_time = start.elapsed();
 
-    let start = Instant::now();
-    clients.iter().flat_map(|client| client.pools()).for_each(|pool| pool.remember_all());
-    recovery.dedup_time = start.elapsed();
+    let mut recalling = engine.recalling.lock().unwrap_or_else(PoisonError::into_inner);
+    recalling.extend(clients.iter().flat_map(|client| client.pools()).map(|pool| (Arc::downgrade(&pool), 0)));
+    drop(recalling);
     recovery.held_bytes = engine.budget.held_bytes();
     files.attach();
     Ok(Opened { engine, clients, recovery })

@@ -283,15 +283,28 @@ impl Store {
         clients.iter().for_each(|client| client.tend_ages(longest_epoch, until));
     }
 
-    /// Lets pages be found by their contents again whose places others took in the table that leads there, for at most about `time`. A
-    /// put has no time for it. Call it about once a second, and again if it says that there are more.
+    /// Lets pages be found by their contents again, for at most about `time`: those that were there when the store was opened, and those whose
+    /// places others took in the table that leads there. Opening and puts have no time for it. Call it about once a second, and again if it
+    /// says that there are more.
     pub fn tend_dedup(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
-        let mut more = false;
+        let mut more = self.recall(until);
         for domain in self.engine.domains() {
             more |= domain.restore_displaced(until); // each gets a turn, be it for one page
         }
         more
+    }
+
+    /// True: there are more.
+    fn recall(&self, until: Instant) -> bool {
+        let lock = || self.engine.recalling.lock().unwrap_or_else(PoisonError::into_inner);
+        while Instant::now() < until {
+            // Taken out meanwhile: a pool that is removed does not wait for this.
+            let Some((pool, index_page)) = lock().pop() else { return false };
+            let next = pool.upgrade().and_then(|pool| pool.recall(index_page, until));
+            lock().extend(next.map(|next| (pool, next)));
+        }
+        !lock().is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {

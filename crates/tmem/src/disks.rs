@@ -33,7 +33,7 @@ pub(crate) struct Disks {
 
 /// How a disk comes to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub(crate) enum Origin {
     New,
     /// The worker before this one left it.
     Left,
@@ -181,7 +181,7 @@ impl Disks {
             Origin::Left => SwapDisk::open(&self.store, options),
         };
         let disk = Arc::new(disk.map_err(disk_refused)?);
-        let (serving, frontend) = self.transports.serve(&disk, spec)?;
+        let (serving, frontend) = self.transports.serve(&disk, spec, origin)?;
         Ok(Running { info: DiskInfo::new(spec, &frontend), spec: spec.clone(), frontend, serving, disk })
     }
 }

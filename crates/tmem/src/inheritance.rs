@@ -53,7 +53,7 @@ impl Inheritance {
         }
         let (store, found) = Store::open(files, StoreOptions { limit_bytes }, Some(self.keeper()))
             .context("cannot open what the worker before this one has left")?;
-        let time = found.mapping_time + found.index_time + found.extent_time + found.dedup_time;
+        let time = found.mapping_time + found.index_time + found.extent_time;
         log::info!("{} pages of {} clients taken over in {:.1?}", found.found_pages, found.clients, time);
         if found.damaged_pages + found.damaged_records > 0 {
             log::error!(

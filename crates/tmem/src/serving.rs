@@ -10,7 +10,10 @@ use tmem_transport::{PollLimit, SocketError};
 use tmem_ublk::{UblkError, UblkFrontend, UblkOptions};
 use tmem_vhost::{VhostError, VhostFrontend, VhostOptions};
 
-use crate::own_swap::{OwnSwap, OwnSwapDisk};
+use crate::{
+    disks::Origin,
+    own_swap::{OwnSwap, OwnSwapDisk},
+};
 
 /// Everything that disks can be served by.
 pub(crate) struct Transports {
@@ -36,6 +39,7 @@ impl Transports {
         &self,
         disk: &Arc<SwapDisk>,
         spec: &DiskSpec,
+        origin: Origin,
     ) -> Result<(Serving, Frontend), AdminError> {
         let disk = Arc::clone(disk);
         match &spec.frontend {
@@ -66,6 +70,7 @@ impl Transports {
                 let options = UblkOptions {
                     queues: *queues,
                     owner: self.owner.clone(),
+                    pages_are_left: origin == Origin::Left,
                     poll_limit: self.poll_limit.clone(),
                 };
                 let frontend =

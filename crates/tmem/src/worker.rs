@@ -155,6 +155,8 @@ fn pool_limit(config: &Config) -> Result<(u64, PoolSizing), ControlError> {
 fn get_fit_for_swap(config: &Config) -> Result<()> {
     let is_asked_for = config.disks.iter().any(|disk| matches!(disk.frontend, Frontend::Ublk { .. }));
     if !is_asked_for && !tmem_ublk::is_available() {
+        // Its keeper is one, for it may come to start one that serves swap.
+        tmem_ublk::prepare_ordinary_process();
         return Ok(());
     }
     match tmem_ublk::prepare_process() {

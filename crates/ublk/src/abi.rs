@@ -47,8 +47,8 @@ pub(crate) enum Control {
 
 /// The device outlives its process and can be taken over by another. Requests wait until then.
 pub(crate) const FLAG_USER_RECOVERY: u64 = 1 << 3;
-/// With the former: requests fail until then. Linux 6.13 and later.
-pub(crate) const FLAG_USER_RECOVERY_FAIL_IO: u64 = 1 << 9;
+/// With the former: the next process gets the requests again that the former one had and did not answer.
+pub(crate) const FLAG_USER_RECOVERY_REISSUE: u64 = 1 << 4;
 
 /// What a device is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

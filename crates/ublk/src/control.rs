@@ -13,7 +13,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use crate::{
     abi::{
-        ANY_DEVICE, CONTROL_PATH, Control, DeviceInfo, FLAG_USER_RECOVERY, FLAG_USER_RECOVERY_FAIL_IO,
+        ANY_DEVICE, CONTROL_PATH, Control, DeviceInfo, FLAG_USER_RECOVERY, FLAG_USER_RECOVERY_REISSUE,
         Numbering, State, control_header,
     },
     error::UblkError,
@@ -40,17 +40,13 @@ pub(crate) struct Device {
 impl Device {
     /// Adds a device with so many queues, or as many as there are CPUs if that is less. It is not a block device yet.
     ///
-    /// It outlives this process, which is no use by itself; but the next daemon can take it over, and whoever swaps to it goes on then.
-    /// Until then its requests fail where the kernel can do that, since what they ask for is gone, and wait where it cannot.
+    /// It outlives this process: the next one can take it over, and whoever swaps to it goes on then. Until then its requests wait.
     pub(crate) fn add(queues: u16, depth: u16, max_request_bytes: u32, mark: u64) -> Result<Self, UblkError> {
         let control = open_control()?;
-        // Kernels before 6.13 do not know the second flag, and those before 6.4 the plain numbers only. They say so in various ways.
+        // Kernels before 6.4 know the plain numbers only. They say so in various ways.
         let mut first_error = None;
-        for (numbering, flags) in [
-            (Numbering::Ioctl, FLAG_USER_RECOVERY | FLAG_USER_RECOVERY_FAIL_IO),
-            (Numbering::Ioctl, FLAG_USER_RECOVERY),
-            (Numbering::Plain, FLAG_USER_RECOVERY),
-        ] {
+        let flags = FLAG_USER_RECOVERY | FLAG_USER_RECOVERY_REISSUE;
+        for numbering in [Numbering::Ioctl, Numbering::Plain] {
             let mut info = DeviceInfo::new(queues, depth, max_request_bytes, flags, mark);
             let body = control_header(ANY_DEVICE, info.0.as_mut_ptr() as u64, 64, 0);
             // SAFETY: the header names 64 bytes, which `info` has, and the call returns when the driver is done with them.

@@ -58,7 +58,8 @@ impl UblkFrontend {
         } else {
             device.describe(disk.size_bytes(), MAX_REQUEST_BYTES)?;
         }
-        let lost = Arc::new(if was_left { lost_with_the_former(&disk) } else { LostPages::default() });
+        let has_lost = was_left && !options.pages_are_left;
+        let lost = Arc::new(if has_lost { lost_with_the_former(&disk) } else { LostPages::default() });
         let path = PathBuf::from(format!("/dev/ublkb{}", device.info().number()));
         let queues = device.info().queues();
         let mut running = Running { device, threads: Vec::new() };
@@ -68,13 +69,15 @@ impl UblkFrontend {
         drop(file);
         if was_left {
             running.device.end_recovery()?;
+        } else {
+            running.device.start()?;
+        }
+        if has_lost {
             log::warn!(
                 "disk {}: took over {} of a daemon that died; what was stored there is lost, and reading it is an error",
                 disk.name(),
                 path.display()
             );
-        } else {
-            running.device.start()?;
         }
         do_not_throttle(&path);
         Ok(Self { disk, path, queues, running: Some(running) })

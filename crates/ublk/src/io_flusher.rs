@@ -38,6 +38,11 @@ pub(crate) fn is_one() -> bool {
     unsafe { libc::prctl(PR_GET_IO_FLUSHER, NONE, NONE, NONE, NONE) == 1 }
 }
 
+/// Makes the calling thread an ordinary one: what it does needs memory more than it helps to get some.
+pub(crate) fn resign() -> io::Result<()> {
+    set_io_flusher(false)
+}
+
 fn set_io_flusher(is_one: bool) -> io::Result<()> {
     // SAFETY: takes numbers only.
     match unsafe { libc::prctl(PR_SET_IO_FLUSHER, libc::c_ulong::from(is_one), NONE, NONE, NONE) } {
@@ -104,7 +109,7 @@ mod tests {
                 Ok(()) => {
                     of_thread().unwrap();
                     std::thread::spawn(of_thread).join().unwrap().unwrap();
-                    set_io_flusher(false).unwrap();
+                    resign().unwrap();
                     assert!(of_thread().is_err());
                 }
                 // Without the capability it is an error, and says which capability.

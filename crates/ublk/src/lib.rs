@@ -45,4 +45,4 @@ pub use error::UblkError;
 pub use frontend::UblkFrontend;
 pub use left_devices::end_left_devices;
 pub use options::UblkOptions;
-pub use process::{is_prepared, prepare_process};
+pub use process::{is_prepared, prepare_ordinary_process, prepare_process};

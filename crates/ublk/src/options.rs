@@ -21,6 +21,8 @@ pub struct UblkOptions {
     pub queues: Option<u16>,
     /// Which daemon makes it: one that dies leaves its devices to the next with the same text here. Its runtime directory, say.
     pub owner: String,
+    /// The process before this one has left the disk's pages, not the device alone.
+    pub pages_are_left: bool,
     /// Limit of adaptive polling.
     pub poll_limit: PollLimit,
 }

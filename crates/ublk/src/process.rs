@@ -21,6 +21,11 @@ pub fn is_prepared() -> bool {
     io_flusher::is_one()
 }
 
+/// Makes the calling thread, and those that it will make, ordinary ones: this process will not serve swap. Without the right to, they are.
+pub fn prepare_ordinary_process() {
+    let _already_ordinary = io_flusher::resign();
+}
+
 /// Makes sure that the process is fit to serve swap with so many queues more, and keeps it so.
 pub(crate) fn make_fit(queues: u16) -> Result<(), UblkError> {
     io_flusher::check_all_threads()?;

@@ -16,6 +16,8 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
+use crate::io_flusher;
+
 /// The way to the helper, locked from a request to its answer.
 static HELPER: OnceLock<Mutex<UnixStream>> = OnceLock::new();
 
@@ -82,6 +84,8 @@ fn help(socket: &UnixStream) -> ! {
         libc::syscall(libc::SYS_close_range, SOCKET as libc::c_uint + 1, libc::c_uint::MAX, 0);
         UnixStream::from_raw_fd(SOCKET)
     };
+    // It may have been one since before it was forked; then it must not stay one, and without the right to say so it never was.
+    let _already_ordinary = io_flusher::resign();
     let mut request = [0; PATH_BYTES];
     while socket.read_exact(&mut request).is_ok() {
         let answer = in_a_child(&request);

@@ -199,6 +199,13 @@ impl Domain {
         }
     }
 
+    /// Lets a page be found that may be already: it may have been put since.
+    pub(crate) fn recall(&self, crc: PayloadCrc, number: u32) {
+        if self.table.candidates(crc).all(|found| found != number) {
+            self.remember(crc, number, IfFull::Displace);
+        }
+    }
+
     /// Lets pages be found again that others took the place of, until `until`. True: there are more.
     pub(crate) fn restore_displaced(&self, until: Instant) -> bool {
         let take = || self.displaced.lock().unwrap_or_else(PoisonError::into_inner).pop();

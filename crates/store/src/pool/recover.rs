@@ -1,8 +1,11 @@
 //! Taking over a pool: its index, and from that its books.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use super::{
@@ -12,7 +15,7 @@ use super::{
 use crate::{
     client::Client,
     counters::Counters,
-    dedup::{IfFull, SHARED_POOL},
+    dedup::SHARED_POOL,
     directory::{Directory, Places},
     engine::Engine,
     entry::{self, Entry, Place, SharedRef},
@@ -109,13 +112,16 @@ impl Pool {
         adopted.is_some()
     }
 
-    /// Lets every page be found by its contents again. Each step over an index page has the CPU load what the next one reads: a page at
-    /// a time this takes three times as long.
-    pub(crate) fn remember_all(&self) {
-        let Some((domain, numbers)) = &self.domain else { return };
-        domain.make_room();
+    /// Lets pages be found by their contents again that were here before this process, from that page of the index on; until `until`, but one
+    /// page of the index at least. Gives where to go on, `None` when all are done. Each step over an index page has the CPU load what the next
+    /// one reads: a page at a time this takes three times as long.
+    pub(crate) fn recall(&self, from_index_page: u64, until: Instant) -> Option<u64> {
+        let (domain, numbers) = self.domain.as_ref()?;
+        if from_index_page == 0 {
+            domain.make_room();
+        }
         let mut found = Vec::with_capacity(ENTRIES_PER_INDEX_PAGE as usize);
-        for index_page in 0..self.index.index_pages() {
+        for index_page in from_index_page..self.index.index_pages() {
             let first = index_page * ENTRIES_PER_INDEX_PAGE;
             if self.index.is_page_empty(IndexSlot(first as u32)) {
                 continue;
@@ -133,8 +139,12 @@ impl Pool {
             }
             drop(locked);
             found.iter().for_each(|(crc, _)| domain.prefetch(*crc));
-            found.drain(..).for_each(|(crc, number)| domain.remember(crc, number, IfFull::Displace));
+            found.drain(..).for_each(|(crc, number)| domain.recall(crc, number));
+            if Instant::now() >= until {
+                return Some(index_page + 1);
+            }
         }
+        None
     }
 
     /// Looks through one page of the index: how many entries it holds, and what they stand for.

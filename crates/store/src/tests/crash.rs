@@ -348,6 +348,7 @@ impl Model {
             }
         }
         let (store, recovery): (_, Recovery) = open(&self.keeper, self.limit_bytes);
+        while store.tend_dedup(Duration::from_secs(1)) {}
         assert_eq!((recovery.damaged_pages, recovery.damaged_records), (0, 0), "{recovery:?}");
         store.attach_tier(self.tier.clone()).unwrap();
         let arena = &store.engine().arena;

@@ -105,6 +105,7 @@ fn child() {
         }
         loop {
             store.compact(Duration::from_millis(1));
+            store.tend_dedup(Duration::from_millis(1));
             thread::yield_now();
         }
     });

@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use crate::{
@@ -62,7 +63,9 @@ impl TestKeeper {
 
     /// The store that is in its files.
     pub(super) fn open(self: &Arc<Self>, limit_bytes: u64) -> (Arc<Store>, Recovery) {
-        Store::open(self.files(), StoreOptions { limit_bytes }, Some(self.clone())).unwrap()
+        let opened = Store::open(self.files(), StoreOptions { limit_bytes }, Some(self.clone())).unwrap();
+        while opened.0.tend_dedup(Duration::from_secs(1)) {}
+        opened
     }
 }
 

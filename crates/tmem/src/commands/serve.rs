@@ -143,10 +143,10 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
 fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
     let config = arguments.config(arguments.text()?.as_deref())?;
     worker::check(&config)?;
-    oom::be_spared();
     let ownership = Ownership::take(runtime_dir)?;
     let path = env::current_exe().context("cannot find this program's file")?;
-    let program = Program::new(path, env::args_os()).context("cannot start this program again")?;
+    let program =
+        Program::new(path, env::args_os(), oom::spare_keeper()).context("cannot start this program again")?;
     let options = KeeperOptions {
         deaths_per_minute: config.worker_deaths.per_minute(),
         patience: config.watchdog.time(),
@@ -158,6 +158,7 @@ fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
 
 /// The process that does all the rest.
 fn work(arguments: &Arguments, runtime_dir: &Path, keeper: Client) -> Outcome {
+    oom::spare_worker();
     let inheritance = Inheritance::come_into(keeper)?;
     // The file may have changed since, and be half written; what was read at first holds as long as there is a daemon.
     let text = match &inheritance.memo {

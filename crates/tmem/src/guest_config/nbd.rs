@@ -9,6 +9,10 @@ use tmem_control::{ByteSize, DiskFormat, DiskInfo};
 
 use super::{Vmm, host, inside, libvirt::xml_escaped, shell_lines, shell_quoted, socket_of};
 
+/// For so long a client has its requests wait for a daemon that has closed the connection, until it gives them up: many times what the next worker
+/// needs.
+const RECONNECT_SECONDS: u32 = 60;
+
 /// Files that a client needs where there is TLS, as QEMU wants them named.
 const TLS_NOTE: &str = "# TLS: /etc/pki/qemu holds ca-cert.pem, client-cert.pem and client-key.pem; the client's certificate must be from an\n\
                         # authority in --nbd-tls-client-ca of `tmem serve`.\n";
@@ -107,7 +111,9 @@ impl<'a> NbdGuest<'a> {
         }
         arguments.extend([
             "-blockdev".to_owned(),
-            format!("driver=nbd,node-name=tmem-{name},export={name},discard=unmap,{server}{tls}"),
+            format!(
+                "driver=nbd,node-name=tmem-{name},export={name},discard=unmap,reconnect-delay={RECONNECT_SECONDS},{server}{tls}"
+            ),
             "-device".to_owned(),
             format!("virtio-blk-pci,drive=tmem-{name}"),
         ]);
@@ -128,6 +134,7 @@ impl<'a> NbdGuest<'a> {
             \x20 <driver name='qemu' type='raw' discard='unmap'/>\n\
             \x20 <source protocol='nbd' name='{}'{tls}>\n\
             \x20   <host {host}/>\n\
+            \x20   <reconnect delay='{RECONNECT_SECONDS}'/>\n\
             \x20 </source>\n\
             \x20 <target dev='vdz' bus='virtio'/>\n\
              </disk>\n\n",
@@ -198,7 +205,7 @@ mod tests {
             arguments.expect("some"),
             [
                 "-blockdev",
-                "driver=nbd,node-name=tmem-vm-1,export=vm-1,discard=unmap,server.type=unix,server.path=/run/a,,b.sock",
+                "driver=nbd,node-name=tmem-vm-1,export=vm-1,discard=unmap,reconnect-delay=60,server.type=unix,server.path=/run/a,,b.sock",
                 "-device",
                 "virtio-blk-pci,drive=tmem-vm-1",
             ]
