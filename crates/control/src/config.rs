@@ -13,7 +13,7 @@ use tmem_store::{RecompressionOptions, WriteBackOptions};
 use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
     LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress, RecompressAge,
-    RecompressLevel, Reserve, TierMode, Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush,
+    RecompressLevel, Reserve, Sandbox, TierMode, Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush,
     disk_service::disk_weight,
 };
 
@@ -74,6 +74,10 @@ pub struct Config {
     pub worker_deaths: WorkerDeaths,
     /// How long a worker may hang.
     pub watchdog: Watchdog,
+    /// Whether the process that serves confines itself.
+    pub sandbox: Sandbox,
+    /// The user that it then becomes.
+    pub user: Option<String>,
     /// How much goes to stderr.
     pub log_level: LogLevel,
     /// Disks to make at the start.
@@ -105,6 +109,8 @@ impl Default for Config {
             nbd_tls_client_ca: None,
             worker_deaths: WorkerDeaths::default(),
             watchdog: Watchdog::default(),
+            sandbox: Sandbox::default(),
+            user: None,
             log_level: LogLevel::default(),
             disks: Vec::new(),
         }
@@ -289,6 +295,7 @@ mod tests {
         let config = parse(
             "pool-size = \"4G\"\nreserve = \"2G\"\npool-ceiling = \"8G\"\nreaction-ms = 50\nhttp = \"off\"\npoll-us = 0\nmax-compressed = 50\nrecompress = \"off\"\n\
              recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
+             sandbox = \"on\"\nuser = \"nobody\"\n\
              tier = \"/t\"\ntier-size = \"8G\"\ntier-mode = \"write-through\"\nwrite-back-age = 600\nzero-on-flush = \"on\"\nnbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nweight = 7\nformat = \"none\"\nqueues = 3\n\
              [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n\
@@ -301,6 +308,10 @@ mod tests {
         assert_eq!((config.pool_ceiling.bytes(), config.reaction.milliseconds()), (8 << 30, 50));
         assert_eq!(config.reserve, Reserve::Fixed(ByteSize::from_bytes(2 << 30)));
         assert_eq!((config.recompress, config.zero_on_flush), (Recompress::Off, ZeroOnFlush::On));
+        assert_eq!((config.sandbox, config.user.as_deref()), (Sandbox::On, Some("nobody")));
+        for (written, meant) in [("true", Sandbox::On), ("false", Sandbox::Off), ("\"off\"", Sandbox::Off)] {
+            assert_eq!(parse(&format!("sandbox = {written}")).map(|config| config.sandbox), Ok(meant));
+        }
         assert_eq!(config.max_compressed.percent(), 50);
         assert_eq!((config.recompress_age.seconds(), config.recompress_level.level()), (5, 19));
         assert_eq!(config.background_cpu.percent(), 100);
@@ -367,6 +378,9 @@ mod tests {
             ("write-back-age = \"never\"", "off"),
             ("write-back-age = 1.5", "seconds or"),
             ("log-level = \"loud\"", "loud"),
+            ("sandbox = \"perhaps\"", "perhaps"),
+            ("sandbox = 1", "on, off, true or false"),
+            ("user = 998", "expected a string"),
             ("disk = 3", "disk"),
             ("[[disk]]\nsize = \"2G\"\nvhost-user = \"/a\"", "name"),
             ("[[disk]]\nname = \"a b\"\nsize = \"2G\"\nvhost-user = \"/a\"", "`a b`"),
@@ -450,6 +464,7 @@ mod tests {
                 "recompress-age",
                 "recompress-level",
                 "reserve",
+                "sandbox",
                 "tier-mode",
                 "watchdog",
                 "worker-deaths",

@@ -106,6 +106,20 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// Neither on nor off.
+    #[error("`{text}` is not a choice for the sandbox: write on or off")]
+    Sandbox {
+        /// What was written.
+        text: String,
+    },
+    /// A user for a process that is not to become one.
+    #[error(
+        "user {name}: only a confined process becomes another user; give `sandbox = \"on\"` (--sandbox on), too"
+    )]
+    UserWithoutSandbox {
+        /// The user's name.
+        name: String,
+    },
     /// A share of a CPU that makes no sense.
     #[error("`{text}` is not a share of a CPU: write percent of one CPU, 1 to 100")]
     BackgroundCpu {

@@ -14,6 +14,7 @@
 //! | [`Recompress`] and the like | what it says of background work |
 //! | [`MaxCompressed`] | how well a page must compress to be kept |
 //! | [`TierMode`], [`WriteBackAge`] | when pages go to the tier |
+//! | [`Sandbox`] | whether the process that serves confines itself |
 //! | [`Knobs`] | settings that can be changed while the daemon runs |
 //! | `client_knobs` | those of single clients among them |
 //! | [`ClientChanges`] | what can be changed of a client |
@@ -52,6 +53,7 @@ mod pool_sizing;
 mod reaction;
 mod reserve;
 mod routes;
+mod sandbox;
 mod server;
 mod status;
 mod succession;
@@ -84,6 +86,7 @@ pub use pool_sizing::{PoolSizing, look_within};
 pub use reaction::Reaction;
 pub use reserve::Reserve;
 pub use routes::Control;
+pub use sandbox::Sandbox;
 pub use server::{ADMIN_SOCKET, Server};
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
 pub use succession::{Processes, Succession, UpgradeStatus, Watchdog, WorkerDeaths};

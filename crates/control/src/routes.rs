@@ -36,6 +36,7 @@ pub struct Control {
     knobs: Arc<Knobs>,
     succession: Arc<dyn Succession>,
     http: Option<SocketAddr>,
+    sandbox: Option<String>,
 }
 
 impl Control {
@@ -47,7 +48,13 @@ impl Control {
         succession: Arc<dyn Succession>,
         http: Option<SocketAddr>,
     ) -> Self {
-        Self { store, disks, knobs, succession, http }
+        Self { store, disks, knobs, succession, http, sandbox: None }
+    }
+
+    /// With what the process is confined to, for people; without: it is not confined.
+    #[must_use]
+    pub fn with_sandbox(self, sandbox: Option<String>) -> Self {
+        Self { sandbox, ..self }
     }
 
     fn client_status(&self, name: &str) -> Result<ClientStatus, AdminError> {
@@ -63,7 +70,8 @@ impl Control {
     fn status(&self) -> Status {
         let (pool, clients) = self.store.snapshot();
         let (disks, tier) = (self.disks.list(), self.store.tier_usage());
-        Status::new(self.succession.processes(), self.http, pool, clients, disks, tier)
+        let status = Status::new(self.succession.processes(), self.http, pool, clients, disks, tier);
+        Status { sandbox: self.sandbox.clone(), ..status }
     }
 }
 

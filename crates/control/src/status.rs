@@ -28,6 +28,9 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Where the read-only HTTP listener listens, as IP:PORT; null where it is off.
     pub http: Option<SocketAddr>,
+    /// What the daemon is confined to, for people; null where it is not confined.
+    #[serde(default)]
+    pub sandbox: Option<String>,
     /// All clients together.
     pub pool: PoolStatus,
     /// One for each client, by name.
@@ -139,6 +142,7 @@ impl Status {
             worker_deaths: processes.worker_deaths,
             uptime_seconds: processes.uptime.as_secs(),
             http,
+            sandbox: None,
             pool: PoolStatus::from(pool),
             clients,
             tiers: tier.into_iter().map(TierStatus::from).collect(),

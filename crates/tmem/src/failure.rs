@@ -50,6 +50,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
                     | ControlError::PoolTooLarge { .. }
                     | ControlError::ReserveTooLarge { .. }
                     | ControlError::NbdTls { .. }
+                    | ControlError::UserWithoutSandbox { .. }
             )
         );
         if in_a_file || matches!(error.downcast_ref(), Some(BenchError::Usage(_))) {

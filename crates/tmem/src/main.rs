@@ -6,6 +6,7 @@
 //! | `failure` | exit codes, and errors as one line |
 //! | `runtime_dir` | which directory, and that one daemon owns it |
 //! | `worker` | what `tmem serve` runs under its keeper: puts the parts together |
+//! | `confine` | what the worker is confined to |
 //! | `inheritance` | what a worker takes over from the one before it |
 //! | `descriptors` | how many descriptors the daemon may have |
 //! | `disks` | swap disks with their frontends: what the admin API adds and removes |
@@ -24,6 +25,7 @@
 //! | `table` | columns for people |
 
 mod commands;
+mod confine;
 mod descriptors;
 mod disks;
 mod failure;

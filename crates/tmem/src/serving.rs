@@ -150,6 +150,7 @@ fn ublk_refused(name: &DiskName, error: UblkError) -> AdminError {
         | UblkError::Open { .. }
         | UblkError::NotIoFlusher { .. }
         | UblkError::NotLocked { .. }
+        | UblkError::Helper { .. }
         | UblkError::Memory { .. }
         | UblkError::Ring { .. }
         | UblkError::Thread { .. } => AdminError::Failed(text),

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     Outcome,
     commands::print,
+    confine,
     disks::Disks,
     heartbeat::Heartbeat,
     inheritance::Inheritance,
@@ -35,7 +36,7 @@ pub(crate) fn check(config: &Config) -> Result<()> {
     pool_limit(config)?;
     tls(config)?;
     config.tier()?;
-    Ok(())
+    confine::check(config)
 }
 
 /// Serves until SIGTERM or SIGINT. `text` is that of the configuration's file.
@@ -72,6 +73,7 @@ pub(crate) fn run(
     let disks = left_disks.clone().unwrap_or_default();
     let memory =
         Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks, first_started })?;
+    confine::confine(&config, runtime_dir, left_disks.as_deref().unwrap_or_default())?;
     let succession = Arc::new(OneOfMany {
         estate: Arc::clone(&estate),
         worker_deaths: inheritance.worker_deaths,
@@ -197,17 +199,14 @@ async fn serve(
     }
     let service: Arc<dyn DiskService> = Arc::<Disks>::clone(disks);
     let limit_bytes = store.limit_bytes();
-    let control = Arc::new(Control::new(
-        store,
-        service,
-        knobs,
-        Arc::<OneOfMany>::clone(&succession),
-        server.http_address(),
-    ));
+    let control =
+        Control::new(store, service, knobs, Arc::<OneOfMany>::clone(&succession), server.http_address());
+    let control = Arc::new(control.with_sandbox(confine::in_effect()));
     succession.estate.release_rest();
     if let Some(keeper) = succession.estate.keeper() {
         keeper.ready().context("cannot tell the keeper")?;
     }
+    confine::announce();
     announce(&server, limit_bytes, config, goes_on);
     server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
     Ok(())

@@ -68,6 +68,14 @@ pub enum UblkError {
         /// What the system said.
         error: io::Error,
     },
+    /// The process that turns swap off could not be started.
+    #[error(
+        "cannot start the process that turns swap off: {error}; see the limits on processes and descriptors"
+    )]
+    Helper {
+        /// What the system said.
+        error: io::Error,
+    },
     /// There is no memory for a queue.
     #[error("cannot get memory for a queue: {error}; free some, or give fewer queues")]
     Memory {

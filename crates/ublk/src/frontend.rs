@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::Command,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
@@ -14,11 +13,12 @@ use tmem_disk::{BLOCK_BYTES, Format, SwapDisk};
 use crate::{
     control::Device,
     error::UblkError,
-    in_use, io_flusher, left_devices,
+    in_use, left_devices,
     lost_pages::LostPages,
     options::{MAX_REQUEST_BYTES, QUEUE_DEPTH, UblkOptions},
     process,
     queue::Queue,
+    swap_off::swap_off,
 };
 
 /// A disk that is a block device of this host. Dropping it takes the device away.
@@ -195,19 +195,4 @@ fn do_not_throttle(device: &Path) {
     if let Some(name) = device.file_name().and_then(|name| name.to_str()) {
         let _ = fs::write(format!("/sys/block/{name}/queue/wbt_lat_usec"), "0");
     }
-}
-
-/// Reads everything that is swapped out to a device back into memory, in a process of its own: for whoever does this the kernel
-/// finds memory by all means, be it by killing that very process.
-fn swap_off(device: &Path) -> io::Result<()> {
-    let device = device.to_owned();
-    let thread = thread::Builder::new().name("swapoff".to_owned()).spawn(move || {
-        io_flusher::resign()?;
-        let output = Command::new("swapoff").arg(&device).output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-    })?;
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("its thread died")))
 }

@@ -32,6 +32,12 @@ pub(crate) fn become_io_flusher() -> Result<(), UblkError> {
     }
 }
 
+/// Whether the calling thread is one. Who may not ask is none.
+pub(crate) fn is_one() -> bool {
+    // SAFETY: takes numbers only.
+    unsafe { libc::prctl(PR_GET_IO_FLUSHER, NONE, NONE, NONE, NONE) == 1 }
+}
+
 /// Makes the calling thread an ordinary one: what it does needs memory more than it helps to get some.
 pub(crate) fn resign() -> io::Result<()> {
     set_io_flusher(false)

@@ -12,6 +12,7 @@
 //! | `process`, `io_flusher`, `locked_memory`, `heap`, `oom` | what keeps a host from waiting for itself when it swaps to its own daemon |
 //! | `left_devices`, `lost_pages` | devices whose daemon died: who takes them over, and what is lost |
 //! | `in_use` | whether a device is swap or mounted |
+//! | `swap_off` | the process that turns it off |
 //!
 //! **Who serves swap must not wait for swap.** When the host runs out of memory, the kernel writes pages to this device and
 //! counts on its answers to get memory back. So the threads of the I/O path allocate nothing, log nothing, touch only memory that
@@ -37,10 +38,11 @@ mod process;
 mod queue;
 mod request;
 mod ring;
+mod swap_off;
 
 pub use control::is_available;
 pub use error::UblkError;
 pub use frontend::UblkFrontend;
 pub use left_devices::end_left_devices;
 pub use options::UblkOptions;
-pub use process::{prepare_ordinary_process, prepare_process};
+pub use process::{is_prepared, prepare_ordinary_process, prepare_process};

@@ -1,6 +1,6 @@
 //! What a process has to be before it may serve its own host's swap.
 
-use crate::{error::UblkError, heap, io_flusher, locked_memory, oom};
+use crate::{error::UblkError, heap, io_flusher, locked_memory, oom, swap_off};
 
 /// Makes the calling thread, and those that it will make, fit to serve swap: they are I/O flushers, and share one heap. Called before
 /// there are any others; [`UblkFrontend::start`](crate::UblkFrontend::start) looks whether it was.
@@ -8,9 +8,17 @@ use crate::{error::UblkError, heap, io_flusher, locked_memory, oom};
 /// # Errors
 /// The process may not.
 pub fn prepare_process() -> Result<(), UblkError> {
+    // Before this thread is a flusher: what turns swap off needs memory more than it helps to get some.
+    swap_off::start_helper().map_err(|error| UblkError::Helper { error })?;
     io_flusher::become_io_flusher()?;
+    oom::open();
     heap::share();
     Ok(())
+}
+
+/// Whether [`prepare_process`] has made the calling thread fit, or the one that made it.
+pub fn is_prepared() -> bool {
+    io_flusher::is_one()
 }
 
 /// Makes the calling thread, and those that it will make, ordinary ones: this process will not serve swap. Without the right to, they are.

@@ -107,6 +107,7 @@ fn the_names_are_fixed() {
             "http",
             "pid",
             "pool",
+            "sandbox",
             "tiers",
             "uptime_seconds",
             "version",

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use tmem_control::{
     BackgroundCpu, ByteSize, Config, ControlError, HttpListen, LogLevel, MaxCompressed, PoolCeiling,
-    PoolSize, Reaction, Recompress, RecompressAge, RecompressLevel, Reserve, TierMode, Watchdog,
+    PoolSize, Reaction, Recompress, RecompressAge, RecompressLevel, Reserve, Sandbox, TierMode, Watchdog,
     WorkerDeaths, WriteBackAge, ZeroOnFlush, poll_us,
 };
 use tmem_keeper::{Client, Keeper, KeeperOptions, Program};
@@ -85,6 +85,12 @@ pub(crate) struct Arguments {
     /// A worker with a thread that has been at one request for so many seconds is killed and replaced, or off [default: 60]
     #[arg(long, value_name = "N|off", allow_negative_numbers = true)]
     watchdog: Option<Watchdog>,
+    /// Whether the process that serves gives up all that it does not need: on or off [default: off]
+    #[arg(long, value_name = "on|off")]
+    sandbox: Option<Sandbox>,
+    /// The user that it then becomes [default: tmem, where there is one and the daemon is started by root]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// What goes to stderr: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -122,6 +128,8 @@ impl Arguments {
         config.zero_on_flush = self.zero_on_flush.unwrap_or(config.zero_on_flush);
         config.worker_deaths = self.worker_deaths.unwrap_or(config.worker_deaths);
         config.watchdog = self.watchdog.unwrap_or(config.watchdog);
+        config.sandbox = self.sandbox.unwrap_or(config.sandbox);
+        config.user = self.user.clone().or(config.user);
         config.log_level = self.log_level.unwrap_or(config.log_level);
         Ok(config)
     }
