@@ -22,7 +22,7 @@
 //! | `metrics` | the same numbers for Prometheus |
 //! | `page` | the same numbers for a browser |
 //! | `routes` | which request gets which answer |
-//! | [`Server`] | the two listeners |
+//! | [`Server`], [`serve_stream`] | the two listeners, and one connection without them |
 //! | [`AdminClient`] | the other end of the admin socket |
 
 mod background;
@@ -81,6 +81,6 @@ pub use pool_sizing::{PoolSizing, look_within};
 pub use reaction::Reaction;
 pub use reserve::Reserve;
 pub use routes::Control;
-pub use server::{ADMIN_SOCKET, Server};
+pub use server::{ADMIN_SOCKET, Access, Server, serve_stream};
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
 pub use tier_settings::{TierMode, WriteBackAge};
