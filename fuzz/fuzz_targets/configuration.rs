@@ -13,9 +13,9 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use tmem_control::{
-    BackgroundCpu, ByteSize, Config, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, HttpListen, KnobChanges, Knobs,
-    LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress, RecompressAge, RecompressLevel, Reserve,
-    TierMode, WriteBackAge, poll_us,
+    BackgroundCpu, ByteSize, Config, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, HttpListen,
+    KnobChanges, Knobs, LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress,
+    RecompressAge, RecompressLevel, Reserve, TierMode, WriteBackAge, poll_us,
 };
 use tmem_store::{Store, StoreOptions, Weight};
 

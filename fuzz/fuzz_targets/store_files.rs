@@ -10,8 +10,7 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use libfuzzer_sys::fuzz_target;
 use store_rig::{
-    FILLED, Filled, Original, PAGES, create_client, create_pool, get, page, put, seed,
-    words::Write,
+    FILLED, Filled, Original, PAGES, create_client, create_pool, get, page, put, seed, words::Write,
 };
 use tmem_store::{ObjectId, PageIndex, Pool, RecompressionOptions, Store, StoreError};
 
@@ -49,7 +48,9 @@ fn go_on(store: &Store, choices: u8) {
     check_found(store, 1);
     // One in a domain of its own, one in a domain that was there: it puts some pages that are there, too.
     let new_seed = |index| 10_000 + (index * 5 + 3) as u32;
-    let (Ok(alone), Ok(web)) = (create_client(store, "new", 0), create_client(store, "web-3", 3)) else { return };
+    let (Ok(alone), Ok(web)) = (create_client(store, "new", 0), create_client(store, "web-3", 3)) else {
+        return;
+    };
     let (Ok(alone), Ok(web)) = (create_pool(&alone, true), create_pool(&web, true)) else { return };
     // All pages do not fit.
     for index in (0..PAGES).step_by(if choices & 1 == 0 { 5 } else { 1 }) {

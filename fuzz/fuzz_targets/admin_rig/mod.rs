@@ -9,11 +9,13 @@ use std::{
 };
 
 use tmem_control::{
-    Access, AdminError, Config, Control, DedupChoice, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec, KnobChanges,
-    KnobList, Knobs, serve_stream,
+    Access, AdminError, Config, Control, DedupChoice, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec,
+    KnobChanges, KnobList, Knobs, serve_stream,
 };
 use tmem_disk::{DiskOptions, Format, SwapDisk};
-use tmem_store::{ClientKind, ClientOptions, ClientSettings, ClientUsage, Dedup, Store, StoreOptions, Weight};
+use tmem_store::{
+    ClientKind, ClientOptions, ClientSettings, ClientUsage, Dedup, Store, StoreOptions, Weight,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     runtime::Runtime,
@@ -43,7 +45,12 @@ pub struct State {
 
 impl Rig {
     pub fn new() -> Rig {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        // Time stands still while there is something to do, and else goes on to the next timeout at once.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
         let store = Store::new(StoreOptions { limit_bytes: LIMIT }).expect("a store");
         let options = ClientOptions {
             name: CLIENT.to_owned(),
@@ -133,7 +140,8 @@ impl DiskService for Disks {
             },
             format: if spec.format == DiskFormat::Swap { Format::Swap } else { Format::None },
         };
-        let disk = SwapDisk::create(&self.store, options).map_err(|error| AdminError::Conflict(error.to_string()))?;
+        let disk = SwapDisk::create(&self.store, options)
+            .map_err(|error| AdminError::Conflict(error.to_string()))?;
         let info = DiskInfo::new(spec, &spec.frontend);
         self.by_name.lock().expect("a lock").insert(spec.name.clone(), (info.clone(), disk));
         Ok(info)
@@ -149,7 +157,7 @@ impl DiskService for Disks {
     }
 }
 
-/// Gives the peer's bytes in pieces and keeps what is sent.
+/// Gives the peer's bytes in pieces, then nothing for ever, and keeps what is sent.
 struct Said {
     said: io::Cursor<Vec<u8>>,
     piece: usize,
@@ -157,9 +165,16 @@ struct Said {
 }
 
 impl AsyncRead for Said {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let at = (self.said.position() as usize).min(self.said.get_ref().len());
         let rest = &self.said.get_ref()[at..];
+        if rest.is_empty() {
+            return Poll::Pending;
+        }
         let len = rest.len().min(buffer.remaining()).min(self.piece);
         buffer.put_slice(&rest[..len]);
         self.said.set_position((at + len) as u64);

@@ -102,11 +102,16 @@ impl FileContents {
             (range.start, bytes)
         };
         let len_bytes = fstat(file).expect("a file").st_size as u64;
-        FileContents { name: name.to_owned(), len_bytes, parts: held_ranges(file).into_iter().map(part).collect() }
+        FileContents {
+            name: name.to_owned(),
+            len_bytes,
+            parts: held_ranges(file).into_iter().map(part).collect(),
+        }
     }
 
     fn write(&self) -> OwnedFd {
-        let file = memfd_create(&*self.name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("a memory file");
+        let file = memfd_create(&*self.name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .expect("a memory file");
         ftruncate(&file, self.len_bytes).expect("a length");
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).expect("seals");
         for (at, bytes) in &self.parts {

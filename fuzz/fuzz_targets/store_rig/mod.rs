@@ -9,8 +9,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use files::{Contents, HeldFiles};
 use tier::MemoryTier;
 use tmem_store::{
-    Client, ClientKind, ClientOptions, Dedup, Got, Keys, ObjectId, PAGE_BYTES, PageIndex, Persistence, Pool, Store, StoreError,
-    StoreOptions, Weight, WriteBackOptions,
+    Client, ClientKind, ClientOptions, Dedup, Got, Keys, ObjectId, PAGE_BYTES, PageIndex, Persistence, Pool,
+    Store, StoreError, StoreOptions, Weight, WriteBackOptions,
 };
 
 pub const PAGES: u64 = 64;
@@ -59,7 +59,8 @@ fn make_page(seed: u32) -> Box<[u8; PAGE_BYTES]> {
         state ^= state >> 7;
         state ^= state << 17;
         let noise = state.wrapping_mul(0x2545_f491_4f6c_dd1d);
-        let word = if i * 8 < noise_from { noise & 0x0000_000f_0000_00ff | u64::from(seed) << 40 } else { noise };
+        let word =
+            if i * 8 < noise_from { noise & 0x0000_000f_0000_00ff | u64::from(seed) << 40 } else { noise };
         *chunk = word.to_le_bytes();
     }
     page
@@ -118,7 +119,8 @@ impl Original {
         for Filled { name, domain, persistence, is_flat } in FILLED {
             let client = create_client(&store, name, domain).expect("a client");
             let pool = client.create_pool(persistence, keys(is_flat)).expect("a pool");
-            (0..STORED_PAGES).for_each(|index| assert!(put(&pool, index, seed(domain, index)), "{name} {index}"));
+            (0..STORED_PAGES)
+                .for_each(|index| assert!(put(&pool, index, seed(domain, index)), "{name} {index}"));
             // The first clients' pages that fill an extent go to the tier, the others' stay.
             let age = (domain < 3).then_some(Duration::ZERO);
             store.set_write_back_options(WriteBackOptions { age, write_through: false });
@@ -127,7 +129,10 @@ impl Original {
         let (usage, clients) = store.snapshot();
         let tiered = store.tier_usage().expect("a tier").stored_pages;
         assert!(tiered > 10 && tiered + 20 < usage.stored_pages, "{tiered} pages in the tier, {usage:?}");
-        assert!(clients.iter().all(|client| client.name == "cache" || client.dedup_pages > 0), "nothing is shared");
+        assert!(
+            clients.iter().all(|client| client.name == "cache" || client.dedup_pages > 0),
+            "nothing is shared"
+        );
         store.detach();
         drop(store);
         Original { contents: held.contents(), tier: tier.copy() }

@@ -21,8 +21,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] =
-        [Kind::Flip, Kind::Word, Kind::Block, Kind::Shared, Kind::Tiered, Kind::Copy, Kind::Small, Kind::Stamp];
+    pub const ALL: [Kind; 8] = [
+        Kind::Flip,
+        Kind::Word,
+        Kind::Block,
+        Kind::Shared,
+        Kind::Tiered,
+        Kind::Copy,
+        Kind::Small,
+        Kind::Stamp,
+    ];
 }
 
 /// A word, and where it goes: in so manieth file, as so manieth of the words that the OS holds memory for.
@@ -65,7 +73,9 @@ impl Write {
             // The arena is used from its start, and so are the tier's places and the cells.
             Kind::Block => checked(KIND_BLOCK << 8 | length | (operand >> 16 & 0x3_ffff) << 27),
             Kind::Tiered => checked(KIND_TIERED << 8 | length | (operand >> 16 & 0x3_ffff) << 27),
-            Kind::Shared => checked(KIND_SHARED << 8 | length | (operand >> 16 & 0xff) << 27 | operand >> 24 << 55),
+            Kind::Shared => {
+                checked(KIND_SHARED << 8 | length | (operand >> 16 & 0xff) << 27 | operand >> 24 << 55)
+            }
             Kind::Stamp => checked(now & !(0x7f << 20) & !0xff | (operand & 0x7f) << 20),
         }
     }
