@@ -22,6 +22,7 @@
 //! | `metrics` | the same numbers for Prometheus |
 //! | `page` | the same numbers for a browser |
 //! | `routes` | which request gets which answer |
+//! | `one_line` | errors are one line |
 //! | [`Server`], [`serve_stream`] | the two listeners, and one connection without them |
 //! | [`AdminClient`] | the other end of the admin socket |
 
@@ -44,6 +45,7 @@ mod memory_cgroup;
 mod metrics;
 mod nbd_address;
 mod nbd_tls;
+mod one_line;
 mod page;
 mod pool_ceiling;
 mod pool_size;
