@@ -1,8 +1,7 @@
 //! Descriptor chains as a hostile guest would write them, through a real queue onto a real disk.
 //!
 //! The input is the guest's memory in short form: ring entries, the contents of the first buffers, and
-//! descriptors of eight bytes that mostly point into memory. Run with
-//! `RUSTC_BOOTSTRAP=1 cargo fuzz run descriptor_chains` in this folder.
+//! descriptors of eight bytes that mostly point into memory.
 #![no_main]
 
 use std::cell::RefCell;
@@ -37,8 +36,14 @@ struct Rig {
 impl Rig {
     fn new() -> Rig {
         let store = Store::new(StoreOptions { limit_bytes: 4 << 20 }).expect("a store");
-        let options =
-            DiskOptions { name: "fuzzed".into(), size_bytes: 8 << 20, cap_bytes: None, weight: Weight::default(), dedup: Dedup::Alone, format: Format::None };
+        let options = DiskOptions {
+            name: "fuzzed".into(),
+            size_bytes: 8 << 20,
+            cap_bytes: None,
+            weight: Weight::default(),
+            dedup: Dedup::Alone,
+            format: Format::None,
+        };
         // Two regions that touch, nothing behind.
         let regions = [(GuestAddress(0), REGION_BYTES), (GuestAddress(REGION_BYTES as u64), REGION_BYTES)];
         Rig {

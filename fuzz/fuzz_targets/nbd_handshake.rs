@@ -1,7 +1,6 @@
 //! What a hostile NBD client says before it gets an export, and after.
 //!
-//! The input is a list of options in short form, so that magics and lengths are mostly right, and then any bytes. Run with
-//! `RUSTC_BOOTSTRAP=1 cargo fuzz run nbd_handshake` in this folder.
+//! The input is a list of options in short form, so that magics and lengths are mostly right, and then any bytes.
 #![no_main]
 
 mod nbd_rig;

@@ -1,7 +1,7 @@
 //! Requests of a hostile NBD client on a real disk.
 //!
 //! The input is a list of requests in short form, so that magics and lengths are mostly right, and then any bytes. Every reply must be one
-//! that a client can read to its end. Run with `RUSTC_BOOTSTRAP=1 cargo fuzz run nbd_requests` in this folder.
+//! that a client can read to its end.
 #![no_main]
 
 mod nbd_rig;

@@ -9,6 +9,8 @@ TEST_PACKAGES=(busybox-static e2fsprogs fio xz-utils)
 TEST_PACKAGES+=(mount)
 # NBD clients of all kinds, a rival for the benchmark, certificates, and networks of the tests' own.
 TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl iproute2)
+# libFuzzer is in C++.
+FUZZ_PACKAGES=(g++ gcc libc6-dev python3 ca-certificates)
 # From bookworm-backports: older QEMU corrupts the state of guests with a 6.12 kernel.
 QEMU_PACKAGE=qemu-system-x86
 QEMU_TOOLS_PACKAGE=qemu-utils
@@ -121,8 +123,12 @@ install_demo_packages() {
     install_missing "${DEMO_PACKAGES[@]}"
 }
 
+install_fuzz_packages() {
+    install_missing "${FUZZ_PACKAGES[@]}"
+}
+
 install_test_packages() {
-    install_missing "${DEMO_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+    install_missing "${DEMO_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${FUZZ_PACKAGES[@]}"
     if ! has_version $QEMU_PACKAGE $QEMU_VERSION; then
         need_apt "$QEMU_PACKAGE"
         add_backports

@@ -104,14 +104,13 @@ fn r1_the_kernels_nbd_client_can_connect_again() -> Result<()> {
         "connect() {{ nbd-client 10.0.2.2 {port} /dev/nbd0 -N disk -L -b 4096; }}\n\
          compare() {{ dd if=/dev/nbd0 iflag=direct bs=4k count=50 2> /dev/null | cmp -n 204800 - /check_pages; }}\n\
          connect\n\
-         dd if=/check_pages of=/dev/nbd0 bs=4k oflag=direct count=50 2> /dev/null\n\
+         until dd if=/check_pages of=/dev/nbd0 bs=4k oflag=direct count=50 2> /dev/null; do sleep 0.1; done\n\
          compare\n\
          echo '@written'\n\
          while compare 2> /dev/null; do sleep 0.2; done\n\
          echo '@lost'\n\
          nbd-client -d /dev/nbd0 || true\n\
-         until connect 2> /dev/null; do sleep 0.2; done\n\
-         compare\n\
+         until connect 2> /dev/null && sleep 0.5 && compare; do sleep 0.2; done\n\
          echo '@same'\n"
     );
     let guest = QemuGuest::boot_with_nbd_client(&checker, &script)?;

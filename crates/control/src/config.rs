@@ -14,7 +14,7 @@ use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
     LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress, RecompressAge,
     RecompressLevel, Reserve, Sandbox, TierMode, Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush,
-    disk_service::disk_weight,
+    disk_service::disk_weight, one_line::one_line,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -140,15 +140,18 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ControlError> {
-        let wrong =
-            |place: String, message: String| ControlError::Config { path: path.to_owned(), place, message };
+        let wrong = |place: String, message: &str| ControlError::Config {
+            path: path.to_owned(),
+            place: one_line(&place),
+            message: one_line(message),
+        };
         let config: Self = toml::from_str(text).map_err(|error| {
             let place = error.span().map(|span| place_of(text, span.start));
-            wrong(place.unwrap_or_default(), one_line(error.message()))
+            wrong(place.unwrap_or_default(), &joined(error.message()))
         })?;
         let mut names = BTreeSet::new();
         for disk in &config.disks {
-            let refuse = |message: String| Err(wrong(String::new(), message));
+            let refuse = |message: String| Err(wrong(String::new(), &message));
             if let Err(error) = disk.check() {
                 return refuse(error.to_string());
             }
@@ -265,7 +268,8 @@ fn place_of(text: &str, offset: usize) -> String {
     format!(", line {} (`{shown}`)", number + 1)
 }
 
-fn one_line(message: &str) -> String {
+/// The lines of a message that has several.
+fn joined(message: &str) -> String {
     message.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
@@ -421,6 +425,15 @@ mod tests {
         let nbd = |name: &str| disk(name, "/a").replace("vhost-user", "nbd");
         assert!(parse(&(nbd("a") + &nbd("b"))).is_ok());
         assert!(parse(&(nbd("a") + &disk("b", "/a"))).is_err());
+    }
+
+    #[test]
+    fn an_error_that_quotes_a_line_break_is_one_line() {
+        let text = "[[disk]]\nname = \"a\"\nsize = \"2M\"\nvhost-user = \"b\\nc\"";
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(r"`b\nc` is relative"), "{error}");
+        assert!(!parse("tier-mode = \"a\\nb\"").unwrap_err().contains('\n'));
+        assert!(!parse("\u{1b}[2J = 1").unwrap_err().contains('\u{1b}'));
     }
 
     #[test]

@@ -23,7 +23,8 @@
 //! | `metrics` | the same numbers for Prometheus |
 //! | `page` | the same numbers for a browser |
 //! | `routes` | which request gets which answer |
-//! | [`Server`] | the two listeners |
+//! | `one_line` | errors are one line |
+//! | [`Server`], [`serve_stream`] | the two listeners, and one connection without them |
 //! | [`AdminClient`] | the other end of the admin socket |
 //! | [`ZeroOnFlush`] | whether blocks of forgotten pages are overwritten |
 
@@ -46,6 +47,7 @@ mod memory_cgroup;
 mod metrics;
 mod nbd_address;
 mod nbd_tls;
+mod one_line;
 mod page;
 mod pool_ceiling;
 mod pool_size;
@@ -87,7 +89,7 @@ pub use reaction::Reaction;
 pub use reserve::Reserve;
 pub use routes::Control;
 pub use sandbox::Sandbox;
-pub use server::{ADMIN_SOCKET, Server};
+pub use server::{ADMIN_SOCKET, Access, Server, serve_stream};
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
 pub use succession::{Processes, Succession, UpgradeStatus, Watchdog, WorkerDeaths};
 pub use tier_settings::{TierMode, WriteBackAge};

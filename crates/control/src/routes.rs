@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::{
     AdminError, ClientChanges, ClientStatus, DiskList, DiskName, DiskService, DiskSpec, KnobChanges, Knobs,
-    Status, Succession, UpgradeStatus, client_changes::no_such_client, metrics, page,
+    Status, Succession, UpgradeStatus, client_changes::no_such_client, metrics, one_line::one_line, page,
 };
 
 /// The largest request body, in bytes. A disk's specification takes a few hundred.
@@ -92,7 +92,7 @@ impl From<AdminError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        json(self.0, &serde_json::json!({ "error": self.1 }))
+        json(self.0, &serde_json::json!({ "error": one_line(&self.1) }))
     }
 }
 
@@ -266,5 +266,23 @@ fn json(status: StatusCode, document: &impl Serialize) -> Response {
             log::error!("cannot write an answer as JSON: {error}");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// Names in a request can have anything in them, and errors quote them.
+    #[test]
+    fn an_error_that_quotes_a_name_with_a_line_break_is_one_line() {
+        let refusal = Refusal::from(AdminError::Invalid("there is no knob `a\nb`".to_owned()));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let body =
+            runtime.block_on(refusal.into_response().into_body().collect()).expect("a body").to_bytes();
+        let document: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(document["error"], r"there is no knob `a\nb`");
     }
 }

@@ -202,8 +202,39 @@ where
     }
 }
 
-/// One request and its answer. The place is given back when the connection ends.
+/// What may be asked for on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Reads and writes, as on the admin socket.
+    Admin,
+    /// Reads, as on TCP.
+    Reads,
+}
+
+/// Serves one connection as the listeners serve theirs, wherever its bytes come from: one request and its answer. Must be called
+/// inside a tokio runtime with time.
+pub async fn serve_stream<S>(stream: S, control: Arc<Control>, access: Access)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let router = match access {
+        Access::Admin => routes::admin(control),
+        Access::Reads => routes::reads(control),
+    };
+    serve_request(stream, router).await;
+}
+
+/// The place is given back when the connection ends.
 async fn serve_connection<S>(stream: S, router: Router, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    serve_request(stream, router).await;
+    drop(place);
+}
+
+/// One request and its answer.
+async fn serve_request<S>(stream: S, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -219,5 +250,4 @@ where
             log::warn!("a connection took more than {} seconds and was cut", CONNECTION_TIMEOUT.as_secs())
         }
     }
-    drop(place);
 }

@@ -19,6 +19,7 @@ use crate::{
     block::{ALIGN_BYTES, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, PayloadCrc},
     extents::EXTENT_BYTES,
     ids::{ArenaOffset, IndexSlot},
+    page::PAGE_BYTES,
 };
 
 /// What an index entry says.
@@ -120,8 +121,9 @@ const CELL_BITS: u32 = 28;
 const CONTENTS_SHIFT: u32 = OFFSET_SHIFT + CELL_BITS;
 const CONTENTS_BITS: u32 = u64::BITS - CONTENTS_SHIFT;
 
-/// Cells of shared blocks: a terabyte of pages that differ and are each stored more than once.
-pub(crate) const MAX_CELLS: u64 = 1 << CELL_BITS;
+/// Cells of shared blocks: as many as the arena is pages long, which then all differ and are each stored more than once.
+pub(crate) const MAX_CELLS: u64 = MAX_ARENA_BYTES / PAGE_BYTES as u64;
+const _: () = assert!(MAX_CELLS <= 1 << CELL_BITS);
 
 impl Entry {
     pub(crate) fn encode(self) -> u64 {

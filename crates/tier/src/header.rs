@@ -63,7 +63,32 @@ pub(crate) fn is_blank(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Also bytes that begin as ours do, and are as long or longer.
+        #[test]
+        fn any_bytes_are_ours_only_if_we_could_have_written_them(
+            start in prop_oneof![Just(0), Just(8), Just(12), Just(CHECKED_BYTES), 0..=HEADER_BYTES],
+            rest in proptest::collection::vec(any::<u8>(), 0..HEADER_BYTES + 64),
+        ) {
+            let mut bytes = encode([7; 16])[..start].to_vec();
+            bytes.extend(rest);
+            match parse(&bytes) {
+                Header::Ours(id) => {
+                    let whole = encode(id);
+                    prop_assert!(bytes.iter().zip(&whole).all(|(byte, ours)| byte == ours));
+                    prop_assert!(is_blank(whole.get(bytes.len()..).unwrap_or_default()));
+                }
+                Header::Blank => prop_assert!(is_blank(&bytes[..bytes.len().min(HEADER_BYTES)])),
+                Header::OtherVersion(version) => prop_assert!(version != VERSION && bytes.starts_with(&MAGIC)),
+                Header::Damaged => prop_assert!(bytes.starts_with(&MAGIC)),
+                Header::Foreign => prop_assert!(!bytes.starts_with(&MAGIC)),
+            }
+        }
+    }
 
     #[test]
     fn only_a_whole_header_is_ours() {

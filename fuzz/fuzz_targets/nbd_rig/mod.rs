@@ -9,8 +9,14 @@ use tmem_store::{Dedup, Store, StoreOptions, Weight};
 /// One small disk, in a pool that it can fill.
 pub fn exports() -> Exports {
     let store = Store::new(StoreOptions { limit_bytes: 4 << 20 }).expect("a store");
-    let options =
-        DiskOptions { name: "fuzzed".into(), size_bytes: 8 << 20, cap_bytes: None, weight: Weight::default(), dedup: Dedup::Alone, format: Format::None };
+    let options = DiskOptions {
+        name: "fuzzed".into(),
+        size_bytes: 8 << 20,
+        cap_bytes: None,
+        weight: Weight::default(),
+        dedup: Dedup::Alone,
+        format: Format::None,
+    };
     Exports::with_disk(Arc::new(SwapDisk::create(&store, options).expect("a disk")))
 }
 
