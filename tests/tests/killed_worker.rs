@@ -12,7 +12,7 @@ use tmem_tests::{Daemon, QemuGuest, UmlGuest, build_checker};
 
 const BOOT: Duration = Duration::from_secs(120);
 /// A kill every 0.5 to 3 s, on a machine that is slow.
-const PER_KILL: Duration = Duration::from_secs(6);
+const PER_KILL: Duration = Duration::from_secs(4);
 /// A worker that was killed is followed by one that serves by then, however busy the machine.
 const BACK: Duration = Duration::from_secs(30);
 
