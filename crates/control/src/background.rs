@@ -132,6 +132,23 @@ pub(crate) fn number<'de, D: Deserializer<'de>, T: FromStr<Err = ControlError>>(
     i64::deserialize(deserializer)?.to_string().parse().map_err(de::Error::custom)
 }
 
+/// Seconds in the file, or "off", checked as the flag is.
+pub(crate) fn seconds_or_off<'de, D: Deserializer<'de>, T: FromStr<Err = ControlError>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "seconds or \"off\"")]
+    enum NumberOrText {
+        Number(i64),
+        Text(String),
+    }
+    let text = match NumberOrText::deserialize(deserializer)? {
+        NumberOrText::Number(number) => number.to_string(),
+        NumberOrText::Text(text) => text,
+    };
+    text.parse().map_err(de::Error::custom)
+}
+
 impl<'de> Deserialize<'de> for RecompressAge {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         number(deserializer)

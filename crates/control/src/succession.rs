@@ -1,10 +1,13 @@
 //! The processes of a daemon, and what its keeper does about workers that die or hang.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{AdminError, ControlError, background::number};
+use crate::{
+    AdminError, ControlError,
+    background::{number, seconds_or_off},
+};
 
 /// The processes of a daemon at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,28 +111,9 @@ impl FromStr for Watchdog {
     }
 }
 
-impl fmt::Display for Watchdog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(seconds) => seconds.fmt(f),
-            None => f.write_str("off"),
-        }
-    }
-}
-
 impl<'de> Deserialize<'de> for Watchdog {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Given {
-            Number(u32),
-            Text(String),
-        }
-        let text = match Given::deserialize(deserializer)? {
-            Given::Number(seconds) => seconds.to_string(),
-            Given::Text(text) => text,
-        };
-        text.parse().map_err(serde::de::Error::custom)
+        seconds_or_off(deserializer)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::ControlError;
+use crate::{ControlError, background::seconds_or_off};
 
 /// A day, as for recompression.
 const MAX_AGE_SECONDS: u32 = 86_400;
@@ -78,21 +78,9 @@ impl fmt::Display for WriteBackAge {
     }
 }
 
-/// A number of seconds, or "off".
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "seconds or \"off\"")]
-enum NumberOrText {
-    Number(i64),
-    Text(String),
-}
-
 impl<'de> Deserialize<'de> for WriteBackAge {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = match NumberOrText::deserialize(deserializer)? {
-            NumberOrText::Number(number) => number.to_string(),
-            NumberOrText::Text(text) => text,
-        };
-        text.parse().map_err(de::Error::custom)
+        seconds_or_off(deserializer)
     }
 }
 

@@ -4,21 +4,15 @@
 //! the keeper collect data.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
-    mem::MaybeUninit,
+    io,
     os::fd::{AsFd, BorrowedFd},
 };
 
 use arrayvec::ArrayVec;
-use rustix::{
-    io::Errno,
-    net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags,
-    },
-};
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::{
+    descriptors,
     session::Descriptors,
     vhost_user::{HEADER_BYTES, MAX_DESCRIPTORS, MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, MessageView},
     wire::Reason,
@@ -98,13 +92,13 @@ impl Message {
                 return Ok(Progress::Done);
             }
             let mut buffer = [0; MAX_MESSAGE_BYTES];
-            let received = receive(from, &mut buffer[..wanted - have], &mut self.descriptors);
-            match received {
-                Ok(0) if have > 0 => return Err(RelayError::Half),
-                Ok(0) => return Ok(Progress::Closed),
-                Ok(bytes) => self.bytes.extend(buffer[..bytes].iter().copied()),
-                Err(RelayError::Socket(error)) => return waits(error),
-                Err(error) => return Err(error),
+            let buffer = &mut buffer[..wanted - have];
+            match descriptors::receive(from, buffer, &mut self.descriptors, RecvFlags::DONTWAIT) {
+                Ok(received) if received.lost_descriptors => return Err(RelayError::Descriptors),
+                Ok(received) if received.bytes == 0 && have > 0 => return Err(RelayError::Half),
+                Ok(received) if received.bytes == 0 => return Ok(Progress::Closed),
+                Ok(received) => self.bytes.extend(buffer[..received.bytes].iter().copied()),
+                Err(error) => return waits(error),
             }
         }
     }
@@ -134,16 +128,10 @@ pub(crate) fn send(
     sent: &mut usize,
 ) -> Result<Progress, RelayError> {
     while *sent < bytes.len() {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if *sent == 0 && !descriptors.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-        }
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match rustix::net::sendmsg(to, &[IoSlice::new(&bytes[*sent..])], &mut ancillary, flags) {
+        let descriptors = if *sent == 0 { descriptors } else { &[] };
+        match descriptors::send(to, &bytes[*sent..], descriptors, SendFlags::DONTWAIT) {
             Ok(count) => *sent += count,
-            Err(Errno::INTR) => {}
-            Err(error) => return waits(error.into()),
+            Err(error) => return waits(error),
         }
     }
     Ok(Progress::Done)
@@ -156,28 +144,4 @@ fn waits(error: io::Error) -> Result<Progress, RelayError> {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(Progress::Closed),
         _ => Err(RelayError::Socket(error)),
     }
-}
-
-fn receive(
-    from: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    descriptors: &mut Descriptors,
-) -> Result<usize, RelayError> {
-    // Room for as many as a message may have. If there are more, the kernel says that it left some out.
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(from, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags)
-    })
-    .map_err(io::Error::from)?;
-    let mut fits = !received.flags.contains(ReturnFlags::CTRUNC);
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            for descriptor in rights {
-                fits &= descriptors.try_push(descriptor).is_ok();
-            }
-        }
-    }
-    if fits { Ok(received.bytes) } else { Err(RelayError::Descriptors) }
 }

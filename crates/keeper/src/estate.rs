@@ -52,16 +52,16 @@ impl Estate {
     /// # Errors
     /// The keeper is full, or gone.
     pub fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
-        match self.client.get().filter(|_| self.is_kept) {
-            Some(client) => client.keep(name, descriptor),
+        match self.keeper() {
+            Some(keeper) => keeper.keep(name, descriptor),
             None => Ok(()),
         }
     }
 
     /// Nothing is left under this name any more.
     pub fn release(&self, name: &str) {
-        if let Some(client) = self.client.get().filter(|_| self.is_kept)
-            && let Err(error) = client.release(name)
+        if let Some(keeper) = self.keeper()
+            && let Err(error) = keeper.release(name)
         {
             log::warn!("cannot release {name}: {error}");
         }

@@ -142,7 +142,6 @@ impl<'p> Keeper<'p> {
             polled: Vec::with_capacity(3 + Holder::MAX_POLLED),
         };
         stay_in_memory();
-        allow_descriptors();
         Ok(keeper)
     }
 
@@ -500,14 +499,6 @@ fn stay_in_memory() {
         libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT);
         libc::prctl(PR_SET_IO_FLUSHER, on, none, none, none);
     }
-}
-
-/// Guests bring descriptors, and one that brings many must not take the last from others.
-fn allow_descriptors() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // It is raised as far as anybody may.
-    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
 }
 
 /// A line to stderr, as the worker's lines are, without memory from the heap. One that nobody reads is not waited for.

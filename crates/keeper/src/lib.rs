@@ -11,6 +11,7 @@
 //! | `holder` | what is held, and what a worker may ask for |
 //! | `relay`, `channel` | passes the messages of one guest on |
 //! | `session`, `replay`, `vhost_user` | what a guest's session consists of |
+//! | `descriptors` | bytes with descriptors over a socket, for both |
 //! | `wire`, `client` | what keeper and worker say to each other, and the worker's end of it |
 //! | `estate` | what a worker was left by the one before, until somebody wants it |
 //! | `in_process` | the same without processes, for programs that need only the relay |
@@ -20,6 +21,7 @@
 
 mod channel;
 mod client;
+mod descriptors;
 mod estate;
 mod holder;
 mod in_process;

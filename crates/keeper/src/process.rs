@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::PathBuf,
@@ -88,7 +88,7 @@ pub(crate) struct Prepared<'p> {
 impl Prepared<'_> {
     /// The program as it was when it was opened.
     pub(crate) fn file(&self) -> io::Result<OwnedFd> {
-        self.program.file.as_raw_fd().try_clone()
+        clear_of_socket(&self.program.file)
     }
 
     /// The program that is at its path now.
@@ -139,21 +139,11 @@ impl Prepared<'_> {
     }
 }
 
-trait TryClone {
-    fn try_clone(self) -> io::Result<OwnedFd>;
+/// The same file under a number that is not another's in a worker.
+fn clear_of_socket(file: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(file, SOCKET_NUMBER + 1)?)
 }
 
-impl TryClone for RawFd {
-    fn try_clone(self) -> io::Result<OwnedFd> {
-        use std::os::fd::FromRawFd;
-        // SAFETY: makes a new descriptor, or returns -1.
-        let copy = unsafe { libc::fcntl(self, libc::F_DUPFD_CLOEXEC, SOCKET_NUMBER + 1) };
-        // SAFETY: just made, and nobody else's.
-        if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(copy) }) }
-    }
-}
-
-/// Not under a number that is another's in a worker.
 fn open(path: &CStr) -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: the path ends with a zero; a new descriptor, or -1.
@@ -162,8 +152,7 @@ fn open(path: &CStr) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: just made, and nobody else's.
-    let file = unsafe { OwnedFd::from_raw_fd(file) };
-    file.as_raw_fd().try_clone()
+    clear_of_socket(unsafe { OwnedFd::from_raw_fd(file) })
 }
 
 /// How a worker ended.

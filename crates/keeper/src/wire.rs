@@ -9,15 +9,13 @@
 use std::{
     ffi::CStr,
     io,
-    mem::MaybeUninit,
     os::fd::{BorrowedFd, OwnedFd},
 };
 
 use arrayvec::ArrayVec;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
+use rustix::net::{RecvFlags, SendFlags};
+
+use crate::descriptors;
 
 /// The longest name of something that is held: a path of a socket and a few words more.
 pub const MAX_NAME_BYTES: usize = 200;
@@ -112,41 +110,22 @@ pub(crate) fn send(
     bytes[0] = code as u8;
     bytes[4..HEAD_BYTES].copy_from_slice(&number.to_ne_bytes());
     bytes[HEAD_BYTES..][..name.len()].copy_from_slice(name);
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    let parts = [io::IoSlice::new(&bytes[..HEAD_BYTES + name.len()])];
-    rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(socket, &parts, &mut ancillary, flags | SendFlags::NOSIGNAL)
-    })?;
-    Ok(())
+    descriptors::send(socket, &bytes[..HEAD_BYTES + name.len()], descriptors, flags).map(drop)
 }
 
 /// Receives a datagram. `None`: the other end has closed. Errors: it makes no sense (`InvalidData`), or the OS's.
 pub(crate) fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Option<Datagram>> {
     let mut bytes = [0; MAX_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::io::retry_on_intr(|| {
-        let mut parts = [io::IoSliceMut::new(&mut bytes)];
-        rustix::net::recvmsg(socket, &mut parts, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC)
-    })?;
     let mut descriptors = ArrayVec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights.take(MAX_DESCRIPTORS));
-        }
-    }
+    let received = descriptors::receive(socket, &mut bytes, &mut descriptors, flags)?;
     if received.bytes == 0 {
         return Ok(None);
     }
-    if received.bytes < HEAD_BYTES || received.flags.contains(ReturnFlags::TRUNC) {
+    if received.bytes < HEAD_BYTES || received.is_cut {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    if received.flags.contains(ReturnFlags::CTRUNC) {
-        // This process has no room for them. Whoever needs them says so.
+    if received.lost_descriptors {
+        // There is no room for them. Whoever needs them says so.
         descriptors.clear();
     }
     let code = Code::of(bytes[0]);

@@ -2,21 +2,21 @@
 //! memory file of its own, replaced as a whole with each change.
 
 use std::{
-    ffi::CStr,
     fs::File,
     io::{self, Read, Seek, Write},
-    os::fd::{AsFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result};
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use tmem_control::{DiskSpec, KnobValues};
 use tmem_keeper::Estate;
 
 /// What the keeper knows it by.
 const NAME: &str = "memo";
-const FILE_NAME: &CStr = c"tmem-memo";
+const FILE_NAME: &str = "tmem-memo";
 
 /// See the module. A version that reads it takes what it knows, and refuses disks that it does not understand.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -50,13 +50,7 @@ impl Memo {
     }
 
     fn write(&self) -> io::Result<File> {
-        // SAFETY: the name ends with a zero; a new descriptor, or -1.
-        let file = unsafe { libc::memfd_create(FILE_NAME.as_ptr(), libc::MFD_CLOEXEC) };
-        if file < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just made, and nobody else's.
-        let mut file = unsafe { File::from_raw_fd(file) };
+        let mut file = File::from(memfd_create(FILE_NAME, MemfdFlags::CLOEXEC)?);
         file.write_all(&serde_json::to_vec(self)?)?;
         Ok(file)
     }
