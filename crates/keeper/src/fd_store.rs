@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeMap,
     env,
-    ffi::OsStr,
     io::{self, IoSlice, Write},
     mem::MaybeUninit,
     os::{
@@ -25,8 +24,12 @@ use crate::parcel::Parcel;
 
 /// Where the manager listens.
 const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
-/// Whom the descriptors below are for, how many they are, and what they are called. They are this process's alone, not its workers'.
-pub(crate) const LISTEN_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// Which process is given descriptors, how many, and what they are called.
+const LISTEN_PID: &str = "LISTEN_PID";
+const LISTEN_COUNT: &str = "LISTEN_FDS";
+const LISTEN_NAMES: &str = "LISTEN_FDNAMES";
+/// They are this process's alone, not its workers'.
+pub(crate) const LISTEN_VARIABLES: [&str; 3] = [LISTEN_PID, LISTEN_COUNT, LISTEN_NAMES];
 /// The number of the first one.
 const FIRST: RawFd = 3;
 /// A parcel's ends are called like this, with its number behind it.
@@ -117,16 +120,24 @@ impl FdStore {
     }
 }
 
+fn is_for_us() -> bool {
+    env::var(LISTEN_PID).is_ok_and(|pid| pid == std::process::id().to_string())
+}
+
+/// Whether a keeper before this process has left something to it.
+pub fn is_heir() -> bool {
+    let names = env::var(LISTEN_NAMES).unwrap_or_default();
+    is_for_us() && names.split(':').any(|name| name.starts_with(PREFIX))
+}
+
 /// The parcels that were given to this process, with their numbers; `None` for what is void. Others' descriptors stay as they are.
 fn ends_left() -> Vec<(u32, Option<Parcel>)> {
-    let [for_whom, count, names] = LISTEN_VARIABLES.map(env::var_os);
-    if for_whom.as_deref() != Some(OsStr::new(&std::process::id().to_string())) {
+    if !is_for_us() {
         return Vec::new();
     }
-    let count = count.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(0);
-    let names = names.unwrap_or_default();
-    let numbers = names.to_str().unwrap_or_default().split(':');
-    let numbers = numbers.map(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+    let count = env::var(LISTEN_COUNT).ok().and_then(|count| count.parse().ok()).unwrap_or(0);
+    let names = env::var(LISTEN_NAMES).unwrap_or_default();
+    let numbers = names.split(':').map(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
     let mut ends: BTreeMap<u32, Vec<OwnedFd>> = BTreeMap::new();
     for (descriptor, number) in (FIRST..).take(count).zip(numbers) {
         let Some(number) = number else { continue };

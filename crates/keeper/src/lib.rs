@@ -40,6 +40,7 @@ mod wire;
 
 pub use client::{Client, GuestEnds, Inventory, KeptConnection};
 pub use estate::Estate;
+pub use fd_store::is_heir;
 pub use holder::{MAX_CONNECTIONS, MAX_FILES};
 pub use in_process::in_process;
 pub use keeper::{Keeper, KeeperError, KeeperOptions};

@@ -62,7 +62,10 @@ pub(crate) fn run(
         store.set_limit_bytes(rule.limit_bytes(&HostMemory::read()?, store.held_bytes(), Duration::ZERO))?;
     }
     if store.span_bytes() < tmem_store::MAX_LIMIT_BYTES {
-        log::info!("addresses are few here: the pool can hold {} at most", ByteSize::from_bytes(store.span_bytes()));
+        log::info!(
+            "addresses are few here: the pool can hold {} at most",
+            ByteSize::from_bytes(store.span_bytes())
+        );
     }
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
     store.set_max_payload_bytes(config.max_compressed.bytes());
