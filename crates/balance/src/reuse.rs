@@ -1,0 +1,439 @@
+//! The policy `reuse`: memory goes where it saves the most swap-ins.
+//!
+//! For each guest the store counts how far back its swap-ins reach ([`Demand`](crate::Demand)), so it is known how many of them so much more memory would have
+//! saved. What less memory would cost is not known, and is found out by taking a little of it.
+//!
+//! ```text
+//! swap-ins a second   |  hardly any          | some    | many: thrashes
+//! what is done        |  tried with less     | kept    | gets what saves most of them, at once
+//! while others thrash |  gives a lot         | gives, if those would gain twice what it loses
+//! ```
+//!
+//! Two things keep it from going to and fro: whoever got more is left alone for a minute, and whoever began to thrash after it was given less is not
+//! tried with so little again for some minutes, each time for longer. Where others thrash it may have to give earlier, but only a little, as long as that
+//! does it no harm.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::{
+    demand::{Demand, Rates},
+    policy::{Decision, Policy, Reason},
+    subject::{Scene, Subject},
+};
+
+const MIB: u64 = 1 << 20;
+const PAGE_BYTES: u64 = 4096;
+
+/// What a person may want to be otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReuseOptions {
+    /// A guest with no more swap-ins in a minute than this part of its pages is idle.
+    pub idle_part: f64,
+    /// One that says it waits for memory for a larger part of its time is not idle.
+    pub idle_pressure: f64,
+    /// What an idle one is tried with less of at a time: this part of what it has above its floor.
+    pub probe_part: f64,
+}
+
+impl Default for ReuseOptions {
+    fn default() -> Self {
+        Self { idle_part: 0.002, idle_pressure: 0.001, probe_part: 0.03 }
+    }
+}
+
+/// Of what was before the last interval, so much counts.
+const SMOOTHING: f64 = 0.5;
+/// So many times what an idle guest may swap in is thrashing, and so many swap-ins a second at least.
+const THRASHES_FROM: f64 = 4.0;
+/// Memory that saves so much of all that memory can save is enough.
+const ENOUGH: f64 = 0.9;
+/// Guests only come near to what they would do with the least recently used page, so they get this much more than the distances say.
+const MORE: f64 = 1.1;
+/// Whoever thrashes gets this part of its size at least.
+const LEAST_GROWTH: u64 = 8;
+/// The most that an idle guest gives to others at a time, as a part of what it has above its floor: one that says it does not use that, one that does
+/// not, and one that is not idle.
+const UNUSED_GIVES: u64 = 2;
+const IDLE_GIVES: u64 = 4;
+const BUSY_GIVES: u64 = 16;
+/// Memory moves to whoever gains so many times what it costs the other.
+const WORTH: f64 = 2.0;
+/// Whoever got more keeps it for so long.
+const SETTLES: Duration = Duration::from_secs(60);
+/// What was too little is for so long, times how often it was found to be; for a fifth of that where others thrash.
+const REMEMBERS: Duration = Duration::from_secs(300);
+const REMEMBERS_AT_MOST: Duration = Duration::from_secs(3600);
+/// Of what it says that it does not use, an idle guest is tried without such a part at a time, and where that is little, so many times more slowly.
+const AVAILABLE_PART: u64 = 4;
+const SLOWER: u64 = 3;
+/// Room above what was too little.
+const ABOVE_HURT: f64 = 1.05;
+/// A guest that has not come down for so long is stuck.
+const STUCK: Duration = Duration::from_secs(30);
+/// Smaller moves are not worth a word.
+const LEAST_MOVE_BYTES: u64 = MIB;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Reuse {
+    options: ReuseOptions,
+    memories: HashMap<String, Memory>,
+}
+
+/// What is remembered of a subject.
+#[derive(Debug)]
+struct Memory {
+    at: Duration,
+    demand: Option<Demand>,
+    rates: Rates,
+    target_bytes: u64,
+    last_up: Option<Duration>,
+    last_down: Option<Duration>,
+    /// The least size that it was seen with on its way down, and when.
+    came_down: (u64, Duration),
+    stuck_until: Duration,
+    hurt: Option<Hurt>,
+    is_thrashing: bool,
+}
+
+/// That it thrashed with so little.
+#[derive(Clone, Copy, Debug)]
+struct Hurt {
+    size_bytes: u64,
+    at: Duration,
+    /// How often that was found.
+    times: u32,
+}
+
+/// How a subject is at the moment.
+struct State {
+    swap_ins: f64,
+    pressure: Option<f64>,
+    mood: Mood,
+    weight: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    New,
+    Silent,
+    Idle,
+    Content,
+    Thrashes,
+}
+
+/// What a thrashing subject would like to have.
+struct Ask {
+    subject: usize,
+    bytes: u64,
+    saved: f64,
+    /// Swap-ins a second saved by a byte, weighted.
+    gain: f64,
+}
+
+impl Reuse {
+    /// With these options.
+    pub fn new(options: ReuseOptions) -> Reuse {
+        Reuse { options, memories: HashMap::new() }
+    }
+
+    fn look_at(&mut self, subject: &Subject, at: Duration) -> State {
+        let memory = self.memories.entry(subject.name.clone()).or_insert_with(|| Memory::new(subject, at));
+        let seconds = at.saturating_sub(memory.at).as_secs_f64();
+        let pressure = subject.report.and_then(|report| report.pressure);
+        let mut state = State {
+            swap_ins: 0.0,
+            pressure,
+            mood: Mood::Silent,
+            weight: f64::from(subject.limits.weight) / 100.0,
+        };
+        if !subject.answers {
+            memory.at = at;
+            return state;
+        }
+        let counted = match (&subject.demand, &memory.demand) {
+            (Some(demand), Some(before)) if seconds > 0.0 => Some(demand.since(before)),
+            _ => None,
+        };
+        memory.demand = subject.demand.clone();
+        memory.at = at;
+        let Some(counted) = counted else {
+            // Without a client in the pool its own word is all there is, which is enough to leave it what it has.
+            state.mood = Mood::New;
+            return state;
+        };
+        memory.rates.take_in(&counted, seconds, SMOOTHING);
+        state.swap_ins = counted.swap_ins() as f64 / seconds;
+        let idle = self.options.idle_part * (subject.size_bytes / PAGE_BYTES) as f64 / 60.0;
+        let waits = pressure.is_some_and(|pressure| pressure > self.options.idle_pressure);
+        state.mood = if state.swap_ins >= THRASHES_FROM * idle.max(1.0) {
+            Mood::Thrashes
+        } else if state.swap_ins > idle || waits {
+            Mood::Content
+        } else {
+            Mood::Idle
+        };
+        memory.remember_hurt(subject.size_bytes, state.mood, at);
+        state
+    }
+
+    fn ask(&self, at: usize, subject: &Subject, state: &State) -> Option<Ask> {
+        let rates = &self.memories.get(&subject.name)?.rates;
+        let possible_bytes = subject.limits.ceiling_bytes.saturating_sub(subject.size_bytes);
+        let savable = rates.saved_by(possible_bytes);
+        let wanted = rates.steps().find(|(_, saved)| *saved >= savable * ENOUGH);
+        let wanted_bytes =
+            wanted.filter(|_| savable > 0.0).map_or(0, |(bytes, _)| (bytes as f64 * MORE) as u64);
+        let bytes = wanted_bytes.max(subject.size_bytes / LEAST_GROWTH).min(possible_bytes);
+        if bytes < LEAST_MOVE_BYTES {
+            return None;
+        }
+        // Of what is not known to be savable, a little may be.
+        let saved = rates.saved_by(bytes).max(state.swap_ins / LEAST_GROWTH as f64);
+        Some(Ask { subject: at, bytes, saved, gain: state.weight * saved / bytes as f64 })
+    }
+}
+
+impl Memory {
+    fn new(subject: &Subject, at: Duration) -> Memory {
+        Memory {
+            at,
+            demand: None,
+            rates: Rates::default(),
+            target_bytes: subject.size_bytes,
+            last_up: None,
+            last_down: None,
+            came_down: (subject.size_bytes, at),
+            stuck_until: Duration::ZERO,
+            hurt: None,
+            is_thrashing: false,
+        }
+    }
+
+    /// Remembers that it began to thrash after it came down.
+    fn remember_hurt(&mut self, size_bytes: u64, mood: Mood, at: Duration) {
+        let within = |when: Duration, time| at.saturating_sub(when) < time;
+        let begins = mood == Mood::Thrashes && !self.is_thrashing;
+        self.is_thrashing = mood == Mood::Thrashes;
+        if begins && self.last_down.is_some_and(|down| within(down, SETTLES)) {
+            let times = self.hurt.map_or(1, |hurt| hurt.times.saturating_add(1));
+            self.hurt = Some(Hurt { size_bytes, at, times });
+        } else if self.hurt.is_some_and(|hurt| mood == Mood::Idle && size_bytes < hurt.size_bytes) {
+            // It does not need that any more.
+            self.hurt = None;
+        }
+    }
+
+    /// The least that it should have for a while, and whether less may be tried where others thrash.
+    fn floor(&self, subject: &Subject, at: Duration) -> (u64, bool) {
+        let floor_bytes = subject.limits.floor_bytes;
+        let Some(hurt) = self.hurt else { return (floor_bytes, true) };
+        let (age, remembers) = (at.saturating_sub(hurt.at), (REMEMBERS * hurt.times).min(REMEMBERS_AT_MOST));
+        if age >= remembers {
+            return (floor_bytes, true);
+        }
+        let above = (hurt.size_bytes as f64 * ABOVE_HURT) as u64;
+        (floor_bytes.max(above.min(subject.limits.ceiling_bytes)), age >= remembers / 5)
+    }
+
+    /// Whether it may be given less now.
+    fn may_go_down(&self, at: Duration) -> bool {
+        self.last_up.is_none_or(|up| at.saturating_sub(up) >= SETTLES) && at >= self.stuck_until
+    }
+
+    /// Whether it is on its way down, and whether it has been for too long.
+    fn follows(&mut self, size_bytes: u64, at: Duration) -> Option<Reason> {
+        let is_there = size_bytes <= self.target_bytes.saturating_add(2 * LEAST_MOVE_BYTES);
+        if is_there || size_bytes.saturating_add(LEAST_MOVE_BYTES) <= self.came_down.0 {
+            self.came_down = (size_bytes, at);
+        }
+        if is_there {
+            None
+        } else if at.saturating_sub(self.came_down.1) < STUCK {
+            Some(Reason::Follows)
+        } else {
+            self.target_bytes = size_bytes;
+            self.stuck_until = at + SETTLES;
+            Some(Reason::Stuck)
+        }
+    }
+}
+
+impl Policy for Reuse {
+    fn name(&self) -> &'static str {
+        "reuse"
+    }
+
+    fn decide(&mut self, scene: &Scene) -> Vec<Decision> {
+        let at = scene.at;
+        self.memories.retain(|name, _| scene.subjects.iter().any(|subject| subject.name == *name));
+        let states: Vec<_> = scene.subjects.iter().map(|subject| self.look_at(subject, at)).collect();
+        let mut decisions: Vec<_> = scene
+            .subjects
+            .iter()
+            .zip(&states)
+            .map(|(subject, state)| self.decide_alone(subject, state, at))
+            .collect();
+        let mut asks: Vec<_> = (0..)
+            .zip(scene.subjects.iter().zip(&states))
+            .filter(|(_, (_, state))| state.mood == Mood::Thrashes)
+            .filter_map(|(at, (subject, state))| self.ask(at, subject, state))
+            .collect();
+        asks.sort_by(|a, b| b.gain.total_cmp(&a.gain));
+        let lacking = grant(scene, &asks, &states, &mut decisions);
+        self.collect(scene, &states, lacking, &mut decisions);
+        self.note(scene, &decisions);
+        decisions
+    }
+}
+
+impl Reuse {
+    /// What becomes of a subject as long as nobody else wants anything.
+    fn decide_alone(&mut self, subject: &Subject, state: &State, at: Duration) -> Decision {
+        let size_bytes = subject.size_bytes;
+        let keep = |reason| Decision { target_bytes: size_bytes, reason };
+        let Some(memory) = self.memories.get_mut(&subject.name) else { return keep(Reason::New) };
+        let (swap_ins, pressure) = (state.swap_ins, state.pressure);
+        match state.mood {
+            Mood::New => return keep(Reason::New),
+            Mood::Silent => return keep(Reason::Silent),
+            Mood::Thrashes => {
+                let reason = if size_bytes >= subject.limits.ceiling_bytes {
+                    Reason::AtCeiling
+                } else {
+                    Reason::Waits { swap_ins }
+                };
+                return Decision { target_bytes: memory.target_bytes.max(size_bytes), reason };
+            }
+            Mood::Content | Mood::Idle => {}
+        }
+        if let Some(reason) = memory.follows(size_bytes, at) {
+            return Decision { target_bytes: memory.target_bytes.min(size_bytes), reason };
+        }
+        // What it has not taken yet of what it got stays its own.
+        let target_bytes = memory.target_bytes.max(size_bytes);
+        if !memory.may_go_down(at) {
+            return Decision { target_bytes, reason: Reason::Settles };
+        }
+        if state.mood == Mood::Content {
+            return Decision { target_bytes, reason: Reason::Content { swap_ins, pressure } };
+        }
+        let (floor_bytes, _) = memory.floor(subject, at);
+        let above_bytes = size_bytes.saturating_sub(floor_bytes);
+        let most_bytes = (self.options.probe_part * above_bytes as f64) as u64;
+        let unused_bytes = subject.available_bytes().map_or(u64::MAX, |bytes| bytes / AVAILABLE_PART);
+        let step_bytes = unused_bytes.clamp(most_bytes / SLOWER, most_bytes).max(LEAST_MOVE_BYTES);
+        if step_bytes <= above_bytes {
+            return Decision { target_bytes: size_bytes - step_bytes, reason: Reason::Probed { swap_ins } };
+        }
+        match memory.hurt {
+            Some(hurt) if floor_bytes > subject.limits.floor_bytes => {
+                keep(Reason::HurtBelow { size_bytes: hurt.size_bytes })
+            }
+            _ => keep(Reason::AtFloor),
+        }
+    }
+
+    /// What it can give to others, and what it loses by a byte of that, in swap-ins a second, weighted.
+    fn offer(&self, subject: &Subject, state: &State, at: Duration) -> Option<(u64, f64)> {
+        let memory = self.memories.get(&subject.name)?;
+        let is_there = subject.size_bytes <= memory.target_bytes.saturating_add(2 * LEAST_MOVE_BYTES);
+        if matches!(state.mood, Mood::New | Mood::Silent) || !memory.may_go_down(at) || !is_there {
+            return None;
+        }
+        let (careful_bytes, may_be_tried) = memory.floor(subject, at);
+        let floor_bytes = if may_be_tried { subject.limits.floor_bytes } else { careful_bytes };
+        let above_bytes = subject.size_bytes.saturating_sub(floor_bytes);
+        let is_unused = |bytes| subject.available_bytes().is_some_and(|available| available >= bytes);
+        let bytes = match state.mood {
+            // Whoever lies about that has the harm.
+            Mood::Idle if is_unused(above_bytes / UNUSED_GIVES) => above_bytes / UNUSED_GIVES,
+            Mood::Idle if careful_bytes == subject.limits.floor_bytes => above_bytes / IDLE_GIVES,
+            _ => above_bytes / BUSY_GIVES,
+        };
+        if bytes < LEAST_MOVE_BYTES {
+            return None;
+        }
+        // What more would save it is near to what less would cost it.
+        let loss = memory.rates.saved_by(bytes).max(state.swap_ins / 4.0);
+        Some((bytes, state.weight * loss / bytes as f64))
+    }
+
+    /// Takes what is lacking from those who lose least by it.
+    fn collect(
+        &self,
+        scene: &Scene,
+        states: &[State],
+        lacking: Option<(u64, f64)>,
+        decisions: &mut [Decision],
+    ) {
+        let Some((mut lacking_bytes, gain)) = lacking else { return };
+        let mut donors: Vec<_> = scene
+            .subjects
+            .iter()
+            .zip(states)
+            .enumerate()
+            .filter_map(|(index, (subject, state))| {
+                let (bytes, loss) = self.offer(subject, state, scene.at)?;
+                (state.mood == Mood::Idle || loss * WORTH < gain).then_some((loss, index, bytes))
+            })
+            .collect();
+        donors.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (_, index, gives_bytes) in donors {
+            if lacking_bytes == 0 {
+                break;
+            }
+            let (subject, decision) = (&scene.subjects[index], &mut decisions[index]);
+            let given_bytes = gives_bytes.min(lacking_bytes.max(LEAST_MOVE_BYTES));
+            lacking_bytes = lacking_bytes.saturating_sub(given_bytes);
+            let target_bytes = subject.size_bytes - given_bytes;
+            if target_bytes < decision.target_bytes {
+                *decision =
+                    Decision { target_bytes, reason: Reason::Gives { swap_ins: states[index].swap_ins } };
+            }
+        }
+    }
+
+    /// Remembers what was decided.
+    fn note(&mut self, scene: &Scene, decisions: &[Decision]) {
+        for (subject, decision) in scene.subjects.iter().zip(decisions) {
+            let Some(memory) = self.memories.get_mut(&subject.name) else { continue };
+            let before_bytes = memory.target_bytes;
+            memory.target_bytes = decision.target_bytes;
+            match decision.reason {
+                Reason::Grows { .. } if decision.target_bytes > before_bytes => {
+                    memory.last_up = Some(scene.at)
+                }
+                Reason::Probed { .. } | Reason::Gives { .. } => memory.last_down = Some(scene.at),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Gives what is there, to whoever gains most first. Says what is lacking, and what the one who lacks it would gain by a byte.
+fn grant(scene: &Scene, asks: &[Ask], states: &[State], decisions: &mut [Decision]) -> Option<(u64, f64)> {
+    let taken = scene
+        .subjects
+        .iter()
+        .zip(&*decisions)
+        .map(|(subject, decision)| subject.size_bytes.max(decision.target_bytes));
+    let mut spare_bytes = scene.budget_bytes.saturating_sub(taken.sum());
+    let mut lacking: Option<(u64, f64)> = None;
+    for ask in asks {
+        let (subject, decision) = (&scene.subjects[ask.subject], &mut decisions[ask.subject]);
+        let wanted_bytes = subject.size_bytes.saturating_add(ask.bytes).saturating_sub(decision.target_bytes);
+        let granted_bytes = wanted_bytes.min(spare_bytes);
+        if granted_bytes >= LEAST_MOVE_BYTES || wanted_bytes == 0 {
+            spare_bytes -= granted_bytes;
+            decision.target_bytes += granted_bytes;
+            decision.reason = Reason::Grows { swap_ins: states[ask.subject].swap_ins, saved: ask.saved };
+        }
+        let rest_bytes = wanted_bytes - granted_bytes;
+        if rest_bytes >= LEAST_MOVE_BYTES {
+            let (bytes, gain) = lacking.unwrap_or((0, ask.gain));
+            lacking = Some((bytes + rest_bytes, gain));
+        }
+    }
+    lacking
+}
