@@ -1,4 +1,4 @@
-//! A memory file (memfd), mapped: memory with a descriptor, so that another process can take it over.
+//! A memory file, mapped: memory with a descriptor, so that another process can take it over.
 
 use std::{
     ffi::c_void,
@@ -10,12 +10,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, MemfdFlags, SealFlags, SeekFrom},
+    fs::{FallocateFlags, SeekFrom},
     io::Errno,
     mm::{Advice, MapFlags, ProtFlags},
 };
 
-use crate::{fault_injection, files::Kept};
+use crate::{fault_injection, files::Kept, memory_files};
 
 /// A huge page's size and alignment, in bytes, on the machines that have them.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -29,9 +29,6 @@ pub(crate) struct MemoryFile {
     _kept: Option<Kept>,
 }
 
-/// Nobody can change the length of a file with these, so nothing that is mapped can vanish.
-const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
-
 // SAFETY: the mapping belongs to this value until it is dropped, and is reached only through atomics or through raw pointers
 // whose users carry their own proof.
 unsafe impl Send for MemoryFile {}
@@ -41,23 +38,12 @@ unsafe impl Sync for MemoryFile {}
 impl MemoryFile {
     /// Makes a memory file of `len_bytes` (a multiple of the page size, not 0), all of it untouched.
     pub(crate) fn create(name: &str, len_bytes: usize) -> io::Result<Self> {
-        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&file, len_bytes as u64)?;
-        rustix::fs::fcntl_add_seals(&file, SEALS | SealFlags::SEAL)?;
-        Self::map(file, len_bytes)
+        Self::map(memory_files::of_length(name, len_bytes)?, len_bytes)
     }
 
-    /// Maps a memory file that another process made. Errors: it is none, or not of that length, or its length can change.
+    /// Maps a memory file that another process made. Errors: it is none, or not of that length, or its length could be sealed and is not.
     pub(crate) fn open(file: OwnedFd, len_bytes: usize) -> io::Result<Self> {
-        let seals =
-            rustix::fs::fcntl_get_seals(&file).map_err(|_| io::Error::other("it is no memory file"))?;
-        if !seals.contains(SEALS) {
-            return Err(io::Error::other("its length is not sealed"));
-        }
-        let found_bytes = rustix::fs::fstat(&file)?.st_size;
-        if found_bytes != len_bytes as i64 {
-            return Err(io::Error::other(format!("it has {found_bytes} bytes instead of {len_bytes}")));
-        }
+        memory_files::check(&file, len_bytes)?;
         Self::map(file, len_bytes)
     }
 
@@ -221,6 +207,7 @@ impl fmt::Debug for MemoryFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::MemfdFlags;
     use std::sync::atomic::Ordering;
 
     #[test]
@@ -259,6 +246,33 @@ mod tests {
         rustix::fs::ftruncate(&unsealed, 8192).unwrap();
         assert!(MemoryFile::open(unsealed, 8192).is_err());
         assert!(MemoryFile::open(std::fs::File::open("/dev/null").unwrap().into(), 8192).is_err());
+    }
+
+    /// What the kernel says of its pages: none is among those that could be swapped out.
+    #[test]
+    fn a_file_that_is_never_swapped_is_like_any_other_and_cannot_be_evicted() {
+        if let Err(error) = memory_files::never_swap_memory_files() {
+            assert!(
+                matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL | libc::ENOSYS)),
+                "{error}"
+            );
+            return;
+        }
+        let file = MemoryFile::create("test", 4 << 20).unwrap();
+        file.populate(0, 1 << 20).unwrap();
+        file.as_u64s()[1000].store(7, Ordering::Relaxed);
+        assert_eq!(file.allocated_bytes().unwrap(), 1 << 20);
+        let again = |len_bytes| MemoryFile::open(file.as_fd().try_clone_to_owned().unwrap(), len_bytes);
+        assert!(again(8192).is_err());
+        let again = again(4 << 20).unwrap();
+        assert_eq!(again.as_u64s()[1000].load(Ordering::Relaxed), 7);
+        // The kernel takes no page of it, however it is asked to.
+        // SAFETY: the range is the mapping; paging out changes nothing of its contents.
+        unsafe { libc::madvise(file.start.as_ptr().cast(), 4 << 20, libc::MADV_PAGEOUT) };
+        assert_eq!(again.as_u64s()[1000].load(Ordering::Relaxed), 7);
+        file.give_back(0, 1 << 20).unwrap();
+        assert_eq!(file.allocated_bytes().unwrap(), 0);
+        assert_eq!(again.as_u64s()[1000].load(Ordering::Relaxed), 0);
     }
 
     #[test]

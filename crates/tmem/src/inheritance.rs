@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tmem_keeper::{Client, Estate};
 use tmem_store::{FileKeeper, Store, StoreOptions};
 
-use crate::memo::Memo;
+use crate::{memo::Memo, own_swap};
 
 /// The names of a store's memory files begin like this, and no other's.
 const STORE_PREFIX: &str = "tmem-";
@@ -27,14 +27,21 @@ impl Inheritance {
     /// What was left was made by a version that this one does not understand: nothing has changed then, and the other worker goes on. Or the
     /// keeper is gone.
     pub(crate) fn come_into(keeper: Client) -> Result<Inheritance> {
+        let mut reserve = None;
         if keeper.hello().context("cannot speak to the keeper")? {
             let left = keeper.list().context("cannot see what the keeper holds")?;
             let estate = Estate::new(keeper.try_clone().context("cannot speak to the keeper")?, left);
-            Memo::left(&estate)?;
+            let memo = Memo::left(&estate)?;
             Store::check(estate.take_all(STORE_PREFIX))
                 .context("cannot go on with what the running version has stored")?;
+            let queues =
+                memo.map_or(0, |memo| own_swap::queues_of(memo.disks.iter().map(|disk| &disk.frontend)));
+            if queues > 0 {
+                reserve = Some(tmem_ublk::stand_by(queues).context("cannot stand by for a disk on ublk")?);
+            }
         }
         let worker_deaths = keeper.take().context("cannot speak to the keeper")?;
+        drop(reserve);
         let left = keeper.list().context("cannot see what the keeper holds")?;
         let estate = Arc::new(Estate::new(keeper, left));
         let memo = Memo::left(&estate)?;

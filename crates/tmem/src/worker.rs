@@ -165,6 +165,9 @@ fn get_fit_for_swap(config: &Config) -> Result<()> {
         Err(error) if !is_asked_for => log::debug!("disks on ublk are not possible: {error}"),
         result => result.context("the configuration's disks")?,
     }
+    if let Err(error) = tmem_store::never_swap_memory_files() {
+        log::debug!("pages are in memory files that this host may swap out: {error}");
+    }
     Ok(())
 }
 
