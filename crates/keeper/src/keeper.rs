@@ -63,6 +63,8 @@ pub struct Keeper<'p> {
     complaints: Complaints,
     /// Some worker has served: guests may depend on what is held.
     has_served: bool,
+    /// The death that the spare one follows. It is said when that one serves: the log may be a file on the very swap that nobody serves until then.
+    unsaid: Option<(libc::pid_t, End)>,
     /// Workers that died, those apart that made way for another.
     deaths: u32,
     polled: Vec<libc::pollfd>,
@@ -125,6 +127,7 @@ impl<'p> Keeper<'p> {
             stopping: false,
             complaints: Complaints::default(),
             has_served: false,
+            unsaid: None,
             deaths: 0,
             polled: Vec::with_capacity(4 + Holder::MAX_POLLED),
         };
@@ -213,11 +216,16 @@ impl<'p> Keeper<'p> {
             (Code::Ready, Who::Serving) => {
                 self.serving.iter_mut().for_each(|hired| hired.is_ready = true);
                 self.has_served = true;
+                self.say_who_died();
                 self.spare.may_come_after_a_pause();
                 Ok(0)
             }
             (Code::Take, Who::Next) => {
-                self.next.iter_mut().for_each(|hired| hired.wants_to_take = true);
+                if let Some(next) = &mut self.next {
+                    next.wants_to_take = true;
+                    // While somebody serves: see `unsaid`.
+                    say(format_args!("info: worker {} takes over", next.worker.pid));
+                }
                 self.make_way();
                 return Ok(());
             }
@@ -281,7 +289,6 @@ impl<'p> Keeper<'p> {
     fn let_serve(&mut self, hired: Hired) {
         self.start_at = None;
         self.spare.is_wanted(0);
-        say(format_args!("info: worker {} takes over", hired.worker.pid));
         let serving = self.serving.insert(hired);
         (serving.worker.started, serving.heard) = (Instant::now(), Instant::now());
         // One that is gone by now is noticed like any other death.
@@ -422,12 +429,16 @@ impl<'p> Keeper<'p> {
             });
         }
         self.deaths = self.deaths.saturating_add(1);
+        self.say_who_died();
         let (now, pid) = (Instant::now(), dead.worker.pid);
         match self.restarts.after_death(dead.worker.started, now) {
             Verdict::StartAgain { after } => {
-                say(format_args!("error: worker {pid} died: {end}; another one goes on with what is held"));
+                self.unsaid = Some((pid, end));
                 self.start_at = Some((now + after, dead.file));
                 self.promote_spare();
+                if self.serving.is_none() {
+                    self.say_who_died();
+                }
             }
             Verdict::Hold => {
                 self.spare.dismiss();
@@ -441,6 +452,12 @@ impl<'p> Keeper<'p> {
             }
         }
         None
+    }
+
+    fn say_who_died(&mut self) {
+        if let Some((pid, end)) = self.unsaid.take() {
+            say(format_args!("error: worker {pid} died: {end}; another one goes on with what is held"));
+        }
     }
 
     /// Kills whoever has not been heard of for too long.

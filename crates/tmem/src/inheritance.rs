@@ -1,10 +1,10 @@
 //! How a worker comes into what the one before it left: it looks whether it can go on with it, waits until nobody else does, and opens it.
 
-use std::{io, os::fd::BorrowedFd, sync::Arc};
+use std::{cell::Cell, io, os::fd::BorrowedFd, sync::Arc};
 
 use anyhow::{Context, Result};
 use tmem_keeper::{Client, Estate};
-use tmem_store::{FileKeeper, Store, StoreOptions};
+use tmem_store::{FileKeeper, Recovery, Store, StoreOptions};
 
 use crate::{memo::Memo, own_swap};
 
@@ -18,6 +18,8 @@ pub(crate) struct Inheritance {
     pub(crate) memo: Option<Memo>,
     /// Workers that died before this one.
     pub(crate) worker_deaths: u32,
+    /// What opening the store found.
+    found: Cell<Option<Recovery>>,
 }
 
 impl Inheritance {
@@ -45,7 +47,7 @@ impl Inheritance {
         let left = keeper.list().context("cannot see what the keeper holds")?;
         let estate = Arc::new(Estate::new(keeper, left));
         let memo = Memo::left(&estate)?;
-        Ok(Inheritance { estate, memo, worker_deaths })
+        Ok(Inheritance { estate, memo, worker_deaths, found: Cell::default() })
     }
 
     /// The store that was left. `None`: there is none, or nothing was ever in it.
@@ -60,6 +62,13 @@ impl Inheritance {
         }
         let (store, found) = Store::open(files, StoreOptions { limit_bytes }, Some(self.keeper()))
             .context("cannot open what the worker before this one has left")?;
+        self.found.set(Some(found));
+        Ok(Some(store))
+    }
+
+    /// Says what was found, which is for when it is served: the log may be a file on this host's own swap.
+    pub(crate) fn say_what_was_found(&self) {
+        let Some(found) = self.found.take() else { return };
         let time = found.mapping_time + found.index_time + found.extent_time;
         log::info!("{} pages of {} clients taken over in {:.1?}", found.found_pages, found.clients, time);
         if found.damaged_pages + found.damaged_records > 0 {
@@ -69,7 +78,6 @@ impl Inheritance {
                 found.damaged_records
             );
         }
-        Ok(Some(store))
     }
 
     /// A new store.

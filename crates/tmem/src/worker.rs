@@ -67,9 +67,9 @@ pub(crate) fn run(
     store.set_zero_on_flush(config.zero_on_flush == ZeroOnFlush::On);
     let tier = tier_options.map(|options| attach_tier(&store, options, is_new)).transpose()?;
     let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
-    let memo = inheritance.memo.filter(|_| !is_new);
+    let memo = inheritance.memo.as_ref().filter(|_| !is_new);
     let first_started = memo.as_ref().map_or_else(now_seconds, |memo| memo.first_started);
-    let left_disks = memo.map(|memo| memo.disks);
+    let left_disks = memo.map(|memo| memo.disks.clone());
     let disks = left_disks.clone().unwrap_or_default();
     let memory =
         Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks, first_started })?;
@@ -102,6 +102,7 @@ pub(crate) fn run(
     let disks = Arc::new(Disks::new(Arc::clone(&store), transports, memory.clone()));
     if let Some(left_disks) = &left_disks {
         disks.go_on_with(left_disks)?;
+        inheritance.say_what_was_found();
     }
     knobs.watch(move |values| {
         if let Err(error) = memory.change(|memo| memo.knobs = values) {
