@@ -42,6 +42,7 @@ mod ids;
 mod index;
 mod layout;
 mod leaf_records;
+mod mapped_ahead;
 mod memory_file;
 mod memory_files;
 mod page;

@@ -15,7 +15,7 @@ use rustix::{
     mm::{Advice, MapFlags, ProtFlags},
 };
 
-use crate::{fault_injection, files::Kept, memory_files};
+use crate::{fault_injection, files::Kept, mapped_ahead, memory_files};
 
 /// A huge page's size and alignment, in bytes, on the machines that have them.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -54,12 +54,40 @@ impl MemoryFile {
     }
 
     fn map(file: OwnedFd, len_bytes: usize) -> io::Result<Self> {
-        let start = map_aligned(&file, len_bytes)?;
+        let start = match mapped_ahead::take(&file, len_bytes) {
+            Some(start) => start,
+            None => map_aligned(&file, len_bytes)?,
+        };
         // What clients store stays out of core dumps. Failing to say so is no reason to stop.
         // SAFETY: the range is the mapping just made, and this advice does not change its contents.
         let _ =
             unsafe { rustix::mm::madvise(start.as_ptr().cast::<c_void>(), len_bytes, Advice::LinuxDontDump) };
         Ok(Self { file, start, len_bytes, _kept: None })
+    }
+
+    /// Has the OS make its tables for the pages that the file has, by reading one in each stretch that has a table of its own. Later uses of the others
+    /// ask for no memory then.
+    pub(crate) fn touch(&self) -> io::Result<()> {
+        for held in self.held_ranges() {
+            let held = held?;
+            let mut at = held.start;
+            while at < held.end {
+                let place = self.at(at, 1).ok_or(io::ErrorKind::InvalidInput)?;
+                // SAFETY: inside the mapping. Others may be writing there; what is read is of no interest.
+                unsafe { place.as_ptr().read_volatile() };
+                at = (at + 1).next_multiple_of(HUGE_PAGE_BYTES);
+            }
+        }
+        Ok(())
+    }
+
+    /// The mapping without the file. It stays for as long as this process does, unless it is taken up by another.
+    pub(crate) fn into_mapping(self) -> NonNull<u8> {
+        let mut this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: dropped once, because the whole never is.
+        unsafe { ptr::drop_in_place(&raw mut this.file) };
+        this.start.as_ptr().expose_provenance();
+        this.start
     }
 
     /// Where byte `offset` is. Errors: `None` when `offset..offset + len_bytes` is not inside the file.
@@ -273,6 +301,22 @@ mod tests {
         file.give_back(0, 1 << 20).unwrap();
         assert_eq!(file.allocated_bytes().unwrap(), 0);
         assert_eq!(again.as_u64s()[1000].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_file_that_was_mapped_ahead_is_opened_where_it_is_mapped() {
+        let file = MemoryFile::create("test", 8 << 20).unwrap();
+        file.as_u64s()[1000].store(7, Ordering::Relaxed);
+        let held = file.allocated_bytes().unwrap();
+        let same = || file.as_fd().try_clone_to_owned().unwrap();
+        mapped_ahead::map(same()).unwrap();
+        assert_eq!(file.allocated_bytes().unwrap(), held, "looking at it takes nothing");
+        let other = MemoryFile::create("test", 8 << 20).unwrap();
+        assert_eq!(other.as_u64s()[1000].load(Ordering::Relaxed), 0);
+        let again = MemoryFile::open(same(), 8 << 20).unwrap();
+        assert_eq!(again.as_u64s()[1000].load(Ordering::Relaxed), 7);
+        let third = MemoryFile::open(same(), 8 << 20).unwrap();
+        assert_ne!(again.start, third.start, "a mapping has one owner");
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! How a worker comes into what the one before it left: it looks whether it can go on with it, waits until nobody else does, and opens it.
 
-use std::{cell::Cell, io, os::fd::BorrowedFd, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    os::fd::BorrowedFd,
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use tmem_keeper::{Client, Estate};
 use tmem_store::{FileKeeper, Recovery, Store, StoreOptions};
+use tmem_ublk::Reserve;
 
 use crate::{memo::Memo, own_swap};
 
@@ -18,6 +24,8 @@ pub(crate) struct Inheritance {
     pub(crate) memo: Option<Memo>,
     /// Workers that died before this one.
     pub(crate) worker_deaths: u32,
+    /// Of a process that stood by.
+    reserve: RefCell<Reserve>,
     /// What opening the store found.
     found: Cell<Option<Recovery>>,
 }
@@ -29,7 +37,7 @@ impl Inheritance {
     /// What was left was made by a version that this one does not understand: nothing has changed then, and the other worker goes on. Or the
     /// keeper is gone.
     pub(crate) fn come_into(keeper: Client) -> Result<Inheritance> {
-        let mut reserve = None;
+        let mut reserve = Reserve::default();
         if keeper.hello().context("cannot speak to the keeper")? {
             let left = keeper.list().context("cannot see what the keeper holds")?;
             let estate = Estate::new(keeper.try_clone().context("cannot speak to the keeper")?, left);
@@ -39,15 +47,18 @@ impl Inheritance {
             let queues =
                 memo.map_or(0, |memo| own_swap::queues_of(memo.disks.iter().map(|disk| &disk.frontend)));
             if queues > 0 {
-                reserve = Some(tmem_ublk::stand_by(queues).context("cannot stand by for a disk on ublk")?);
+                reserve = tmem_ublk::stand_by(queues).context("cannot stand by for a disk on ublk")?;
+                let files = keeper.list().context("cannot see what the keeper holds")?.files;
+                Store::map_ahead(files.into_iter().filter(|(name, _)| name.starts_with(STORE_PREFIX)))
+                    .context("cannot map what the running version has stored")?;
             }
         }
         let worker_deaths = keeper.take().context("cannot speak to the keeper")?;
-        drop(reserve);
+        reserve.give_back_some();
         let left = keeper.list().context("cannot see what the keeper holds")?;
         let estate = Arc::new(Estate::new(keeper, left));
         let memo = Memo::left(&estate)?;
-        Ok(Inheritance { estate, memo, worker_deaths, found: Cell::default() })
+        Ok(Inheritance { estate, memo, worker_deaths, reserve: reserve.into(), found: Cell::default() })
     }
 
     /// The store that was left. `None`: there is none, or nothing was ever in it.
@@ -64,6 +75,11 @@ impl Inheritance {
             .context("cannot open what the worker before this one has left")?;
         self.found.set(Some(found));
         Ok(Some(store))
+    }
+
+    /// The next step of taking over begins: it finds free memory.
+    pub(crate) fn make_room(&self) {
+        self.reserve.borrow_mut().give_back_some();
     }
 
     /// Says what was found, which is for when it is served: the log may be a file on this host's own swap.

@@ -54,6 +54,7 @@ pub(crate) fn run(
     start_logging(config.log_level);
     stacks::answer_when_asked().context("cannot prepare for SIGUSR1")?;
     get_fit_for_swap(&config)?;
+    inheritance.make_room();
     let left = inheritance.open_store(limit_bytes)?;
     let is_new = left.is_none();
     let store = left.map_or_else(|| inheritance.new_store(limit_bytes), Ok)?;
@@ -83,6 +84,7 @@ pub(crate) fn run(
         let knobs = Arc::clone(&knobs);
         move || knobs.background_cpu()
     };
+    inheritance.make_room();
     let own_swap = OwnSwap::default();
     let maintenance = Maintenance::start(Arc::clone(&store), budget, own_swap.clone())
         .context("cannot start the maintenance thread")?;
@@ -101,6 +103,7 @@ pub(crate) fn run(
         Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap, estate: Arc::clone(&estate), owner };
     let disks = Arc::new(Disks::new(Arc::clone(&store), transports, memory.clone()));
     if let Some(left_disks) = &left_disks {
+        inheritance.make_room();
         disks.go_on_with(left_disks)?;
         inheritance.say_what_was_found();
     }

@@ -19,18 +19,26 @@ use crate::{
 };
 
 /// What opening a store takes of the heap, in queues' shares of it.
-const OPENING: u16 = 8;
+const OPENING: u16 = 4;
 /// Threads beside the queues': stock, background, sizing, heartbeat, write-back and one more.
 const OTHER_THREADS: u16 = 6;
 /// The allocator keeps stacks of 40 MiB in all for threads to come, and each of them is 2 MiB, touched or not.
 const MOST_STACKS: u16 = 18;
-/// What is given back to the kernel.
-const RESERVE_BYTES: usize = 8 << 20;
+/// What is given back to the kernel, in parts: each step of taking over finds some, whoever else is waiting.
+const RESERVE_PART_BYTES: usize = 2 << 20;
+const RESERVE_PARTS: usize = 4;
 
-/// Memory that the kernel gets back when this is dropped.
-#[derive(Debug)]
+/// Memory that the kernel gets back.
+#[derive(Debug, Default)]
 pub struct Reserve {
-    _memory: Mapping,
+    parts: Vec<Mapping>,
+}
+
+impl Reserve {
+    /// Gives a part of it back.
+    pub fn give_back_some(&mut self) {
+        drop(self.parts.pop());
+    }
 }
 
 /// Makes this process, which has one thread, ready to take over devices with so many queues in all.
@@ -47,7 +55,8 @@ pub fn stand_by(queues: u16) -> Result<Reserve, UblkError> {
     for _ in 0..queues {
         make_ahead(QUEUE_DEPTH, MAX_REQUEST_BYTES as usize).map_err(memory)?;
     }
-    Ok(Reserve { _memory: Mapping::populated(RESERVE_BYTES).map_err(memory)? })
+    let parts = (0..RESERVE_PARTS).map(|_| Mapping::populated(RESERVE_PART_BYTES));
+    Ok(Reserve { parts: parts.collect::<io::Result<_>>().map_err(memory)? })
 }
 
 /// Has so many threads run at the same time, and touch their stacks. The C library keeps those for the next threads, and since they are locked, the
