@@ -281,3 +281,61 @@ fn r2_a_machine_whose_pool_is_full_goes_on() -> Result<()> {
     ensure!(number(&console, "@write_errors ")? > 0, "{}", console.join("\n"));
     Ok(())
 }
+
+/// Kills the worker every 5 s, but not before a spare one stands by: that is when it waits for the keeper with its memory locked. What looks is a shell
+/// alone, for other programs find no memory to start in.
+const KILLER: &str = r#"
+    stands_by() {
+        locked=0
+        while read -r key value rest; do
+            case $key in VmLck:) locked=$value ;; esac
+        done < /proc/$1/status
+        read -r place < /proc/$1/wchan || true
+        test "$locked" -gt 0 && test "$place" = __skb_wait_for_more_packets
+    }
+    (
+        while sleep 5; do
+            read -r worker spare < /proc/$daemon/task/$daemon/children || true
+            if test -n "$spare" && stands_by $spare; then
+                kill -9 $worker
+                echo "@killed $worker"
+            else
+                echo "@not killed $worker, $spare: $locked $place"
+            fi
+        done
+    ) &
+"#;
+
+/// A machine that swaps to its own daemon and has nothing left, whose worker is killed every few seconds: hung tasks would end it.
+fn swaps_while_workers_die(pool: &str, checker_arguments: &str) -> Result<()> {
+    let directory = TempDir::new()?;
+    let checker = build_checker(directory.path())?;
+    let script = daemon(&format!("{pool} --worker-deaths 0"))
+        + &format!(
+            "swapon -d $(tmem disk add swap --size 1G --ublk)\n\
+             /check_pages {checker_arguments} seconds={} &\n\
+             checker=$!\n\
+             {KILLER}\
+             killer=$!\n\
+             wait $checker\n\
+             kill $killer\n\
+             until tmem status > /dev/null; do sleep 0.2; done\n\
+             echo \"@deaths $(tmem status --json | sed -n 's/ *\"worker_deaths\": \\([0-9]*\\),/\\1/p')\"\n\
+             {COUNTERS}\
+             kill $daemon\n\
+             wait $daemon\n",
+            swapping_seconds()
+        );
+    let console = QemuGuest::boot_with_tmem(192, 2, &checker, &script)?.finish(QEMU)?;
+    if std::env::var_os("TMEM_SHOW").is_some() {
+        eprintln!("{}", console.join("\n"));
+    }
+    swapped_well(&console)?;
+    ensure!(number(&console, "@deaths ")? >= 8, "{}", console.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn r1_a_machine_without_memory_survives_its_workers() -> Result<()> {
+    swaps_while_workers_die("--pool-size auto", "300 53 0 kind=light")
+}

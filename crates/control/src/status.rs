@@ -22,6 +22,9 @@ pub struct Status {
     pub pid: u32,
     /// Process id of its worker, which serves.
     pub worker_pid: u32,
+    /// Process id of the spare worker that stands by to follow it; null where none does.
+    #[serde(default)]
+    pub spare_pid: Option<u32>,
     /// Workers that have died; another one has taken over each time.
     pub worker_deaths: u32,
     /// Seconds since the daemon's start.
@@ -139,6 +142,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: processes.keeper,
             worker_pid: processes.worker,
+            spare_pid: processes.spare,
             worker_deaths: processes.worker_deaths,
             uptime_seconds: processes.uptime.as_secs(),
             http,

@@ -16,6 +16,8 @@ pub struct Processes {
     pub keeper: u32,
     /// The one that serves.
     pub worker: u32,
+    /// The one that stands by to follow it, if one does.
+    pub spare: Option<u32>,
     /// How many of those before it died.
     pub worker_deaths: u32,
     /// Since the keeper's start.

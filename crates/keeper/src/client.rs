@@ -192,6 +192,23 @@ impl Client {
         Ok(self.call(Code::Upgrading, 0, "", &[])? != 0)
     }
 
+    /// Asks for a spare worker that stands by, to follow this one at once when it dies. What it finds held when it starts is what it can make ready for, so
+    /// with another number another one is started. 0: none is wanted.
+    ///
+    /// # Errors
+    /// The keeper knows of no spare workers, or is gone.
+    pub fn want_spare(&self, number: u32) -> io::Result<()> {
+        self.call(Code::WantSpare, number, "", &[]).map(drop)
+    }
+
+    /// The process that stands by as the spare worker, if one does.
+    ///
+    /// # Errors
+    /// As [`Client::want_spare`].
+    pub fn spare_pid(&self) -> io::Result<Option<u32>> {
+        Ok(Some(self.call(Code::SparePid, 0, "", &[])?).filter(|pid| *pid != 0))
+    }
+
     fn call(&self, code: Code, number: u32, name: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<u32> {
         let socket = self.lock();
         wire::send(socket.as_fd(), code, number, name.as_bytes(), descriptors, SendFlags::empty())?;

@@ -1,7 +1,7 @@
 //! The keeper's life.
 //!
 //! ```text
-//! start --> serving --dies--> next one at once, or after a pause --> serving
+//! start --> serving --dies--> the spare one at once, or a new one at once or after a pause --> serving
 //!              |                 '--too often--> held, until SIGHUP
 //!              |--SIGHUP, upgrade--> another stands by --it wants to take--> the old one is killed --> serving
 //!              '--SIGTERM, SIGINT--> the worker ends, and so does the keeper
@@ -17,11 +17,13 @@ use rustix::{io::Errno, net::RecvFlags};
 
 use crate::{
     fd_store::FdStore,
+    hired::{Hired, STAND_BY},
     holder::{Holder, answer},
     post_mortem,
-    process::{End, Prepared, Program, Worker},
+    process::{End, Prepared, Program},
     restarts::{Restarts, Verdict},
     signals::Signals,
+    spare::Spare,
     wire::{self, Code, Datagram, Reason},
 };
 
@@ -42,22 +44,6 @@ pub enum KeeperError {
     Start(#[from] io::Error),
 }
 
-/// One worker with what is known of it.
-struct Hired {
-    worker: Worker,
-    file: OwnedFd,
-    is_ready: bool,
-    heard: Instant,
-    /// It waits for the answer to `Take`.
-    wants_to_take: bool,
-    /// It was told to end, or is being killed.
-    is_ending: bool,
-    /// Its socket is open.
-    is_heard: bool,
-    /// It hangs, and was asked then what its threads are at.
-    asked: Option<Instant>,
-}
-
 /// See the module.
 pub struct Keeper<'p> {
     program: Prepared<'p>,
@@ -66,8 +52,10 @@ pub struct Keeper<'p> {
     holder: Holder,
     restarts: Restarts,
     serving: Option<Hired>,
-    /// Stands by to follow.
+    /// Of the program on disk, to follow as soon as it can.
     next: Option<Hired>,
+    /// Follows when the one that serves dies.
+    spare: Spare,
     /// The program of the worker that is to be started, and when.
     start_at: Option<(Instant, OwnedFd)>,
     /// The last try to start one failed, which was said.
@@ -76,6 +64,8 @@ pub struct Keeper<'p> {
     complaints: Complaints,
     /// Some worker has served: guests may depend on what is held.
     has_served: bool,
+    /// The death that the spare one follows. It is said when that one serves: the log may be a file on the very swap that nobody serves until then.
+    unsaid: Option<(libc::pid_t, End)>,
     /// Workers that died, those apart that made way for another.
     deaths: u32,
     polled: Vec<libc::pollfd>,
@@ -115,8 +105,6 @@ const MANAGER_MS: libc::c_int = 100;
 const LEAVE: Duration = Duration::from_secs(60);
 /// A hung worker has this long to say where its threads are.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// A worker that stands by has this long to find out whether it can follow.
-const STAND_BY: Duration = Duration::from_secs(30);
 /// More calls than fit in a worker's socket. One that says more and more does not keep others waiting.
 const CALLS_AT_ONCE: usize = 1024;
 
@@ -146,12 +134,14 @@ impl<'p> Keeper<'p> {
             holder,
             serving: None,
             next: None,
+            spare: Spare::default(),
             start_at: Some(first),
             start_failed: false,
             stopping: false,
             complaints: Complaints::default(),
+            unsaid: None,
             deaths: 0,
-            polled: Vec::with_capacity(3 + Holder::MAX_POLLED),
+            polled: Vec::with_capacity(4 + Holder::MAX_POLLED),
         };
         stay_in_memory();
         Ok(keeper)
@@ -162,6 +152,7 @@ impl<'p> Keeper<'p> {
         let mut polled = std::mem::take(&mut self.polled);
         loop {
             self.start_if_due();
+            self.start_spare_if_due();
             polled.clear();
             let input = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
             let heard = |hired: &&Hired| hired.is_heard;
@@ -172,6 +163,7 @@ impl<'p> Keeper<'p> {
                 input(self.signals.as_raw_fd()),
                 input(socket(&self.serving)),
                 input(socket(&self.next)),
+                input(socket(&self.spare.hired)),
             ]);
             self.holder.add_to(&mut polled);
             let mut timeout = self.timeout_ms();
@@ -183,8 +175,8 @@ impl<'p> Keeper<'p> {
                 continue; // interrupted
             }
             let complaints = &mut self.complaints;
-            self.holder.pass_on(&polled[3..], &mut |label, error| complaints.tell(label, error));
-            for (at, who) in [(1, Who::Serving), (2, Who::Next)] {
+            self.holder.pass_on(&polled[4..], &mut |label, error| complaints.tell(label, error));
+            for (at, who) in [(1, Who::Serving), (2, Who::Next), (3, Who::Spare)] {
                 if polled[at].revents != 0 {
                     self.hear(who);
                 }
@@ -234,23 +226,42 @@ impl<'p> Keeper<'p> {
         let serves_already = self.serving.is_some();
         let result = match (call.code, who) {
             (Code::Beat, _) => return Ok(()),
-            (Code::Hello, Who::Next) => Ok(u32::from(serves_already)),
+            (Code::Hello, Who::Next | Who::Spare) => Ok(u32::from(serves_already)),
             (Code::Hello, Who::Serving) => Ok(0),
             (Code::Take, Who::Serving) => Ok(self.deaths),
             (Code::Ready, Who::Serving) => {
                 self.serving.iter_mut().for_each(|hired| hired.is_ready = true);
                 self.has_served = true;
+                self.say_who_died();
+                self.spare.may_come_after_a_pause();
                 Ok(0)
             }
             (Code::Take, Who::Next) => {
-                self.next.iter_mut().for_each(|hired| hired.wants_to_take = true);
+                if let Some(next) = &mut self.next {
+                    next.wants_to_take = true;
+                    // While somebody serves: see `unsaid`.
+                    say(format_args!("info: worker {} takes over", next.worker.pid));
+                }
                 self.make_way();
                 return Ok(());
             }
+            (Code::Take, Who::Spare) => {
+                self.spare.hired.iter_mut().for_each(|hired| hired.wants_to_take = true);
+                if self.serving.is_none() {
+                    self.promote_spare();
+                }
+                return Ok(());
+            }
+            (Code::WantSpare, Who::Serving) => Ok(self.spare.is_wanted(call.number)),
+            (Code::SparePid, Who::Serving) => Ok(self.spare.ready_pid()),
             (Code::Upgrade, Who::Serving) => self.stand_by(),
             (Code::Upgrading, Who::Serving) => Ok(u32::from(self.next.is_some())),
-            (Code::List, Who::Next) | (_, Who::Serving) => {
-                let hired = if who == Who::Next { &self.next } else { &self.serving };
+            (Code::List, _) | (_, Who::Serving) => {
+                let hired = match who {
+                    Who::Serving => &self.serving,
+                    Who::Next => &self.next,
+                    Who::Spare => &self.spare.hired,
+                };
                 let Some(hired) = hired else { return Ok(()) };
                 return self.holder.serve(call, hired.worker.socket.as_fd());
             }
@@ -277,13 +288,27 @@ impl<'p> Keeper<'p> {
         if self.next.as_ref().is_none_or(|next| !next.wants_to_take) {
             return;
         }
-        self.serving = self.next.take();
-        self.start_at = None;
-        if let Some(serving) = &self.serving {
-            say(format_args!("info: worker {} takes over", serving.worker.pid));
-            // One that is gone by now is noticed like any other death.
-            let _ = answer(serving.worker.socket.as_fd(), Ok(self.deaths));
+        if let Some(next) = self.next.take() {
+            self.let_serve(next);
         }
+    }
+
+    /// The spare one serves, if it is ready to.
+    fn promote_spare(&mut self) {
+        if !self.stopping
+            && let Some(spare) = self.spare.take()
+        {
+            self.let_serve(spare);
+        }
+    }
+
+    fn let_serve(&mut self, hired: Hired) {
+        self.start_at = None;
+        self.spare.is_wanted(0);
+        let serving = self.serving.insert(hired);
+        (serving.worker.started, serving.heard) = (Instant::now(), Instant::now());
+        // One that is gone by now is noticed like any other death.
+        let _ = answer(serving.worker.socket.as_fd(), Ok(self.deaths));
     }
 
     /// Starts the program on disk beside the one that serves.
@@ -301,13 +326,15 @@ impl<'p> Keeper<'p> {
 
     fn start_if_due(&mut self) {
         let Some((at, file)) = &self.start_at else { return };
-        if self.serving.is_some() || self.next.is_some() || Instant::now() < *at {
+        let follows = self.serving.is_some() || self.next.is_some() || self.spare.is_coming();
+        if follows || Instant::now() < *at {
             return;
         }
         match self.program.start(file, &self.signals) {
             Ok(worker) => {
                 self.start_failed = false;
                 if let Some((_, file)) = self.start_at.take() {
+                    self.spare.is_wanted(0);
                     self.serving = Some(Hired::new(worker, file));
                 }
             }
@@ -323,6 +350,29 @@ impl<'p> Keeper<'p> {
         }
     }
 
+    /// Starts another worker of the program that serves, to stand by.
+    fn start_spare_if_due(&mut self) {
+        if !self.may_have_spare() || self.spare.start_at().is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        let Some(serving) = &self.serving else { return };
+        let started = serving.file.try_clone().and_then(|file| {
+            let worker = self.program.start(&file, &self.signals)?;
+            Ok(Hired::new(worker, file))
+        });
+        match started {
+            Ok(hired) => self.spare.hired = Some(hired),
+            Err(error) => self.spare.failed(format_args!("{}", Reason(&error))),
+        }
+    }
+
+    /// A spare one is for a worker that serves well. While a program takes over, its own comes later.
+    fn may_have_spare(&self) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.is_ready && !serving.is_ending)
+            && self.next.is_none()
+            && !self.stopping
+    }
+
     /// Gives the exit code if all is over.
     fn heed_signals(&mut self) -> Option<u8> {
         while let Some(signal) = self.signals.next() {
@@ -334,6 +384,7 @@ impl<'p> Keeper<'p> {
                     if let Some(next) = &self.next {
                         next.worker.signal(libc::SIGKILL);
                     }
+                    self.spare.dismiss();
                     match &mut self.serving {
                         Some(serving) => {
                             serving.worker.signal(libc::SIGTERM);
@@ -353,6 +404,7 @@ impl<'p> Keeper<'p> {
             return;
         }
         self.restarts.forget();
+        self.spare.forget_failures();
         if self.serving.is_some() {
             if let Err(error) = self.stand_by() {
                 say(format_args!("error: cannot start the program on disk: {}", Reason(&error.into())));
@@ -374,6 +426,7 @@ impl<'p> Keeper<'p> {
             ));
             self.next = None;
         }
+        self.spare.bury();
         let end = self.serving.as_ref().and_then(|serving| serving.worker.ended())?;
         self.hear(Who::Serving); // what it still had to say
         let dead = self.serving.take()?;
@@ -392,28 +445,42 @@ impl<'p> Keeper<'p> {
             });
         }
         self.deaths = self.deaths.saturating_add(1);
+        self.say_who_died();
         let (now, pid) = (Instant::now(), dead.worker.pid);
         match self.restarts.after_death(dead.worker.started, now) {
             Verdict::StartAgain { after } => {
-                say(format_args!("error: worker {pid} died: {end}; another one goes on with what is held"));
+                self.unsaid = Some((pid, end));
                 self.start_at = Some((now + after, dead.file));
+                self.promote_spare();
+                if self.serving.is_none() {
+                    self.say_who_died();
+                }
             }
-            Verdict::Hold => say(format_args!(
-                "error: worker {pid} died: {end}; that is the {}th death in a minute, so no other is started. Nothing is lost: pages \
+            Verdict::Hold => {
+                self.spare.dismiss();
+                say(format_args!(
+                    "error: worker {pid} died: {end}; that is the {}th death in a minute, so no other is started. Nothing is lost: pages \
                  and connections are held. Put a program that works in the place of this one, or set right what it says above, then \
                  send SIGHUP to process {} (`systemctl reload tmem`)",
-                self.options.deaths_per_minute,
-                std::process::id()
-            )),
+                    self.options.deaths_per_minute,
+                    std::process::id()
+                ));
+            }
         }
         None
+    }
+
+    fn say_who_died(&mut self) {
+        if let Some((pid, end)) = self.unsaid.take() {
+            say(format_args!("error: worker {pid} died: {end}; another one goes on with what is held"));
+        }
     }
 
     /// Kills whoever has not been heard of for too long.
     fn look_after_hung(&mut self) {
         let now = Instant::now();
         let hung = |hired: &Hired, patience| !hired.is_ending && now.duration_since(hired.heard) >= patience;
-        for hired in [&mut self.serving, &mut self.next].into_iter().flatten() {
+        for hired in [&mut self.serving, &mut self.next, &mut self.spare.hired].into_iter().flatten() {
             if !hired.is_heard && hung(hired, LEAVE) {
                 say(format_args!("error: worker {} neither serves nor ends and is killed", hired.worker.pid));
                 hired.worker.signal(libc::SIGKILL);
@@ -440,19 +507,19 @@ impl<'p> Keeper<'p> {
                 _ => {}
             }
         }
-        if let Some(next) = &mut self.next
-            && next.is_late(now)
-        {
-            say(format_args!("error: worker {} did not take over in time and is killed", next.worker.pid));
-            next.worker.signal(libc::SIGKILL);
-            next.is_ending = true;
+        for late in [&mut self.next, &mut self.spare.hired].into_iter().flatten() {
+            if late.is_late(now) {
+                say(format_args!("error: worker {} did not stand by in time and is killed", late.worker.pid));
+                late.worker.signal(libc::SIGKILL);
+                late.is_ending = true;
+            }
         }
     }
 
     /// Until something has to be done whatever happens. -1: never.
     fn timeout_ms(&self) -> libc::c_int {
         let now = Instant::now();
-        let is_free = self.serving.is_none() && self.next.is_none();
+        let is_free = self.serving.is_none() && self.next.is_none() && !self.spare.is_coming();
         let start = self.start_at.as_ref().filter(|_| is_free).map(|(at, _)| *at);
         let silent = |hired: &Hired, patience| (!hired.is_ending).then(|| hired.heard + patience);
         let hung = self.serving.as_ref().filter(|serving| serving.is_ready);
@@ -460,11 +527,16 @@ impl<'p> Keeper<'p> {
             Some(asked) => Some(asked + LAST_WORDS),
             None => silent(serving, patience),
         });
-        let next = self.next.as_ref().filter(|next| !next.wants_to_take && !next.is_ending);
-        let next = next.map(|next| next.worker.started + STAND_BY);
-        let left = [&self.serving, &self.next].into_iter().flatten().filter(|hired| !hired.is_heard);
+        let late = [&self.next, &self.spare.hired].into_iter().flatten();
+        let late = late.filter(|next| !next.wants_to_take && !next.is_ending);
+        let late = late.map(|next| next.worker.started + STAND_BY).min();
+        let spare = self.spare.start_at().filter(|_| self.may_have_spare());
+        let left = [&self.serving, &self.next, &self.spare.hired]
+            .into_iter()
+            .flatten()
+            .filter(|hired| !hired.is_heard);
         let left = left.filter_map(|hired| silent(hired, LEAVE)).min();
-        let first = [start, hung, next, left].into_iter().flatten().min();
+        let first = [start, hung, late, spare, left].into_iter().flatten().min();
         let wait_ms = |at: Instant| at.saturating_duration_since(now).as_millis() + 1;
         first.map_or(-1, |at| libc::c_int::try_from(wait_ms(at)).unwrap_or(libc::c_int::MAX))
     }
@@ -473,6 +545,7 @@ impl<'p> Keeper<'p> {
         match who {
             Who::Serving => self.serving.as_mut(),
             Who::Next => self.next.as_mut(),
+            Who::Spare => self.spare.hired.as_mut(),
         }
     }
 }
@@ -481,26 +554,7 @@ impl<'p> Keeper<'p> {
 enum Who {
     Serving,
     Next,
-}
-
-impl Hired {
-    fn new(worker: Worker, file: OwnedFd) -> Hired {
-        Hired {
-            worker,
-            file,
-            is_ready: false,
-            heard: Instant::now(),
-            wants_to_take: false,
-            is_ending: false,
-            is_heard: true,
-            asked: None,
-        }
-    }
-
-    /// It stands by for too long, whatever it says meanwhile.
-    fn is_late(&self, now: Instant) -> bool {
-        !self.wants_to_take && !self.is_ending && now.duration_since(self.worker.started) >= STAND_BY
-    }
+    Spare,
 }
 
 /// Where the host swaps to its own tmem, the keeper must not be swapped out, nor wait for I/O when the kernel finds memory for a fork: that might be

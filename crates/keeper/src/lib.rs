@@ -6,7 +6,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `keeper`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
+//! | `keeper`, `hired`, `spare`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
 //! | `post_mortem` | where the threads of a hung worker are |
 //! | `holder` | what is held, and what a worker may ask for |
 //! | `relay`, `channel` | passes the messages of one guest on |
@@ -24,6 +24,7 @@ mod client;
 mod descriptors;
 mod estate;
 mod fd_store;
+mod hired;
 mod holder;
 mod in_process;
 mod keeper;
@@ -35,6 +36,7 @@ mod replay;
 mod restarts;
 mod session;
 mod signals;
+mod spare;
 mod vhost_user;
 mod wire;
 

@@ -21,7 +21,7 @@ use crate::descriptors;
 pub const MAX_NAME_BYTES: usize = 200;
 
 /// What is said on the socket. Grows when codes are added.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 const HEAD_BYTES: usize = 8;
 const MAX_BYTES: usize = HEAD_BYTES + MAX_NAME_BYTES;
@@ -59,6 +59,10 @@ pub(crate) enum Code {
     Upgrade = 11,
     /// It wants to know whether an upgrade is under way. Answered with 1 or 0.
     Upgrading = 12,
+    /// A spare worker is wanted, ready for as much as the number says in the worker's own measure; 0: none. Another number is another spare worker.
+    WantSpare = 13,
+    /// It wants to know who stands by. Answered with the number of its process, or 0.
+    SparePid = 14,
     /// Answers: done; the number depends on the call.
     Done = 64,
     /// Answers: refused; the number is an error of the OS.
@@ -74,7 +78,7 @@ impl Code {
         use Code::*;
         [
             Hello, Take, List, Ready, Beat, Keep, Release, Adopt, Attach, Close, Upgrade, Upgrading, Done,
-            Refused, File, Connection,
+            WantSpare, SparePid, Refused, File, Connection,
         ]
         .into_iter()
         .find(|code| *code as u8 == byte)
@@ -204,6 +208,6 @@ mod tests {
             let code = Code::of(byte);
             assert!(code == Code::Unknown || code as u8 == byte);
         }
-        assert_eq!((0..=255).map(Code::of).filter(|code| *code != Code::Unknown).count(), 16);
+        assert_eq!((0..=255).map(Code::of).filter(|code| *code != Code::Unknown).count(), 18);
     }
 }

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::{fault_injection, ids::PoolId, memory_file::MemoryFile};
+use crate::{fault_injection, ids::PoolId, memory_file::MemoryFile, memory_files};
 
 /// Holds a store's memory files in another process, or in a second set of descriptors, so that they outlive the store. It is called
 /// while the store holds locks of its own: it must not call back.
@@ -147,7 +147,12 @@ impl Files {
         len_bytes: usize,
         least_bytes: usize,
     ) -> io::Result<MemoryFile> {
-        Ok(MemoryFile::open_spanning(file, len_bytes, least_bytes)?.kept(self.kept(name)))
+        let file = MemoryFile::open_spanning(file, len_bytes, least_bytes)?.kept(self.kept(name));
+        if memory_files::never_swapped().is_some() {
+            // Who may serve its own host's swap makes sure now, not when a page is asked for.
+            file.touch()?;
+        }
+        Ok(file)
     }
 
     /// Says that a file that was handed over is not needed.

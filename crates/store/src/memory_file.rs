@@ -1,4 +1,4 @@
-//! A memory file (memfd), mapped: memory with a descriptor, so that another process can take it over.
+//! A memory file, mapped: memory with a descriptor, so that another process can take it over.
 
 use std::{
     ffi::c_void,
@@ -10,12 +10,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, MemfdFlags, SealFlags, SeekFrom},
+    fs::{FallocateFlags, SeekFrom},
     io::Errno,
     mm::{Advice, MapFlags, ProtFlags},
 };
 
-use crate::{fault_injection, files::Kept};
+use crate::{fault_injection, files::Kept, mapped_ahead, memory_files};
 
 /// A huge page's size and alignment, in bytes, on the machines that have them.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -28,9 +28,6 @@ pub(crate) struct MemoryFile {
     /// Dropped after the mapping is gone.
     _kept: Option<Kept>,
 }
-
-/// Nobody can change the length of a file with these, so nothing that is mapped can vanish.
-const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
 // SAFETY: the mapping belongs to this value until it is dropped, and is reached only through atomics or through raw pointers
 // whose users carry their own proof.
@@ -46,24 +43,13 @@ impl MemoryFile {
 
     /// The same, but where there are not so many addresses only its beginning is mapped, a half, a quarter, and so on: `least_bytes` at least.
     pub(crate) fn create_spanning(name: &str, len_bytes: usize, least_bytes: usize) -> io::Result<Self> {
-        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&file, len_bytes as u64)?;
-        rustix::fs::fcntl_add_seals(&file, SEALS | SealFlags::SEAL)?;
-        Self::map_spanning(file, len_bytes, least_bytes)
+        Self::map_spanning(memory_files::of_length(name, len_bytes)?, len_bytes, least_bytes)
     }
 
-    /// Maps a memory file that another process made with [`MemoryFile::create_spanning`]. Errors: it is none, or not of that length, or its length can
-    /// change, or what is in it spans more addresses than there are.
+    /// Maps a memory file that another process made with [`MemoryFile::create_spanning`]. Errors: it is none, or not of that length, or its length could be
+    /// sealed and is not, or what is in it spans more addresses than there are.
     pub(crate) fn open_spanning(file: OwnedFd, len_bytes: usize, least_bytes: usize) -> io::Result<Self> {
-        let seals =
-            rustix::fs::fcntl_get_seals(&file).map_err(|_| io::Error::other("it is no memory file"))?;
-        if !seals.contains(SEALS) {
-            return Err(io::Error::other("its length is not sealed"));
-        }
-        let found_bytes = rustix::fs::fstat(&file)?.st_size;
-        if found_bytes != len_bytes as i64 {
-            return Err(io::Error::other(format!("it has {found_bytes} bytes instead of {len_bytes}")));
-        }
+        memory_files::check(&file, len_bytes)?;
         let file = Self::map_spanning(file, len_bytes, least_bytes)?;
         if file.len_bytes < len_bytes
             && rustix::fs::seek(&file.file, SeekFrom::Data(file.len_bytes as u64)).is_ok()
@@ -101,7 +87,10 @@ impl MemoryFile {
     }
 
     fn map(file: &OwnedFd, len_bytes: usize) -> io::Result<NonNull<u8>> {
-        let start = map_aligned(file, len_bytes)?;
+        let start = match mapped_ahead::take(file, len_bytes) {
+            Some(start) => start,
+            None => map_aligned(file, len_bytes)?,
+        };
         // What clients store stays out of core dumps. Failing to say so is no reason to stop.
         // SAFETY: the range is the mapping just made, and this advice does not change its contents.
         let _ =
@@ -112,6 +101,31 @@ impl MemoryFile {
     /// How much of the file there are addresses for, in bytes.
     pub(crate) fn span_bytes(&self) -> usize {
         self.len_bytes
+    }
+
+    /// Has the OS make its tables for the pages that the file has, by reading one in each stretch that has a table of its own. Later uses of the others
+    /// ask for no memory then.
+    pub(crate) fn touch(&self) -> io::Result<()> {
+        for held in self.held_ranges() {
+            let held = held?;
+            let mut at = held.start;
+            while at < held.end {
+                let place = self.at(at, 1).ok_or(io::ErrorKind::InvalidInput)?;
+                // SAFETY: inside the mapping. Others may be writing there; what is read is of no interest.
+                unsafe { place.as_ptr().read_volatile() };
+                at = (at + 1).next_multiple_of(HUGE_PAGE_BYTES);
+            }
+        }
+        Ok(())
+    }
+
+    /// The mapping without the file. It stays for as long as this process does, unless it is taken up by another.
+    pub(crate) fn into_mapping(self) -> NonNull<u8> {
+        let mut this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: dropped once, because the whole never is.
+        unsafe { ptr::drop_in_place(&raw mut this.file) };
+        this.start.as_ptr().expose_provenance();
+        this.start
     }
 
     /// Where byte `offset` is. Errors: `None` when `offset..offset + len_bytes` is not inside the file.
@@ -259,6 +273,7 @@ impl fmt::Debug for MemoryFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::MemfdFlags;
     use std::sync::atomic::Ordering;
 
     #[test]
@@ -318,6 +333,49 @@ mod tests {
         rustix::fs::ftruncate(&unsealed, 8192).unwrap();
         assert!(MemoryFile::open(unsealed, 8192).is_err());
         assert!(MemoryFile::open(std::fs::File::open("/dev/null").unwrap().into(), 8192).is_err());
+    }
+
+    /// What the kernel says of its pages: none is among those that could be swapped out.
+    #[test]
+    fn a_file_that_is_never_swapped_is_like_any_other_and_cannot_be_evicted() {
+        if let Err(error) = memory_files::never_swap_memory_files() {
+            assert!(
+                matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL | libc::ENOSYS)),
+                "{error}"
+            );
+            return;
+        }
+        let file = MemoryFile::create("test", 4 << 20).unwrap();
+        file.populate(0, 1 << 20).unwrap();
+        file.as_u64s()[1000].store(7, Ordering::Relaxed);
+        assert_eq!(file.allocated_bytes().unwrap(), 1 << 20);
+        let again = |len_bytes| MemoryFile::open(file.as_fd().try_clone_to_owned().unwrap(), len_bytes);
+        assert!(again(8192).is_err());
+        let again = again(4 << 20).unwrap();
+        assert_eq!(again.as_u64s()[1000].load(Ordering::Relaxed), 7);
+        // The kernel takes no page of it, however it is asked to.
+        // SAFETY: the range is the mapping; paging out changes nothing of its contents.
+        unsafe { libc::madvise(file.start.as_ptr().cast(), 4 << 20, libc::MADV_PAGEOUT) };
+        assert_eq!(again.as_u64s()[1000].load(Ordering::Relaxed), 7);
+        file.give_back(0, 1 << 20).unwrap();
+        assert_eq!(file.allocated_bytes().unwrap(), 0);
+        assert_eq!(again.as_u64s()[1000].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_file_that_was_mapped_ahead_is_opened_where_it_is_mapped() {
+        let file = MemoryFile::create("test", 8 << 20).unwrap();
+        file.as_u64s()[1000].store(7, Ordering::Relaxed);
+        let held = file.allocated_bytes().unwrap();
+        let same = || file.as_fd().try_clone_to_owned().unwrap();
+        mapped_ahead::map(same()).unwrap();
+        assert_eq!(file.allocated_bytes().unwrap(), held, "looking at it takes nothing");
+        let other = MemoryFile::create("test", 8 << 20).unwrap();
+        assert_eq!(other.as_u64s()[1000].load(Ordering::Relaxed), 0);
+        let again = MemoryFile::open(same(), 8 << 20).unwrap();
+        assert_eq!(again.as_u64s()[1000].load(Ordering::Relaxed), 7);
+        let third = MemoryFile::open(same(), 8 << 20).unwrap();
+        assert_ne!(again.start, third.start, "a mapping has one owner");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
     entry::MAX_ARENA_BYTES,
     error::StoreError,
     files::{self, FileKeeper, Files},
+    mapped_ahead,
     recompression::{Recompression, RecompressionOptions},
     recovery::{self, Recovery},
     tier::Tier,
@@ -80,6 +81,16 @@ impl Store {
     /// As [`Store::open`].
     pub fn check(files: impl IntoIterator<Item = (String, OwnedFd)>) -> Result<(), StoreError> {
         recovery::check(files)
+    }
+
+    /// Maps these files, which another process still uses, so that opening them in this one asks the OS for next to nothing. They stay mapped until then.
+    ///
+    /// # Errors
+    /// One is no memory file, or the OS refuses.
+    pub fn map_ahead(files: impl IntoIterator<Item = (String, OwnedFd)>) -> Result<(), StoreError> {
+        files.into_iter().try_for_each(|(name, file)| {
+            mapped_ahead::map(file).map_err(|error| StoreError::File { name, problem: error.to_string() })
+        })
     }
 
     /// Whether these are a store's files, and not those of one that was just being made.

@@ -1,6 +1,11 @@
 //! What the worker is confined to: what it still has to open after everything that takes privileges is open.
 
-use std::{env, os::unix::ffi::OsStrExt, path::Path, sync::OnceLock};
+use std::{
+    env,
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    path::Path,
+    sync::OnceLock,
+};
 
 use anyhow::{Context, Result};
 use tmem_control::{Config, ControlError, DiskSpec, Frontend, NbdAddress, Sandbox};
@@ -106,6 +111,11 @@ fn paths(
     });
     paths.extend(sockets.map(|socket| (directory_of(socket).to_owned(), PathAccess::Make)));
     paths.extend(config.tier.iter().map(|tier| (tier.clone(), PathAccess::Write)));
+    // By its descriptor: nobody else finds the way to it.
+    paths.extend(
+        tmem_store::never_swapped()
+            .map(|directory| (format!("/proc/self/fd/{}", directory.as_raw_fd()).into(), PathAccess::Write)),
+    );
     if ublk {
         paths.push((READ_FOR_UBLK.into(), PathAccess::Read));
         paths.extend(WRITE_FOR_UBLK.iter().map(|path| (path.into(), PathAccess::Write)));

@@ -16,6 +16,7 @@ use tmem_store::{ClientSettings, Dedup, Store, StoreError};
 
 use crate::{
     memo::Memory,
+    own_swap,
     serving::{Serving, Transports},
 };
 
@@ -108,11 +109,28 @@ impl Disks {
                 self.store.remove_client(&client)?;
             }
         }
-        for spec in specs {
+        // This host's own swap first: others may need memory that it has to give back.
+        let is_own = |spec: &&DiskSpec| matches!(spec.frontend, Frontend::Ublk { .. });
+        let own = specs.iter().filter(is_own);
+        for spec in own.chain(specs.iter().filter(|spec| !is_own(spec))) {
             let running = self.start(spec, Origin::Left)?;
             self.slots().by_name.insert(spec.name.clone(), Slot::Running(Box::new(running)));
         }
+        self.ask_for_spare();
         Ok(())
+    }
+
+    /// A host that is its own swap may have no memory for a worker that is started when this one is dead.
+    fn ask_for_spare(&self) {
+        let queues = {
+            let slots = self.slots();
+            let running = slots.by_name.values().filter(|slot| matches!(slot, Slot::Running(_)));
+            own_swap::queues_of(running.map(Slot::frontend))
+        };
+        let Some(keeper) = self.transports.estate.keeper() else { return };
+        if let Err(error) = keeper.want_spare(queues.into()) {
+            log::debug!("no spare worker can be had: {error}");
+        }
     }
 
     /// A guest that has just been shut down may not have been seen to leave.
@@ -138,7 +156,9 @@ impl Disks {
                 Slot::Changing(_) => None,
             });
             memo.disks = running.collect();
-        })
+        })?;
+        self.ask_for_spare();
+        Ok(())
     }
 
     /// Stops all disks, guests connected or not, and takes no new ones.

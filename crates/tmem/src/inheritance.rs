@@ -1,12 +1,18 @@
 //! How a worker comes into what the one before it left: it looks whether it can go on with it, waits until nobody else does, and opens it.
 
-use std::{io, os::fd::BorrowedFd, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    os::fd::BorrowedFd,
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use tmem_keeper::{Client, Estate};
-use tmem_store::{FileKeeper, Store, StoreOptions};
+use tmem_store::{FileKeeper, Recovery, Store, StoreOptions};
+use tmem_ublk::Reserve;
 
-use crate::memo::Memo;
+use crate::{memo::Memo, own_swap};
 
 /// The names of a store's memory files begin like this, and no other's.
 const STORE_PREFIX: &str = "tmem-";
@@ -18,6 +24,10 @@ pub(crate) struct Inheritance {
     pub(crate) memo: Option<Memo>,
     /// Workers that died before this one.
     pub(crate) worker_deaths: u32,
+    /// Of a process that stood by.
+    reserve: RefCell<Reserve>,
+    /// What opening the store found.
+    found: Cell<Option<Recovery>>,
 }
 
 impl Inheritance {
@@ -27,18 +37,28 @@ impl Inheritance {
     /// What was left was made by a version that this one does not understand: nothing has changed then, and the other worker goes on. Or the
     /// keeper is gone.
     pub(crate) fn come_into(keeper: Client) -> Result<Inheritance> {
+        let mut reserve = Reserve::default();
         if keeper.hello().context("cannot speak to the keeper")? {
             let left = keeper.list().context("cannot see what the keeper holds")?;
             let estate = Estate::new(keeper.try_clone().context("cannot speak to the keeper")?, left);
-            Memo::left(&estate)?;
+            let memo = Memo::left(&estate)?;
             Store::check(estate.take_all(STORE_PREFIX))
                 .context("cannot go on with what the running version has stored")?;
+            let queues =
+                memo.map_or(0, |memo| own_swap::queues_of(memo.disks.iter().map(|disk| &disk.frontend)));
+            if queues > 0 {
+                reserve = tmem_ublk::stand_by(queues).context("cannot stand by for a disk on ublk")?;
+                let files = keeper.list().context("cannot see what the keeper holds")?.files;
+                Store::map_ahead(files.into_iter().filter(|(name, _)| name.starts_with(STORE_PREFIX)))
+                    .context("cannot map what the running version has stored")?;
+            }
         }
         let worker_deaths = keeper.take().context("cannot speak to the keeper")?;
+        reserve.give_back_some();
         let left = keeper.list().context("cannot see what the keeper holds")?;
         let estate = Arc::new(Estate::new(keeper, left));
         let memo = Memo::left(&estate)?;
-        Ok(Inheritance { estate, memo, worker_deaths })
+        Ok(Inheritance { estate, memo, worker_deaths, reserve: reserve.into(), found: Cell::default() })
     }
 
     /// The store that was left. `None`: there is none, or nothing was ever in it.
@@ -53,6 +73,18 @@ impl Inheritance {
         }
         let (store, found) = Store::open(files, StoreOptions { limit_bytes }, Some(self.keeper()))
             .context("cannot open what the worker before this one has left")?;
+        self.found.set(Some(found));
+        Ok(Some(store))
+    }
+
+    /// The next step of taking over begins: it finds free memory.
+    pub(crate) fn make_room(&self) {
+        self.reserve.borrow_mut().give_back_some();
+    }
+
+    /// Says what was found, which is for when it is served: the log may be a file on this host's own swap.
+    pub(crate) fn say_what_was_found(&self) {
+        let Some(found) = self.found.take() else { return };
         let time = found.mapping_time + found.index_time + found.extent_time;
         log::info!("{} pages of {} clients taken over in {:.1?}", found.found_pages, found.clients, time);
         if found.damaged_pages + found.damaged_records > 0 {
@@ -62,7 +94,6 @@ impl Inheritance {
                 found.damaged_records
             );
         }
-        Ok(Some(store))
     }
 
     /// A new store.

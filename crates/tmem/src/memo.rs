@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use tmem_control::{DiskSpec, KnobValues};
 use tmem_keeper::Estate;
@@ -50,7 +49,7 @@ impl Memo {
     }
 
     fn write(&self) -> io::Result<File> {
-        let mut file = File::from(memfd_create(FILE_NAME, MemfdFlags::CLOEXEC)?);
+        let mut file = File::from(tmem_store::new_memory_file(FILE_NAME)?);
         file.write_all(&serde_json::to_vec(self)?)?;
         Ok(file)
     }

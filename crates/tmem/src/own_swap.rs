@@ -7,6 +7,8 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
+use tmem_control::Frontend;
+
 /// Disks on ublk, counted. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnSwap(Arc<AtomicU32>);
@@ -34,9 +36,27 @@ impl Drop for OwnSwapDisk {
     }
 }
 
+/// Queues of the disks on ublk among these.
+pub(crate) fn queues_of<'f>(frontends: impl Iterator<Item = &'f Frontend>) -> u16 {
+    let queues = |frontend: &Frontend| match frontend {
+        Frontend::Ublk { queues, .. } => queues.unwrap_or(1),
+        Frontend::VhostUser { .. } | Frontend::Nbd(_) => 0,
+    };
+    frontends.map(queues).fold(0, u16::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn queues_are_those_of_disks_on_ublk() {
+        let ublk = |queues| Frontend::Ublk { queues, device: None };
+        let other = Frontend::VhostUser { socket: "/run/a".into(), queues: 4 };
+        assert_eq!(queues_of([ublk(Some(2)), other.clone(), ublk(None)].iter()), 3);
+        assert_eq!(queues_of([other].iter()), 0);
+        assert_eq!(queues_of([ublk(Some(u16::MAX)), ublk(Some(4))].iter()), u16::MAX);
+    }
 
     #[test]
     fn it_is_possible_while_there_is_a_disk() {

@@ -24,6 +24,7 @@ impl Succession for OneOfMany {
         Processes {
             keeper: parent_id(),
             worker: process::id(),
+            spare: self.estate.keeper().and_then(|keeper| keeper.spare_pid().ok().flatten()),
             worker_deaths: self.worker_deaths,
             uptime: Duration::from_secs(now_seconds().saturating_sub(self.first_started)),
         }

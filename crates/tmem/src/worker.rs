@@ -54,6 +54,7 @@ pub(crate) fn run(
     start_logging(config.log_level);
     stacks::answer_when_asked().context("cannot prepare for SIGUSR1")?;
     get_fit_for_swap(&config)?;
+    inheritance.make_room();
     let left = inheritance.open_store(limit_bytes)?;
     let is_new = left.is_none();
     let store = left.map_or_else(|| inheritance.new_store(limit_bytes), Ok)?;
@@ -73,9 +74,9 @@ pub(crate) fn run(
     store.set_zero_on_flush(config.zero_on_flush == ZeroOnFlush::On);
     let tier = tier_options.map(|options| attach_tier(&store, options, is_new)).transpose()?;
     let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
-    let memo = inheritance.memo.filter(|_| !is_new);
+    let memo = inheritance.memo.as_ref().filter(|_| !is_new);
     let first_started = memo.as_ref().map_or_else(now_seconds, |memo| memo.first_started);
-    let left_disks = memo.map(|memo| memo.disks);
+    let left_disks = memo.map(|memo| memo.disks.clone());
     let disks = left_disks.clone().unwrap_or_default();
     let memory =
         Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks, first_started })?;
@@ -89,6 +90,7 @@ pub(crate) fn run(
         let knobs = Arc::clone(&knobs);
         move || knobs.background_cpu()
     };
+    inheritance.make_room();
     let own_swap = OwnSwap::default();
     let maintenance = Maintenance::start(Arc::clone(&store), budget, own_swap.clone())
         .context("cannot start the maintenance thread")?;
@@ -107,7 +109,9 @@ pub(crate) fn run(
         Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap, estate: Arc::clone(&estate), owner };
     let disks = Arc::new(Disks::new(Arc::clone(&store), transports, memory.clone()));
     if let Some(left_disks) = &left_disks {
+        inheritance.make_room();
         disks.go_on_with(left_disks)?;
+        inheritance.say_what_was_found();
     }
     knobs.watch(move |values| {
         if let Err(error) = memory.change(|memo| memo.knobs = values) {
@@ -170,6 +174,9 @@ fn get_fit_for_swap(config: &Config) -> Result<()> {
         // The kernel has ublk, but nobody may ever ask for it; whoever does so is told.
         Err(error) if !is_asked_for => log::debug!("disks on ublk are not possible: {error}"),
         result => result.context("the configuration's disks")?,
+    }
+    if let Err(error) = tmem_store::never_swap_memory_files() {
+        log::debug!("pages are in memory files that this host may swap out: {error}");
     }
     Ok(())
 }

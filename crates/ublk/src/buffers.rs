@@ -1,16 +1,27 @@
 //! Memory of a queue: a buffer for each tag, and the descriptors that the driver writes.
 
-use std::{fs::File, io, os::fd::AsRawFd, ptr, ptr::NonNull};
+use std::{
+    fs::File,
+    io,
+    os::fd::AsRawFd,
+    ptr,
+    ptr::NonNull,
+    sync::{Mutex, PoisonError},
+};
 
 use crate::{abi::Descriptor, abi::MAX_QUEUE_DEPTH, locked_memory};
 
 const PAGE_BYTES: usize = 4096;
 
 /// A mapping of this value's own.
-struct Mapping {
+#[derive(Debug)]
+pub(crate) struct Mapping {
     start: NonNull<u8>,
     len_bytes: usize,
 }
+
+// SAFETY: memory is no thread's own.
+unsafe impl Send for Mapping {}
 
 impl Mapping {
     /// # Safety
@@ -24,6 +35,18 @@ impl Mapping {
             None => Err(io::ErrorKind::OutOfMemory.into()),
         }
     }
+
+    /// Fresh memory that the OS has found.
+    pub(crate) fn populated(len_bytes: usize) -> io::Result<Self> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a fresh mapping at an address the kernel picks touches no memory of ours.
+        let mapped = unsafe { libc::mmap(ptr::null_mut(), len_bytes, access, flags, -1, 0) };
+        // SAFETY: just mapped.
+        let mapping = unsafe { Self::new(mapped, len_bytes) }?;
+        locked_memory::populate(mapping.start.addr().get(), len_bytes, true)?;
+        Ok(mapping)
+    }
 }
 
 impl Drop for Mapping {
@@ -31,6 +54,16 @@ impl Drop for Mapping {
         // SAFETY: the mapping is this value's, and nobody borrows it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len_bytes) };
     }
+}
+
+/// Memory for buffers of queues to come.
+static MADE_AHEAD: Mutex<Vec<Mapping>> = Mutex::new(Vec::new());
+
+/// Has memory found for the buffers of one more queue.
+pub(crate) fn make_ahead(tags: u16, bytes_per_tag: usize) -> io::Result<()> {
+    let mapping = Mapping::populated(usize::from(tags) * bytes_per_tag)?;
+    MADE_AHEAD.lock().unwrap_or_else(PoisonError::into_inner).push(mapping);
+    Ok(())
 }
 
 /// A buffer for each tag of a queue, all in memory. The kernel copies from and to them in system calls of the queue's thread.
@@ -43,13 +76,11 @@ impl Buffers {
     /// Buffers for so many tags. Their length is a multiple of a page.
     pub(crate) fn new(tags: u16, bytes_per_tag: usize) -> io::Result<Self> {
         let len_bytes = usize::from(tags) * bytes_per_tag;
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a fresh mapping at an address the kernel picks touches no memory of ours.
-        let mapped = unsafe { libc::mmap(ptr::null_mut(), len_bytes, access, flags, -1, 0) };
-        // SAFETY: just mapped.
-        let mapping = unsafe { Mapping::new(mapped, len_bytes) }?;
-        locked_memory::populate(mapping.start.addr().get(), len_bytes, true)?;
+        let mut ahead = MADE_AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
+        let mapping = match ahead.pop_if(|mapping| mapping.len_bytes == len_bytes) {
+            Some(mapping) => mapping,
+            None => Mapping::populated(len_bytes)?,
+        };
         Ok(Self { mapping, bytes_per_tag })
     }
 
@@ -121,6 +152,15 @@ mod tests {
         for tag in 0..4 {
             assert!(buffers.of(tag).iter().all(|byte| *byte == tag as u8 + 1));
         }
+    }
+
+    #[test]
+    fn memory_that_was_found_ahead_is_used_where_it_fits() {
+        make_ahead(4, 8192).unwrap();
+        let place = MADE_AHEAD.lock().unwrap().last().unwrap().start;
+        assert_ne!(Buffers::new(3, 8192).unwrap().mapping.start, place);
+        assert_eq!(Buffers::new(4, 8192).unwrap().mapping.start, place);
+        assert!(MADE_AHEAD.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | `queue`, `ring`, `buffers` | a queue's thread: fetches requests, polls, sleeps |
 //! | `request`, `execute` | from a request of the driver's to puts, gets and flushes |
 //! | `process`, `io_flusher`, `locked_memory`, `heap`, `oom` | what keeps a host from waiting for itself when it swaps to its own daemon |
+//! | `stand_by` | a process that is ready to follow one that serves swap |
 //! | `left_devices`, `lost_pages` | devices whose daemon died: who takes them over, and what is lost |
 //! | `in_use` | whether a device is swap or mounted |
 //! | `swap_off` | the process that turns it off |
@@ -38,6 +39,7 @@ mod process;
 mod queue;
 mod request;
 mod ring;
+mod stand_by;
 mod swap_off;
 
 pub use control::is_available;
@@ -46,3 +48,4 @@ pub use frontend::UblkFrontend;
 pub use left_devices::end_left_devices;
 pub use options::UblkOptions;
 pub use process::{is_prepared, prepare_ordinary_process, prepare_process};
+pub use stand_by::{Reserve, stand_by};

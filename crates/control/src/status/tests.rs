@@ -84,7 +84,13 @@ pub(crate) fn sample() -> Status {
     };
     let http = Some(SocketAddr::from(([127, 0, 0, 1], 7780)));
     Status::new(
-        Processes { keeper: 7, worker: 8, worker_deaths: 9, uptime: Duration::from_millis(61_999) },
+        Processes {
+            keeper: 7,
+            worker: 8,
+            spare: Some(10),
+            worker_deaths: 9,
+            uptime: Duration::from_millis(61_999),
+        },
         http,
         pool,
         vec![client("vm2", 200), client("vm1", 100)],
@@ -108,6 +114,7 @@ fn the_names_are_fixed() {
             "pid",
             "pool",
             "sandbox",
+            "spare_pid",
             "tiers",
             "uptime_seconds",
             "version",

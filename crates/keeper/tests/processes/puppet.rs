@@ -128,6 +128,10 @@ impl Work {
             "release" => keeper.release(rest).map(done),
             "close" => keeper.close(rest.parse().unwrap()).map(done),
             "upgrade" => keeper.upgrade().map(done),
+            "want-spare" => keeper.want_spare(rest.parse().unwrap()).map(done),
+            "spare" => {
+                keeper.spare_pid().map(|pid| if pid.is_some() { "stands by" } else { "none" }.to_owned())
+            }
             "upgrading" => keeper.is_upgrading().map(|is| u8::from(is).to_string()),
             "adopt" => {
                 let guest = UnixStream::connect(self.directory.join(GUESTS))?;

@@ -278,6 +278,15 @@ fn place(program: &[u8], directory: &TempDir) {
     fs::rename(new, directory.path().join(PROGRAM)).unwrap();
 }
 
+/// Waits until it is so.
+pub fn eventually(mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "it never comes to be");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Sends this with so many descriptors.
 pub fn says(to: &UnixStream, bytes: &[u8], descriptors: usize) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -30,7 +30,7 @@ fn table(status: &Status) -> String {
     // Writing to a `String` cannot fail.
     let _ = writeln!(
         text,
-        "tmem {}, pid {}, up {}{}{}\n",
+        "tmem {}, pid {}, up {}{}{}{}\n",
         status.version,
         status.pid,
         uptime(status.uptime_seconds),
@@ -39,6 +39,7 @@ fn table(status: &Status) -> String {
             1 => ", 1 worker died".to_owned(),
             deaths => format!(", {deaths} workers died"),
         },
+        if status.spare_pid.is_some() { ", a spare worker stands by" } else { "" },
         status.http.map_or(String::new(), |address| format!(", http://{address}/"))
     );
     let _ = writeln!(
