@@ -317,6 +317,9 @@ fn swaps_while_workers_die(pool: &str, checker_arguments: &str) -> Result<()> {
         + &format!(
             "echo 120 > /proc/sys/kernel/hung_task_timeout_secs\n\
              swapon -d $(tmem disk add swap --size 1G --ublk)\n\
+             until tmem status | grep -q 'a spare worker stands by'; do sleep 0.5; done\n\
+             spare=$(tmem status --json | sed -n 's/ *\"spare_pid\": \\([0-9]*\\),/\\1/p')\n\
+             sed 's/^/@spare /' /proc/$spare/smaps_rollup\n\
              /check_pages {checker_arguments} seconds={} &\n\
              checker=$!\n\
              {KILLER}\

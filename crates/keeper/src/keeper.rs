@@ -480,7 +480,10 @@ impl<'p> Keeper<'p> {
                     say(format_args!(
                         "error: worker {pid} was silent for {patience:?}: it hangs and is killed"
                     ));
-                    post_mortem::describe(pid);
+                    // Where the host waits for this worker to find memory, a child would, too.
+                    if !self.spare.is_there() {
+                        post_mortem::describe(pid);
+                    }
                     serving.worker.signal(libc::SIGUSR1);
                     serving.asked = Some(now);
                 }
