@@ -306,13 +306,20 @@ const KILLER: &str = r#"
     ) &
 "#;
 
-/// A machine that swaps to its own daemon and has nothing left, whose worker is killed every few seconds: hung tasks would end it.
+/// A machine that swaps to its own daemon and has nothing left, whose worker is killed every few seconds: tasks that hang for two minutes, which is the
+/// kernel's own limit, would end it.
 fn swaps_while_workers_die(pool: &str, checker_arguments: &str) -> Result<()> {
     let directory = TempDir::new()?;
     let checker = build_checker(directory.path())?;
-    let script = daemon(&format!("{pool} --worker-deaths 0"))
+    // To the console: a file could be swapped out, and nobody would show it after a panic.
+    let daemon = daemon(&format!("{pool} --worker-deaths 0 --log-level debug"));
+    let script = daemon.replace("> /tmp/log", "> /dev/ttyS0")
         + &format!(
-            "swapon -d $(tmem disk add swap --size 1G --ublk)\n\
+            "echo 120 > /proc/sys/kernel/hung_task_timeout_secs\n\
+             swapon -d $(tmem disk add swap --size 1G --ublk)\n\
+             until tmem status | grep -q 'a spare worker stands by'; do sleep 0.5; done\n\
+             spare=$(tmem status --json | sed -n 's/ *\"spare_pid\": \\([0-9]*\\),/\\1/p')\n\
+             sed 's/^/@spare /' /proc/$spare/smaps_rollup\n\
              /check_pages {checker_arguments} seconds={} &\n\
              checker=$!\n\
              {KILLER}\
@@ -326,10 +333,8 @@ fn swaps_while_workers_die(pool: &str, checker_arguments: &str) -> Result<()> {
              wait $daemon\n",
             swapping_seconds()
         );
-    let console = QemuGuest::boot_with_tmem(192, 2, &checker, &script)?.finish(QEMU)?;
-    if std::env::var_os("TMEM_SHOW").is_some() {
-        eprintln!("{}", console.join("\n"));
-    }
+    let limit = QEMU + Duration::from_secs(swapping_seconds());
+    let console = QemuGuest::boot_with_tmem(192, 2, &checker, &script)?.finish(limit)?;
     swapped_well(&console)?;
     ensure!(number(&console, "@deaths ")? >= 8, "{}", console.join("\n"));
     Ok(())
@@ -338,4 +343,10 @@ fn swaps_while_workers_die(pool: &str, checker_arguments: &str) -> Result<()> {
 #[test]
 fn r1_a_machine_without_memory_survives_its_workers() -> Result<()> {
     swaps_while_workers_die("--pool-size auto", "300 53 0 kind=light")
+}
+
+/// The same with a pool that has no room left.
+#[test]
+fn r2_a_machine_whose_pool_is_full_survives_its_workers() -> Result<()> {
+    swaps_while_workers_die("--pool-size 24M", "72 54 0 kind=random pageout")
 }

@@ -7,8 +7,10 @@ use std::{
 
 use crate::process::Worker;
 
-/// A worker that stands by has this long to find out whether it can follow.
+/// A program that is to take over has this long to find out whether it can follow.
 pub(crate) const STAND_BY: Duration = Duration::from_secs(30);
+/// A spare worker has longer: what it needs may have to be swapped out first, on a host that does little else.
+pub(crate) const SPARE_STAND_BY: Duration = Duration::from_secs(300);
 
 /// One worker with what is known of it.
 pub(crate) struct Hired {
@@ -41,7 +43,7 @@ impl Hired {
     }
 
     /// It stands by for too long, whatever it says meanwhile.
-    pub(crate) fn is_late(&self, now: Instant) -> bool {
-        !self.wants_to_take && !self.is_ending && now.duration_since(self.worker.started) >= STAND_BY
+    pub(crate) fn is_late(&self, now: Instant, limit: Duration) -> bool {
+        !self.wants_to_take && !self.is_ending && now.duration_since(self.worker.started) >= limit
     }
 }

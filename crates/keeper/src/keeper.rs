@@ -17,7 +17,7 @@ use rustix::{io::Errno, net::RecvFlags};
 
 use crate::{
     fd_store::FdStore,
-    hired::{Hired, STAND_BY},
+    hired::{Hired, SPARE_STAND_BY, STAND_BY},
     holder::{Holder, answer},
     post_mortem,
     process::{End, Prepared, Program},
@@ -496,7 +496,10 @@ impl<'p> Keeper<'p> {
                     say(format_args!(
                         "error: worker {pid} was silent for {patience:?}: it hangs and is killed"
                     ));
-                    post_mortem::describe(pid);
+                    // Where the host waits for this worker to find memory, a child would, too.
+                    if !self.spare.is_there() {
+                        post_mortem::describe(pid);
+                    }
                     serving.worker.signal(libc::SIGUSR1);
                     serving.asked = Some(now);
                 }
@@ -507,8 +510,9 @@ impl<'p> Keeper<'p> {
                 _ => {}
             }
         }
-        for late in [&mut self.next, &mut self.spare.hired].into_iter().flatten() {
-            if late.is_late(now) {
+        let limits = [(&mut self.next, STAND_BY), (&mut self.spare.hired, SPARE_STAND_BY)];
+        for (late, limit) in limits.into_iter().filter_map(|(hired, limit)| Some((hired.as_mut()?, limit))) {
+            if late.is_late(now, limit) {
                 say(format_args!("error: worker {} did not stand by in time and is killed", late.worker.pid));
                 late.worker.signal(libc::SIGKILL);
                 late.is_ending = true;
@@ -527,9 +531,10 @@ impl<'p> Keeper<'p> {
             Some(asked) => Some(asked + LAST_WORDS),
             None => silent(serving, patience),
         });
-        let late = [&self.next, &self.spare.hired].into_iter().flatten();
-        let late = late.filter(|next| !next.wants_to_take && !next.is_ending);
-        let late = late.map(|next| next.worker.started + STAND_BY).min();
+        let late = [(&self.next, STAND_BY), (&self.spare.hired, SPARE_STAND_BY)].into_iter();
+        let late = late.filter_map(|(hired, limit)| Some((hired.as_ref()?, limit)));
+        let late = late.filter(|(hired, _)| !hired.wants_to_take && !hired.is_ending);
+        let late = late.map(|(hired, limit)| hired.worker.started + limit).min();
         let spare = self.spare.start_at().filter(|_| self.may_have_spare());
         let left = [&self.serving, &self.next, &self.spare.hired]
             .into_iter()

@@ -49,6 +49,11 @@ impl Spare {
         self.not_before.filter(|_| self.wanted > 0 && self.hired.is_none())
     }
 
+    /// One stands by.
+    pub(crate) fn is_there(&self) -> bool {
+        self.ready().is_some()
+    }
+
     /// One is there or on its way.
     pub(crate) fn is_coming(&self) -> bool {
         self.hired.as_ref().is_some_and(|hired| !hired.is_ending)

@@ -82,6 +82,11 @@ impl Inheritance {
         self.reserve.borrow_mut().give_back_some();
     }
 
+    /// This process serves: what is left in reserve is for what comes, above all for the store's stock.
+    pub(crate) fn give_all_back(&self) {
+        self.reserve.take();
+    }
+
     /// Says what was found, which is for when it is served: the log may be a file on this host's own swap.
     pub(crate) fn say_what_was_found(&self) {
         let Some(found) = self.found.take() else { return };

@@ -111,6 +111,7 @@ pub(crate) fn run(
     if let Some(left_disks) = &left_disks {
         inheritance.make_room();
         disks.go_on_with(left_disks)?;
+        inheritance.give_all_back();
         inheritance.say_what_was_found();
     }
     knobs.watch(move |values| {

@@ -22,6 +22,9 @@ use crate::{
 
 /// How long udev may take to make a device's file.
 const DEVICE_FILE_TRIES: u32 = 300;
+/// How long the kernel may take to be done with a device's dead process. That is work of its own threads, which may have to wait for memory. Who gives up is
+/// followed by somebody who tries the same.
+const RECOVERY_TRIES: u32 = 6000;
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// Whether this kernel has ublk, now.
@@ -96,7 +99,7 @@ impl Device {
         loop {
             match self.send(Control::StartRecovery, 0) {
                 Ok(()) => return Ok(()),
-                Err(error) if tries == DEVICE_FILE_TRIES => {
+                Err(error) if tries == RECOVERY_TRIES => {
                     return Err(UblkError::Command { what: "let a device be taken over", error });
                 }
                 Err(_) => thread::sleep(BETWEEN_TRIES),

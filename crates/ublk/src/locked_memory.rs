@@ -19,7 +19,14 @@ pub(crate) fn lock_process() -> Result<(), UblkError> {
         return Err(UblkError::NotLocked { error: io::Error::last_os_error() });
     }
     let maps = fs::read_to_string("/proc/self/maps").map_err(|error| UblkError::NotLocked { error })?;
-    for mapping in maps.lines().filter_map(Mapping::to_populate) {
+    let mut end_of_program = None;
+    for line in maps.lines() {
+        let chosen = Mapping::to_populate(line);
+        // Variables that are zero at the start follow those that are not, and have no name.
+        let mapping =
+            chosen.or_else(|| Mapping::unnamed(line).filter(|mapping| Some(mapping.start) == end_of_program));
+        let Some(mapping) = mapping else { continue };
+        end_of_program = mapping.writable.then_some(mapping.start + mapping.len_bytes);
         mapping.populate().map_err(|error| UblkError::NotLocked { error })?;
     }
     Ok(())
@@ -56,14 +63,21 @@ struct Mapping {
 impl Mapping {
     /// A line of `/proc/self/maps` if it is of the program, a library or the heap.
     fn to_populate(line: &str) -> Option<Self> {
+        let name = line.split_ascii_whitespace().nth(5)?;
+        let is_program = name.starts_with('/') && !name.starts_with("/memfd:") && !name.starts_with("/dev/");
+        if is_program || name == "[heap]" { Self::private(line) } else { None }
+    }
+
+    /// A line that names nothing.
+    fn unnamed(line: &str) -> Option<Self> {
+        let is_unnamed = line.split_ascii_whitespace().nth(5).is_none();
+        is_unnamed.then(|| Self::private(line)).flatten().filter(|mapping| mapping.writable)
+    }
+
+    fn private(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
-        let access = fields.next()?;
-        let name = fields.nth(3)?;
-        let is_program = name.starts_with('/') && !name.starts_with("/memfd:") && !name.starts_with("/dev/");
-        if !(is_program || name == "[heap]") || !access.starts_with('r') {
-            return None;
-        }
+        let access = fields.next().filter(|access| access.starts_with('r'))?;
         let start = usize::from_str_radix(start, 16).ok()?;
         let len_bytes = usize::from_str_radix(end, 16).ok()?.checked_sub(start)?;
         // What is mapped shared from a file is nobody's program.
@@ -103,6 +117,16 @@ mod tests {
             "nonsense",
         ] {
             assert_eq!(of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_is_known_as_such() {
+        let unnamed = Mapping::unnamed("1000-3000 rw-p 00000000 00:00 0");
+        assert_eq!(unnamed, Some(Mapping { start: 0x1000, len_bytes: 0x2000, writable: true }));
+        for other in ["1000-3000 r--p 00000000 00:00 0", "1000-3000 rw-p 00000000 00:00 0 [heap]", "nonsense"]
+        {
+            assert_eq!(Mapping::unnamed(other), None, "{other}");
         }
     }
 

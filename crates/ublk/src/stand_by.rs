@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// What opening a store takes of the heap, in queues' shares of it.
-const OPENING: u16 = 4;
+const OPENING: u16 = 12;
 /// Threads beside the queues': stock, background, sizing, heartbeat, write-back and one more.
 const OTHER_THREADS: u16 = 6;
 /// The allocator keeps stacks of 40 MiB in all for threads to come, and each of them is 2 MiB, touched or not.
 const MOST_STACKS: u16 = 18;
 /// What is given back to the kernel, in parts: each step of taking over finds some, whoever else is waiting.
 const RESERVE_PART_BYTES: usize = 2 << 20;
-const RESERVE_PARTS: usize = 4;
+const RESERVE_PARTS: usize = 6;
 
 /// Memory that the kernel gets back.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Gives a part of it back.
+    /// Gives a part of it back. What is left goes when this is dropped.
     pub fn give_back_some(&mut self) {
         drop(self.parts.pop());
     }

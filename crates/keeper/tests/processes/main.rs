@@ -348,7 +348,8 @@ fn spare_held() {
     worker.dies("abort");
     stage.logs("send SIGHUP to process");
     spare.ends();
-    assert_eq!((stage.children(), stage.wakeups()), (0, 0));
+    stage::eventually(|| stage.children() == 0);
+    assert_eq!(stage.wakeups(), 0);
     stage.signal(libc::SIGHUP);
     let mut worker = stage.worker();
     assert_eq!(worker.asks("take"), "3");
