@@ -3,13 +3,15 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
 };
 
 use rustix::{io::Errno, net::SendFlags};
 
 use crate::{
+    errands::Errands,
     relay::{Flow, Relay},
-    wire::{self, Code, Datagram, Name},
+    wire::{self, Code, Datagram, Exactly, Name},
 };
 
 /// Most files and sockets: two for each of some thousand disks.
@@ -32,16 +34,23 @@ pub(crate) struct Holder {
     files: Vec<Kept>,
     guests: Vec<Guest>,
     last_number: u32,
+    errands: Errands,
 }
 
 impl Holder {
-    /// Takes all the memory it will ever need.
-    pub(crate) fn new() -> Holder {
-        Holder {
+    /// Takes all the memory it will ever need. `tier` is the path that may be opened; `is_process`: this process is a keeper and nothing else.
+    pub(crate) fn new(tier: Option<PathBuf>, is_process: bool) -> io::Result<Holder> {
+        Ok(Holder {
             files: Vec::with_capacity(MAX_FILES),
             guests: Vec::with_capacity(MAX_CONNECTIONS),
             last_number: 0,
-        }
+            errands: Errands::new(tier, is_process)?,
+        })
+    }
+
+    /// Some child has ended.
+    pub(crate) fn reap(&mut self) {
+        self.errands.reap();
     }
 
     /// The worker is gone.
@@ -95,6 +104,7 @@ impl Holder {
                 self.guests.retain(|guest| guest.number != call.number);
                 Ok(0)
             }
+            Code::Bind | Code::Unbind | Code::BindTcp | Code::OpenTier => self.errands.start(call),
             _ => Err(Errno::OPNOTSUPP),
         };
         answer(worker, result)
@@ -102,7 +112,7 @@ impl Holder {
 
     fn keep(&mut self, call: Datagram) -> Result<u32, Errno> {
         let Datagram { name, descriptors, .. } = call;
-        let [descriptor] = descriptors.into_inner_array()?;
+        let [descriptor] = descriptors.exactly()?;
         if let Some(file) = self.files.iter_mut().find(|file| file.name == name) {
             file.descriptor = descriptor;
         } else if self.files.len() < MAX_FILES {
@@ -115,7 +125,7 @@ impl Holder {
 
     fn adopt(&mut self, call: Datagram) -> Result<u32, Errno> {
         let Datagram { name, descriptors, .. } = call;
-        let [guest, library, life] = descriptors.into_inner_array()?;
+        let [guest, library, life] = descriptors.exactly()?;
         // A label has one guest. Whoever brings another has lost sight of the one before, and so would every worker to come.
         self.guests.retain(|guest| guest.relay.label != name);
         if self.guests.len() >= MAX_CONNECTIONS {
@@ -134,7 +144,7 @@ impl Holder {
     }
 
     fn attach(&mut self, call: Datagram) -> Result<u32, Errno> {
-        let [library, life] = call.descriptors.into_inner_array()?;
+        let [library, life] = call.descriptors.exactly()?;
         let guest = self.guests.iter_mut().find(|guest| guest.number == call.number).ok_or(Errno::NOENT)?;
         guest.relay.attach(library, life);
         Ok(call.number)
@@ -159,16 +169,4 @@ pub(crate) fn answer(worker: BorrowedFd<'_>, result: Result<u32, Errno>) -> io::
         Err(error) => (Code::Refused, error.raw_os_error() as u32),
     };
     wire::send(worker, code, number, &[], &[], SendFlags::empty())
-}
-
-/// Exactly so many descriptors.
-trait Exactly {
-    fn into_inner_array<const N: usize>(self) -> Result<[OwnedFd; N], Errno>;
-}
-
-impl Exactly for arrayvec::ArrayVec<OwnedFd, { wire::MAX_DESCRIPTORS }> {
-    fn into_inner_array<const N: usize>(self) -> Result<[OwnedFd; N], Errno> {
-        let exact: arrayvec::ArrayVec<OwnedFd, N> = self.into_iter().take(N).collect();
-        exact.into_inner().map_err(|_| Errno::INVAL)
-    }
 }

@@ -10,6 +10,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,8 @@ pub struct KeeperOptions {
     pub deaths_per_minute: u32,
     /// A worker that has been silent for so long is killed.
     pub patience: Option<Duration>,
+    /// The tier: the only path that is opened for a worker.
+    pub tier: Option<PathBuf>,
 }
 
 /// A keeper could not be started.
@@ -128,9 +131,9 @@ impl<'p> Keeper<'p> {
         let keeper = Keeper {
             program,
             restarts: Restarts::new(options.deaths_per_minute),
-            options,
             signals: Signals::wait_for()?,
-            holder: Holder::new(),
+            holder: Holder::new(options.tier.clone(), true)?,
+            options,
             serving: None,
             next: None,
             start_at: Some(first),
@@ -328,6 +331,7 @@ impl<'p> Keeper<'p> {
                 }
             }
         }
+        self.holder.reap();
         self.bury()
     }
 

@@ -13,7 +13,10 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags},
+};
 
 use crate::descriptors;
 
@@ -21,7 +24,7 @@ use crate::descriptors;
 pub const MAX_NAME_BYTES: usize = 200;
 
 /// What is said on the socket. Grows when codes are added.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 const HEAD_BYTES: usize = 8;
 const MAX_BYTES: usize = HEAD_BYTES + MAX_NAME_BYTES;
@@ -59,6 +62,15 @@ pub(crate) enum Code {
     Upgrade = 11,
     /// It wants to know whether an upgrade is under way. Answered with 1 or 0.
     Upgrading = 12,
+    // What follows comes with a socket for a second answer, when it is done: see `errands`.
+    /// A listening Unix socket is to be made at the path that is the name, with a mode. Answered with it, and 1 if it replaced another.
+    Bind = 13,
+    /// The file of one that was made is to go. Answered with 1, or 0 if it was not there any more.
+    Unbind = 14,
+    /// One is to be made on TCP, at the address that is the name. Answered with it.
+    BindTcp = 15,
+    /// The tier is to be opened, with flags of open(2). Answered with it.
+    OpenTier = 16,
     /// Answers: done; the number depends on the call.
     Done = 64,
     /// Answers: refused; the number is an error of the OS.
@@ -73,8 +85,8 @@ impl Code {
     fn of(byte: u8) -> Code {
         use Code::*;
         [
-            Hello, Take, List, Ready, Beat, Keep, Release, Adopt, Attach, Close, Upgrade, Upgrading, Done,
-            Refused, File, Connection,
+            Hello, Take, List, Ready, Beat, Keep, Release, Adopt, Attach, Close, Upgrade, Upgrading, Bind,
+            Unbind, BindTcp, OpenTier, Done, Refused, File, Connection,
         ]
         .into_iter()
         .find(|code| *code as u8 == byte)
@@ -132,6 +144,18 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Op
     let number = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
     let name = bytes[HEAD_BYTES..received.bytes].iter().copied().collect();
     Ok(Some(Datagram { code, number, name, descriptors }))
+}
+
+/// Exactly so many descriptors.
+pub(crate) trait Exactly {
+    fn exactly<const N: usize>(self) -> Result<[OwnedFd; N], Errno>;
+}
+
+impl Exactly for ArrayVec<OwnedFd, MAX_DESCRIPTORS> {
+    fn exactly<const N: usize>(self) -> Result<[OwnedFd; N], Errno> {
+        let exact: ArrayVec<OwnedFd, N> = self.into_iter().take(N).collect();
+        exact.into_inner().map_err(|_| Errno::INVAL)
+    }
 }
 
 /// What an error of the OS says, without memory from the heap.
@@ -204,6 +228,6 @@ mod tests {
             let code = Code::of(byte);
             assert!(code == Code::Unknown || code as u8 == byte);
         }
-        assert_eq!((0..=255).map(Code::of).filter(|code| *code != Code::Unknown).count(), 16);
+        assert_eq!((0..=255).map(Code::of).filter(|code| *code != Code::Unknown).count(), 20);
     }
 }

@@ -34,6 +34,8 @@ const DEATHS: &str = "KEEPER_TEST_DEATHS";
 pub const CONTROL: &str = "control";
 /// Where they come for guests.
 pub const GUESTS: &str = "guests";
+/// The tier that workers may open.
+pub const TIER: &str = "tier";
 /// Stands behind a program, before its name.
 pub const PROGRAM_MARK: &str = concat!("\nprogram", " name=");
 const PROGRAM: &str = "program";
@@ -45,7 +47,8 @@ pub fn keep() {
     let directory = PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
     let deaths_per_minute = std::env::var(DEATHS).unwrap().parse().unwrap();
     let program = Program::new(directory.join(PROGRAM), ["worker".into()], []).unwrap();
-    let keeper = Keeper::new(&program, KeeperOptions { deaths_per_minute, patience: None }).unwrap();
+    let options = KeeperOptions { deaths_per_minute, patience: None, tier: Some(directory.join(TIER)) };
+    let keeper = Keeper::new(&program, options).unwrap();
     counted::begin();
     let code = keeper.run();
     let allocations = counted::end();
@@ -111,6 +114,11 @@ impl Stage {
             listener.set_nonblocking(true).unwrap();
         }
         Stage { keeper, control, guests, _unread: unread, directory }
+    }
+
+    /// A path in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     /// Puts a program in the place of the one that is there.
@@ -185,6 +193,15 @@ impl Stage {
     pub fn children(&self) -> usize {
         let id = self.keeper.id();
         fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap().split_whitespace().count()
+    }
+
+    /// Waits until there are so many.
+    pub fn children_are(&self, many: usize) {
+        let start = Instant::now();
+        while self.children() != many {
+            assert!(start.elapsed() < PATIENCE, "{} children, not {many}", self.children());
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// How often the keeper woke up in a while in which it has nothing to do.
