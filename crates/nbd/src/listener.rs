@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tmem_keeper::Estate;
-use tmem_transport::{DEFAULT_SOCKET_MODE, LogLimit, SocketFile, kept_name};
+use tmem_keeper::{Estate, socket_name};
+use tmem_transport::{DEFAULT_SOCKET_MODE, LogLimit, SocketFile};
 
 use crate::{
     address::NbdAddress,
@@ -105,7 +105,7 @@ impl Drop for Listening {
         if let Self::Tcp(listener, estate) = self
             && let Ok(address) = listener.local_addr()
         {
-            estate.release(&kept_name(address));
+            estate.release(&socket_name(address));
         }
     }
 }
@@ -118,15 +118,15 @@ impl Listening {
                 Ok((Self::Unix(file), address.clone()))
             }
             NbdAddress::Tcp(wanted) => {
-                if let Some(left) = estate.take(&kept_name(wanted)) {
+                if let Some(left) = estate.take(&socket_name(wanted)) {
                     return Ok((Self::Tcp(left.into(), estate.clone()), address.clone()));
                 }
-                let (listener, bound) = bind_tcp(*wanted).map_err(|error| match error.kind() {
+                let (listener, bound) = bind_tcp(*wanted, estate).map_err(|error| match error.kind() {
                     io::ErrorKind::AddrInUse => NbdError::AddressInUse { address: address.clone() },
                     _ => NbdError::Listen { address: address.clone(), error },
                 })?;
                 estate
-                    .keep(&kept_name(bound), listener.as_fd())
+                    .keep(&socket_name(bound), listener.as_fd())
                     .map_err(|error| NbdError::Listen { address: address.clone(), error })?;
                 Ok((Self::Tcp(listener, estate.clone()), NbdAddress::Tcp(bound)))
             }
@@ -210,8 +210,8 @@ fn complain(ground: &Ground, what: &str) {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address)?;
+fn bind_tcp(address: SocketAddr, estate: &Estate) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = estate.bind_tcp(address)?;
     listener.set_nonblocking(true)?;
     let bound = listener.local_addr()?;
     Ok((listener, bound))
