@@ -5,7 +5,7 @@ mod common;
 
 use std::{collections::BTreeMap, fs};
 
-use common::{End, FINE, call, child, is_root, refused};
+use common::{End, FINE, call, child, is_root};
 use libc::{EPERM, c_long};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use tmem_sandbox::{Confinement, PathAccess, PathWall, User};
