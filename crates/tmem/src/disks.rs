@@ -108,6 +108,8 @@ impl Disks {
                 self.store.remove_client(&client)?;
             }
         }
+        // Clients wait at the addresses already, and find all of their disks.
+        let _closed = self.transports.nbd.close();
         for spec in specs {
             let running = self.start(spec, Origin::Left)?;
             self.slots().by_name.insert(spec.name.clone(), Slot::Running(Box::new(running)));
