@@ -206,7 +206,9 @@ impl Errands {
         };
         let descriptors: ArrayVec<_, 1> = descriptor.iter().map(AsFd::as_fd).collect();
         let sent = wire::send(answer, code, number, &[], &descriptors, SendFlags::DONTWAIT);
-        if let (Err(_), Errand::Bind { path, .. }, Some(made)) = (sent, errand, note.and_then(Note::made)) {
+        if let (Err(_), Code::Done, Errand::Bind { path, .. }) = (sent, code, errand)
+            && let Some(made) = note.and_then(Note::made)
+        {
             // Nobody has the listener, and nobody will.
             let _ = sockets::remove(path, made);
         }
@@ -301,5 +303,83 @@ impl Drop for Board {
     fn drop(&mut self) {
         // SAFETY: as it was mapped; notes are borrowed from this.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.notes * size_of::<Note>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::ffi::OsStrExt, path::Path};
+
+    use rustix::net::RecvFlags;
+
+    use super::*;
+
+    /// What it answers; `None`: nobody waits for that.
+    fn ask(errands: &mut Errands, code: Code, name: &[u8], waits: bool) -> Option<Result<Datagram, i32>> {
+        let (ours, theirs) = wire::pair().unwrap();
+        let ours = waits.then_some(ours);
+        let name = name.iter().copied().collect();
+        let started = errands.start(Datagram {
+            code,
+            number: 0o600,
+            name,
+            descriptors: [theirs].into_iter().collect(),
+        });
+        if let Err(error) = started {
+            return Some(Err(error.raw_os_error()));
+        }
+        let answer = wire::receive(ours?.as_fd(), RecvFlags::DONTWAIT).unwrap().unwrap();
+        Some(if answer.code == Code::Done { Ok(answer) } else { Err(answer.number as i32) })
+    }
+
+    fn bytes(path: &Path) -> &[u8] {
+        path.as_os_str().as_bytes()
+    }
+
+    #[test]
+    fn what_is_not_there_any_more_makes_room() {
+        let home = tempfile::tempdir().unwrap();
+        let mut errands = Errands::new(None, false).unwrap();
+        for name in ["a", "b", "c"] {
+            let path = home.path().join(name);
+            ask(&mut errands, Code::Bind, bytes(&path), true).unwrap().unwrap();
+            assert!(path.exists());
+            ask(&mut errands, Code::Unbind, bytes(&path), true).unwrap().unwrap();
+            assert!(!path.exists());
+            let again = ask(&mut errands, Code::Unbind, bytes(&path), true).unwrap();
+            assert_eq!(again.err(), Some(libc::ENOENT));
+        }
+        assert_eq!(errands.paths.len(), 1);
+        let refused = ask(&mut errands, Code::Bind, b"no/such/s", true).unwrap();
+        assert_eq!(refused.err(), Some(libc::ENOENT));
+        assert_eq!(ask(&mut errands, Code::OpenTier, b"", true).unwrap().err(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn a_socket_that_nobody_waits_for_is_not_left() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("s");
+        let mut errands = Errands::new(None, false).unwrap();
+        assert!(ask(&mut errands, Code::Bind, bytes(&path), false).is_none());
+        assert!(!path.exists());
+        // Nor is one taken away that was there before.
+        let _live = ask(&mut errands, Code::Bind, bytes(&path), true).unwrap().unwrap();
+        assert!(ask(&mut errands, Code::Bind, bytes(&path), false).is_none());
+        assert!(path.exists());
+    }
+
+    /// As a kernel would that is short of memory.
+    #[test]
+    fn an_errand_that_is_killed_leaves_its_note_to_the_next() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("s");
+        let mut errands = Errands::new(None, false).unwrap();
+        let note = errands.note_for(&SocketPath::new(bytes(&path)).unwrap()).unwrap();
+        errands.board.notes()[note].is_busy.store(true, SeqCst);
+        let busy = ask(&mut errands, Code::Bind, bytes(&path), true).unwrap();
+        assert_eq!(busy.err(), Some(libc::ETIMEDOUT));
+        // A number that is no child's, as one that has ended.
+        errands.running.push((libc::pid_t::MAX, Some(note)));
+        ask(&mut errands, Code::Bind, bytes(&path), true).unwrap().unwrap();
     }
 }
