@@ -114,7 +114,7 @@ pub enum ControlError {
     },
     /// A user for a process that is not to become one.
     #[error(
-        "user {name}: only a confined process becomes another user; give `sandbox = \"on\"` (--sandbox on), too"
+        "user {name}: only a confined process becomes another user; leave out `sandbox = \"off\"`, or give --sandbox on"
     )]
     UserWithoutSandbox {
         /// The user's name.
@@ -194,14 +194,6 @@ pub enum ControlError {
     /// The host does not say how much memory it has.
     #[error("cannot read this host's memory from /proc/meminfo: {0}; give the pool a size with --pool-size")]
     HostMemory(io::Error),
-    /// The admin socket cannot be made.
-    #[error("cannot make the admin socket {path}: {source}; choose another directory with --runtime-dir")]
-    AdminSocket {
-        /// The socket.
-        path: PathBuf,
-        /// What the OS said.
-        source: io::Error,
-    },
     /// The TCP listener cannot be made.
     #[error(
         "cannot listen on http address {address}: {source}; choose another with --http IP:PORT, or --http off"

@@ -6,9 +6,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::ControlError;
 
-/// What holds where nobody says otherwise. Off: sockets of disks that are added later may be in any directory, and a confined process
-/// makes none outside those that it knew at its start.
-const DEFAULT: Sandbox = Sandbox::Off;
+/// What holds where nobody says otherwise.
+const DEFAULT: Sandbox = Sandbox::On;
 
 /// Whether the process that serves gives up all that it does not need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,9 +2,9 @@
 
 use std::{
     collections::VecDeque,
-    fs,
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt,
+    io,
+    net::{self, SocketAddr},
+    os::unix,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -31,13 +31,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Control, ControlError, HttpListen, routes};
+use crate::{Control, routes};
 
 /// The admin socket's file name in the runtime directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 
-/// Only the daemon's own user may write to the admin socket.
-const ADMIN_SOCKET_MODE: u32 = 0o600;
 /// Connections that one listener serves at the same time.
 const MAX_CONNECTIONS: usize = 64;
 /// A peer that has not sent its request's head by then is cut off.
@@ -49,41 +47,33 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a failed accept (no file descriptors left, say), wait so long instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Both listeners, bound. Dropping it removes the admin socket.
+/// Both listeners.
 pub struct Server {
     admin: UnixListener,
-    admin_path: AdminSocketFile,
+    admin_path: PathBuf,
     http: Option<(TcpListener, SocketAddr)>,
 }
 
-/// Removes the socket when dropped.
-struct AdminSocketFile(PathBuf);
-
-impl Drop for AdminSocketFile {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            log::warn!("cannot remove {}: {error}", self.0.display());
-        }
-    }
-}
-
 impl Server {
-    /// Binds both. The caller holds the runtime directory's lock, so that an admin socket found there is stale and is
-    /// replaced. Must be called inside a tokio runtime.
+    /// With sockets that listen; the caller removes the admin socket's file. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// Either cannot be bound.
-    pub fn bind(runtime_dir: &Path, http: HttpListen) -> Result<Self, ControlError> {
+    /// The runtime cannot watch one of them.
+    pub fn new(
+        admin: unix::net::UnixListener,
+        admin_path: &Path,
+        http: Option<net::TcpListener>,
+    ) -> io::Result<Self> {
+        admin.set_nonblocking(true)?;
         let http = match http {
-            HttpListen::Off => None,
-            HttpListen::On(address) => {
-                Some(bind_tcp(address).map_err(|source| ControlError::Http { address, source })?)
+            None => None,
+            Some(listener) => {
+                listener.set_nonblocking(true)?;
+                let address = listener.local_addr()?;
+                Some((TcpListener::from_std(listener)?, address))
             }
         };
-        let path = runtime_dir.join(ADMIN_SOCKET);
-        let admin =
-            bind_admin(&path).map_err(|source| ControlError::AdminSocket { path: path.clone(), source })?;
-        Ok(Self { admin, admin_path: AdminSocketFile(path), http })
+        Ok(Self { admin: UnixListener::from_std(admin)?, admin_path: admin_path.to_owned(), http })
     }
 
     /// Where the read-only listener listens: with port 0 asked for, what the OS chose.
@@ -93,10 +83,10 @@ impl Server {
 
     /// Path of the admin socket.
     pub fn admin_path(&self) -> &Path {
-        &self.admin_path.0
+        &self.admin_path
     }
 
-    /// Serves until `shutdown` ends, then lets open connections finish for a moment, and removes the admin socket.
+    /// Serves until `shutdown` ends, then lets open connections finish for a moment.
     pub async fn run(self, control: Arc<Control>, shutdown: impl Future<Output = ()>) {
         let admin_places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let http_places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -130,34 +120,6 @@ impl Server {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
-}
-
-/// Makes the socket under another name, sets its mode, and only then moves it into place: nobody can connect to it
-/// while its mode is wrong, and one left by a dead daemon is replaced in the same step.
-fn bind_admin(path: &Path) -> std::io::Result<UnixListener> {
-    let new_path = path.with_extension("new");
-    if let Err(error) = fs::remove_file(&new_path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let listener = UnixListener::bind(&new_path)?;
-    let in_place = fs::set_permissions(&new_path, fs::Permissions::from_mode(ADMIN_SOCKET_MODE))
-        .and_then(|()| fs::rename(&new_path, path));
-    if let Err(error) = in_place {
-        // The socket is of no use; the first error is the one to tell.
-        let _ = fs::remove_file(&new_path);
-        return Err(error);
-    }
-    Ok(listener)
-}
-
 /// A connection that is served.
 struct Served {
     /// Its request's head has come.
@@ -167,7 +129,7 @@ struct Served {
 
 /// Accepts for ever, and serves each connection in a task of its own. Whoever comes when all places are taken gets that of the one that
 /// has been silent for longest: so connections that ask for nothing keep nobody out.
-async fn accept_loop<S>(places: Arc<Semaphore>, router: Router, accept: impl AsyncFn() -> std::io::Result<S>)
+async fn accept_loop<S>(places: Arc<Semaphore>, router: Router, accept: impl AsyncFn() -> io::Result<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -1,17 +1,30 @@
 //! The worker's end.
 
 use std::{
+    fs::File,
     io,
+    net::{SocketAddr, TcpListener},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
-        unix::net::UnixStream,
+        unix::{
+            ffi::OsStrExt,
+            net::{UnixListener, UnixStream},
+        },
     },
+    path::Path,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{
+    RecvFlags, SendFlags,
+    sockopt::{Timeout, set_socket_timeout},
+};
 
 use crate::wire::{self, Code, Datagram};
+
+/// What has to do with paths and takes longer is not waited for: as long as a tier's disk may take for a write.
+const ERRAND: Duration = Duration::from_secs(10);
 
 /// Talks to the keeper. Calls wait for one another and for the keeper's answer, which takes some tens of microseconds.
 #[derive(Debug)]
@@ -29,6 +42,15 @@ pub struct KeptConnection {
     pub number: u32,
     /// What it was called when it was handed over.
     pub label: String,
+}
+
+/// A Unix socket that the keeper has made.
+#[derive(Debug)]
+pub struct Bound {
+    /// It listens.
+    pub listener: UnixListener,
+    /// It is in the place of one that nobody listened on.
+    pub has_replaced: bool,
 }
 
 /// What the keeper holds.
@@ -209,14 +231,64 @@ impl Client {
         Ok(Some(self.call(Code::SparePid, 0, "", &[])?).filter(|pid| *pid != 0))
     }
 
+    /// Has a listening Unix socket made at a path; what is in the way is replaced only if it is a socket that nobody listens on.
+    ///
+    /// # Errors
+    /// `ENOENT` and `ENOTDIR`: no such directory. `ENOTSOCK`: something else is there. `EADDRINUSE`: somebody listens. `ENAMETOOLONG`. And
+    /// what the OS says.
+    pub fn bind(&self, path: &Path, mode: u32) -> io::Result<Bound> {
+        let answer = self.errand(Code::Bind, mode, path.as_os_str().as_bytes())?;
+        let has_replaced = answer.number != 0;
+        Ok(Bound { listener: descriptor(answer)?.into(), has_replaced })
+    }
+
+    /// Has the file of a socket removed that [`Client::bind`] made, by this process or one before it, if it is still there. The socket
+    /// listens as long as somebody has it.
+    ///
+    /// # Errors
+    /// None was made there (`NotFound`), or what the OS says.
+    pub fn unbind(&self, path: &Path) -> io::Result<()> {
+        self.errand(Code::Unbind, 0, path.as_os_str().as_bytes()).map(drop)
+    }
+
+    /// Has a listening socket made on TCP.
+    ///
+    /// # Errors
+    /// What the OS says.
+    pub fn bind_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let answer = self.errand(Code::BindTcp, 0, address.to_string().as_bytes())?;
+        Ok(descriptor(answer)?.into())
+    }
+
+    /// Has the tier opened that the keeper was told of, with flags of open(2): `O_PATH`, `O_WRONLY | O_CREAT | O_EXCL`, or `O_DIRECT` with
+    /// `O_RDONLY`, `O_RDWR` or `O_RDWR | O_EXCL`.
+    ///
+    /// # Errors
+    /// Other flags or no tier (`PermissionDenied`), no answer (`TimedOut`), or what the OS says.
+    pub fn open_tier(&self, flags: i32) -> io::Result<File> {
+        let answer = self.errand(Code::OpenTier, flags as u32, &[])?;
+        Ok(descriptor(answer)?.into())
+    }
+
     fn call(&self, code: Code, number: u32, name: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<u32> {
         let socket = self.lock();
         wire::send(socket.as_fd(), code, number, name.as_bytes(), descriptors, SendFlags::empty())?;
-        let answer = receive(socket.as_fd())?;
-        match answer.code {
-            Code::Done => Ok(answer.number),
-            Code::Refused => Err(io::Error::from_raw_os_error(answer.number as i32)),
-            _ => Err(io::Error::other("the keeper's answer makes no sense")),
+        Ok(done(receive(socket.as_fd())?)?.number)
+    }
+
+    /// A call whose answer may take a while, in which others can call.
+    fn errand(&self, code: Code, number: u32, name: &[u8]) -> io::Result<Datagram> {
+        let (ours, theirs) = wire::pair()?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(ERRAND))?;
+        let socket = self.lock();
+        wire::send(socket.as_fd(), code, number, name, &[theirs.as_fd()], SendFlags::empty())?;
+        done(receive(socket.as_fd())?)?;
+        drop((socket, theirs));
+        match wire::receive(ours.as_fd(), RecvFlags::empty()) {
+            Ok(Some(answer)) => done(answer),
+            Ok(None) => Err(io::Error::other("the keeper could not do it: the process that was to has died")),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -230,6 +302,21 @@ impl AsRawFd for Client {
     fn as_raw_fd(&self) -> RawFd {
         self.beats.as_raw_fd()
     }
+}
+
+/// Whether the keeper did it.
+fn done(answer: Datagram) -> io::Result<Datagram> {
+    match answer.code {
+        Code::Done => Ok(answer),
+        Code::Refused => Err(io::Error::from_raw_os_error(answer.number as i32)),
+        _ => Err(io::Error::other("the keeper's answer makes no sense")),
+    }
+}
+
+/// The one that came with an answer.
+fn descriptor(mut answer: Datagram) -> io::Result<OwnedFd> {
+    let missing = || io::Error::other("no descriptor came: this process has none left");
+    answer.descriptors.pop().ok_or_else(missing)
 }
 
 fn receive(socket: BorrowedFd<'_>) -> io::Result<Datagram> {

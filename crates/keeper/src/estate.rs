@@ -3,14 +3,24 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
+    net::{SocketAddr, TcpListener},
     os::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    path::Path,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use crate::client::{Client, GuestEnds, Inventory};
+use crate::client::{Bound, Client, GuestEnds, Inventory};
+
+/// Names of listening sockets begin like this, and no other's.
+const SOCKET_PREFIX: &str = "socket ";
+
+/// What a listening socket is called where it is left to the next process.
+pub fn socket_name(address: impl fmt::Display) -> String {
+    format!("{SOCKET_PREFIX}{address}")
+}
 
 /// See the module. A program without a keeper has one, too: it keeps nothing, and relays guests itself.
 #[derive(Default)]
@@ -67,6 +77,30 @@ impl Estate {
         }
     }
 
+    /// Makes a listening Unix socket; see [`Client::bind`].
+    ///
+    /// # Errors
+    /// As said there.
+    pub fn bind(&self, path: &Path, mode: u32) -> io::Result<Bound> {
+        self.client()?.bind(path, mode)
+    }
+
+    /// Removes the file of one that was made; see [`Client::unbind`].
+    ///
+    /// # Errors
+    /// As said there.
+    pub fn unbind(&self, path: &Path) -> io::Result<()> {
+        self.client()?.unbind(path)
+    }
+
+    /// Makes a listening socket on TCP.
+    ///
+    /// # Errors
+    /// What the OS says.
+    pub fn bind_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        self.client()?.bind_tcp(address)
+    }
+
     /// Takes the number of a guest's connection that was left under a label.
     pub fn take_guest(&self, label: &str) -> Option<u32> {
         self.left().connections.remove(label)
@@ -98,7 +132,13 @@ impl Estate {
     /// Lets go of what nobody wanted. Gives how much that was.
     pub fn release_rest(&self) -> usize {
         let Left { files, connections } = std::mem::take(&mut *self.left());
-        files.keys().for_each(|name| self.release(name));
+        for name in files.keys() {
+            if let Some(path) = name.strip_prefix(SOCKET_PREFIX) {
+                // One on TCP has no file, and one of another worker may have lost it.
+                let _ = self.unbind(Path::new(path));
+            }
+            self.release(name);
+        }
         connections.values().for_each(|number| self.close(*number));
         files.len() + connections.len()
     }

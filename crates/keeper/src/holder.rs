@@ -8,12 +8,13 @@ use std::{
 use rustix::{io::Errno, net::SendFlags};
 
 use crate::{
+    errands::Errands,
     fd_store::{FdStore, Stored},
     keeper::say,
     parcel::Kind,
     relay::{Flow, Relay},
     session::Session,
-    wire::{self, Code, Datagram, Name, Reason},
+    wire::{self, Code, Datagram, Exactly, Name, Reason},
 };
 
 /// Most files and sockets: two for each of some thousand disks.
@@ -41,17 +42,19 @@ pub(crate) struct Holder {
     store: Option<FdStore>,
     /// Parcels that the service manager was too busy to take.
     untold: bool,
+    errands: Errands,
 }
 
 impl Holder {
     /// Takes all the memory it will ever need. What is held is with the service manager, too, if there is one.
-    pub(crate) fn new(store: Option<FdStore>) -> Holder {
+    pub(crate) fn new(errands: Errands, store: Option<FdStore>) -> Holder {
         Holder {
             files: Vec::with_capacity(MAX_FILES),
             guests: Vec::with_capacity(MAX_CONNECTIONS),
             last_number: 0,
             store,
             untold: false,
+            errands,
         }
     }
 
@@ -61,6 +64,7 @@ impl Holder {
             let mut session = Session::default();
             match stored.parcel.look(|message, descriptors| session.note_told(message, descriptors)) {
                 Ok(Some((Kind::File, name, descriptor))) if self.files.len() < MAX_FILES => {
+                    self.errands.know_again(descriptor.as_fd());
                     self.files.push(Kept { name, descriptor, stored: Some(stored) });
                 }
                 Ok(Some((Kind::Guest, label, guest))) if self.guests.len() < MAX_CONNECTIONS => {
@@ -116,6 +120,11 @@ impl Holder {
                 None
             }
         }
+    }
+
+    /// Some child has ended.
+    pub(crate) fn reap(&mut self) {
+        self.errands.reap();
     }
 
     /// The worker is gone.
@@ -185,6 +194,7 @@ impl Holder {
                 self.close(|guest| guest.number == call.number);
                 Ok(0)
             }
+            Code::Bind | Code::Unbind | Code::BindTcp | Code::OpenTier => self.errands.start(call),
             _ => Err(Errno::OPNOTSUPP),
         };
         answer(worker, result)
@@ -192,7 +202,7 @@ impl Holder {
 
     fn keep(&mut self, call: Datagram) -> Result<u32, Errno> {
         let Datagram { name, descriptors, .. } = call;
-        let [descriptor] = descriptors.into_inner_array()?;
+        let [descriptor] = descriptors.exactly()?;
         if let Some(file) = self.files.iter_mut().find(|file| file.name == name) {
             file.descriptor = descriptor;
             file.pack();
@@ -209,7 +219,7 @@ impl Holder {
 
     fn adopt(&mut self, call: Datagram) -> Result<u32, Errno> {
         let Datagram { name, descriptors, .. } = call;
-        let [guest, library, life] = descriptors.into_inner_array()?;
+        let [guest, library, life] = descriptors.exactly()?;
         // A label has one guest. Whoever brings another has lost sight of the one before, and so would every worker to come.
         self.close(|guest| guest.relay.label == name);
         if self.guests.len() >= MAX_CONNECTIONS {
@@ -241,7 +251,7 @@ impl Holder {
     }
 
     fn attach(&mut self, call: Datagram) -> Result<u32, Errno> {
-        let [library, life] = call.descriptors.into_inner_array()?;
+        let [library, life] = call.descriptors.exactly()?;
         let guest = self.guests.iter_mut().find(|guest| guest.number == call.number).ok_or(Errno::NOENT)?;
         guest.relay.attach(library, life);
         Ok(call.number)
@@ -292,16 +302,4 @@ pub(crate) fn answer(worker: BorrowedFd<'_>, result: Result<u32, Errno>) -> io::
         Err(error) => (Code::Refused, error.raw_os_error() as u32),
     };
     wire::send(worker, code, number, &[], &[], SendFlags::empty())
-}
-
-/// Exactly so many descriptors.
-trait Exactly {
-    fn into_inner_array<const N: usize>(self) -> Result<[OwnedFd; N], Errno>;
-}
-
-impl Exactly for arrayvec::ArrayVec<OwnedFd, { wire::MAX_DESCRIPTORS }> {
-    fn into_inner_array<const N: usize>(self) -> Result<[OwnedFd; N], Errno> {
-        let exact: arrayvec::ArrayVec<OwnedFd, N> = self.into_iter().take(N).collect();
-        exact.into_inner().map_err(|_| Errno::INVAL)
-    }
 }

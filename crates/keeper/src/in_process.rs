@@ -8,7 +8,7 @@ use std::{
 
 use rustix::net::RecvFlags;
 
-use crate::{client::Client, holder::Holder, wire};
+use crate::{client::Client, errands::Errands, holder::Holder, wire};
 
 /// Starts the thread. It ends when the client is dropped.
 ///
@@ -17,12 +17,12 @@ use crate::{client::Client, holder::Holder, wire};
 pub fn in_process() -> io::Result<Client> {
     let (ours, theirs) = wire::pair()?;
     let client = Client::new(theirs)?;
-    thread::Builder::new().name("keeper".to_owned()).spawn(move || run(&ours))?;
+    let holder = Holder::new(Errands::new(None, false)?, None);
+    thread::Builder::new().name("keeper".to_owned()).spawn(move || run(holder, &ours))?;
     Ok(client)
 }
 
-fn run(worker: &OwnedFd) {
-    let mut holder = Holder::new(None);
+fn run(mut holder: Holder, worker: &OwnedFd) {
     let mut polled = Vec::with_capacity(1 + Holder::MAX_POLLED);
     loop {
         polled.clear();

@@ -10,12 +10,14 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use rustix::{io::Errno, net::RecvFlags};
 
 use crate::{
+    errands::Errands,
     fd_store::FdStore,
     hired::{Hired, SPARE_STAND_BY, STAND_BY},
     holder::{Holder, answer},
@@ -34,6 +36,8 @@ pub struct KeeperOptions {
     pub deaths_per_minute: u32,
     /// A worker that has been silent for so long is killed.
     pub patience: Option<Duration>,
+    /// The tier: the only path that is opened for a worker.
+    pub tier: Option<PathBuf>,
 }
 
 /// A keeper could not be started.
@@ -117,7 +121,7 @@ impl<'p> Keeper<'p> {
         let program = program.prepare();
         let first = (Instant::now(), program.file()?);
         let (store, left) = FdStore::from_environment()?.unzip();
-        let mut holder = Holder::new(store);
+        let mut holder = Holder::new(Errands::new(options.tier.clone(), true)?, store);
         holder.take_up(left.unwrap_or_default());
         if !holder.is_empty() {
             let (files, guests) = holder.counts();
@@ -128,10 +132,10 @@ impl<'p> Keeper<'p> {
         let keeper = Keeper {
             program,
             restarts: Restarts::new(options.deaths_per_minute),
-            options,
             signals: Signals::wait_for()?,
             has_served: !holder.is_empty(),
             holder,
+            options,
             serving: None,
             next: None,
             spare: Spare::default(),
@@ -395,6 +399,7 @@ impl<'p> Keeper<'p> {
                 }
             }
         }
+        self.holder.reap();
         self.bury()
     }
 

@@ -9,6 +9,7 @@
 //! | `keeper`, `hired`, `spare`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
 //! | `post_mortem` | where the threads of a hung worker are |
 //! | `holder` | what is held, and what a worker may ask for |
+//! | `errands`, `sockets` | what takes paths and privileges: listening sockets, and opening the tier |
 //! | `relay`, `channel` | passes the messages of one guest on |
 //! | `session`, `replay`, `vhost_user` | what a guest's session consists of |
 //! | `descriptors` | bytes with descriptors over a socket, for both |
@@ -22,6 +23,7 @@
 mod channel;
 mod client;
 mod descriptors;
+mod errands;
 mod estate;
 mod fd_store;
 mod hired;
@@ -36,15 +38,17 @@ mod replay;
 mod restarts;
 mod session;
 mod signals;
+mod sockets;
 mod spare;
 mod vhost_user;
 mod wire;
 
-pub use client::{Client, GuestEnds, Inventory, KeptConnection};
-pub use estate::Estate;
+pub use client::{Bound, Client, GuestEnds, Inventory, KeptConnection};
+pub use estate::{Estate, socket_name};
 pub use fd_store::is_heir;
 pub use holder::{MAX_CONNECTIONS, MAX_FILES};
 pub use in_process::in_process;
 pub use keeper::{Keeper, KeeperError, KeeperOptions};
 pub use process::{Program, SOCKET_VARIABLE};
+pub use sockets::MAX_SOCKET_PATH_BYTES;
 pub use wire::MAX_NAME_BYTES;

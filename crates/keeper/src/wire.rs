@@ -13,7 +13,10 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags},
+};
 
 use crate::descriptors;
 
@@ -63,6 +66,15 @@ pub(crate) enum Code {
     WantSpare = 13,
     /// It wants to know who stands by. Answered with the number of its process, or 0.
     SparePid = 14,
+    // What follows comes with a socket for a second answer, when it is done: see `errands`.
+    /// A listening Unix socket is to be made at the path that is the name, with a mode. Answered with it, and 1 if it replaced another.
+    Bind = 15,
+    /// The file of one that was made is to go. Answered with 1, or 0 if it was not there any more.
+    Unbind = 16,
+    /// One is to be made on TCP, at the address that is the name. Answered with it.
+    BindTcp = 17,
+    /// The tier is to be opened, with flags of open(2). Answered with it.
+    OpenTier = 18,
     /// Answers: done; the number depends on the call.
     Done = 64,
     /// Answers: refused; the number is an error of the OS.
@@ -77,8 +89,8 @@ impl Code {
     fn of(byte: u8) -> Code {
         use Code::*;
         [
-            Hello, Take, List, Ready, Beat, Keep, Release, Adopt, Attach, Close, Upgrade, Upgrading, Done,
-            WantSpare, SparePid, Refused, File, Connection,
+            Hello, Take, List, Ready, Beat, Keep, Release, Adopt, Attach, Close, Upgrade, Upgrading,
+            WantSpare, SparePid, Bind, Unbind, BindTcp, OpenTier, Done, Refused, File, Connection,
         ]
         .into_iter()
         .find(|code| *code as u8 == byte)
@@ -136,6 +148,18 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Op
     let number = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
     let name = bytes[HEAD_BYTES..received.bytes].iter().copied().collect();
     Ok(Some(Datagram { code, number, name, descriptors }))
+}
+
+/// Exactly so many descriptors.
+pub(crate) trait Exactly {
+    fn exactly<const N: usize>(self) -> Result<[OwnedFd; N], Errno>;
+}
+
+impl Exactly for ArrayVec<OwnedFd, MAX_DESCRIPTORS> {
+    fn exactly<const N: usize>(self) -> Result<[OwnedFd; N], Errno> {
+        let exact: ArrayVec<OwnedFd, N> = self.into_iter().take(N).collect();
+        exact.into_inner().map_err(|_| Errno::INVAL)
+    }
 }
 
 /// What an error of the OS says, without memory from the heap.
@@ -208,6 +232,6 @@ mod tests {
             let code = Code::of(byte);
             assert!(code == Code::Unknown || code as u8 == byte);
         }
-        assert_eq!((0..=255).map(Code::of).filter(|code| *code != Code::Unknown).count(), 18);
+        assert_eq!((0..=255).map(Code::of).filter(|code| *code != Code::Unknown).count(), 22);
     }
 }

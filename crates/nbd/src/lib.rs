@@ -47,5 +47,5 @@ pub use error::NbdError;
 pub use exports::Exports;
 pub use handshake::{Headers, Security};
 pub use link::{Link, Wait};
-pub use server::{NbdExport, NbdOptions, NbdServer};
+pub use server::{Closed, NbdExport, NbdOptions, NbdServer};
 pub use tls::{TlsFiles, TlsIdentity};

@@ -4,13 +4,16 @@ use std::{
     io::{self, PipeWriter},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd, RawFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
 
-use tmem_keeper::Estate;
-use tmem_transport::{DEFAULT_SOCKET_MODE, LogLimit, SocketFile, kept_name};
+use tmem_keeper::{Estate, socket_name};
+use tmem_transport::{DEFAULT_SOCKET_MODE, LogLimit, SocketFile};
 
 use crate::{
     address::NbdAddress,
@@ -28,6 +31,9 @@ use crate::{
 const MAX_NEWCOMERS: usize = 32;
 /// Pause after a failed accept, so that a lack of descriptors does not turn into a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a thread looks whether connections are accepted again. They wait for some milliseconds, after a worker's death.
+const LOOK_EVERY_MS: libc::c_int = 2;
 
 /// A TCP client that was silent for so long is asked whether it is there, and given up after as long again: its disk cannot be removed
 /// meanwhile.
@@ -54,6 +60,7 @@ impl Listener {
         address: &NbdAddress,
         options: &NbdOptions,
         places: &Places,
+        is_closed: &Arc<AtomicBool>,
     ) -> Result<(Self, NbdAddress), NbdError> {
         let security = match (&options.tls, address.is_local()) {
             (None, true) => Security::Clear,
@@ -76,11 +83,11 @@ impl Listener {
         });
         let newcomers = Attendance::new(MAX_NEWCOMERS);
         let (its_ground, its_newcomers) = (Arc::clone(&ground), Arc::clone(&newcomers));
-        let places = places.clone();
+        let (places, is_closed) = (places.clone(), Arc::clone(is_closed));
         let thread = Builder::new()
             .name("nbd-listen".to_owned())
             .spawn(move || {
-                listening.run(stopped.as_raw_fd(), &its_ground, &its_newcomers, &places);
+                listening.run(stopped.as_raw_fd(), &is_closed, &its_ground, &its_newcomers, &places);
             })
             .map_err(thread_error)?;
         Ok((Self { ground, newcomers, stop: Some(stop), thread: Some(thread) }, address))
@@ -105,7 +112,7 @@ impl Drop for Listening {
         if let Self::Tcp(listener, estate) = self
             && let Ok(address) = listener.local_addr()
         {
-            estate.release(&kept_name(address));
+            estate.release(&socket_name(address));
         }
     }
 }
@@ -118,15 +125,15 @@ impl Listening {
                 Ok((Self::Unix(file), address.clone()))
             }
             NbdAddress::Tcp(wanted) => {
-                if let Some(left) = estate.take(&kept_name(wanted)) {
+                if let Some(left) = estate.take(&socket_name(wanted)) {
                     return Ok((Self::Tcp(left.into(), estate.clone()), address.clone()));
                 }
-                let (listener, bound) = bind_tcp(*wanted).map_err(|error| match error.kind() {
+                let (listener, bound) = bind_tcp(*wanted, estate).map_err(|error| match error.kind() {
                     io::ErrorKind::AddrInUse => NbdError::AddressInUse { address: address.clone() },
                     _ => NbdError::Listen { address: address.clone(), error },
                 })?;
                 estate
-                    .keep(&kept_name(bound), listener.as_fd())
+                    .keep(&socket_name(bound), listener.as_fd())
                     .map_err(|error| NbdError::Listen { address: address.clone(), error })?;
                 Ok((Self::Tcp(listener, estate.clone()), NbdAddress::Tcp(bound)))
             }
@@ -153,12 +160,23 @@ impl Listening {
     }
 
     /// Accepts connections until the other end of `stopped` is closed.
-    fn run(&self, stopped: RawFd, ground: &Arc<Ground>, newcomers: &Arc<Attendance>, places: &Places) {
+    fn run(
+        &self,
+        stopped: RawFd,
+        is_closed: &AtomicBool,
+        ground: &Arc<Ground>,
+        newcomers: &Arc<Attendance>,
+        places: &Places,
+    ) {
         loop {
             let read = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            let mut polled = [read(stopped), read(self.descriptor())];
+            let (descriptor, timeout_ms) = match is_closed.load(Ordering::Acquire) {
+                true => (-1, LOOK_EVERY_MS),
+                false => (self.descriptor(), -1),
+            };
+            let mut polled = [read(stopped), read(descriptor)];
             // SAFETY: the set is valid for its length.
-            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout_ms) };
             if ready < 0 {
                 let error = io::Error::last_os_error();
                 if error.kind() == io::ErrorKind::Interrupted {
@@ -169,6 +187,9 @@ impl Listening {
             }
             if polled[0].revents != 0 {
                 return;
+            }
+            if ready == 0 {
+                continue; // closed until a moment ago
             }
             match self.accept() {
                 Ok(socket) => welcome(socket, ground, newcomers, places),
@@ -210,8 +231,8 @@ fn complain(ground: &Ground, what: &str) {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address)?;
+fn bind_tcp(address: SocketAddr, estate: &Estate) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = estate.bind_tcp(address)?;
     listener.set_nonblocking(true)?;
     let bound = listener.local_addr()?;
     Ok((listener, bound))

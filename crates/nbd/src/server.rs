@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tmem_disk::SwapDisk;
@@ -29,8 +32,19 @@ pub struct NbdOptions {
 pub struct NbdServer {
     options: NbdOptions,
     places: Places,
+    is_closed: Arc<AtomicBool>,
     /// Held while a listener starts or stops, so that the address is free again when the next wants it.
     listeners: Mutex<BTreeMap<NbdAddress, Listener>>,
+}
+
+/// As long as it is there, nobody is let in. They wait.
+#[must_use]
+pub struct Closed(Arc<AtomicBool>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// A disk that is being exported. Dropping it ends that.
@@ -43,7 +57,14 @@ pub struct NbdExport {
 impl NbdServer {
     /// Nothing is exported yet.
     pub fn new(options: NbdOptions) -> Arc<Self> {
-        Arc::new(Self { options, places: Places::of_this_process(), listeners: Mutex::default() })
+        let (places, is_closed, listeners) = (Places::of_this_process(), Arc::default(), Mutex::default());
+        Arc::new(Self { options, places, is_closed, listeners })
+    }
+
+    /// Lets nobody in for as long as what it gives is there: for whoever exports several disks at an address where clients wait.
+    pub fn close(&self) -> Closed {
+        self.is_closed.store(true, Ordering::Release);
+        Closed(Arc::clone(&self.is_closed))
     }
 
     /// Exports a disk under its own name. The first at an address makes the listener.
@@ -61,7 +82,8 @@ impl NbdServer {
         let (address, export) = match listeners.get(address) {
             Some(listener) => (address.clone(), listener.ground.exports.add(disk).ok_or_else(taken)?),
             None => {
-                let (listener, address) = Listener::start(address, &self.options, &self.places)?;
+                let (listener, address) =
+                    Listener::start(address, &self.options, &self.places, &self.is_closed)?;
                 let export = listener.ground.exports.add(disk).ok_or_else(taken)?;
                 listeners.insert(address.clone(), listener);
                 (address, export)

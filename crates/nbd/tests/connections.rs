@@ -53,6 +53,27 @@ fn several_disks_share_an_address() {
 }
 
 #[test]
+fn nobody_is_let_in_before_all_disks_are_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let address = NbdAddress::Unix(path.clone());
+    let server = NbdServer::new(NbdOptions::default());
+    let closed = server.close();
+    let _one = server.export(disk("one"), &address).unwrap();
+    let mut early = UnixStream::connect(&path).unwrap();
+    early.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    assert_eq!(early.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    early.set_read_timeout(None).unwrap();
+    let _two = server.export(disk("two"), &address).unwrap();
+    drop(closed);
+    Client::greeted(early).open("two", Headers::Structured);
+    // One that goes while nobody is let in does not wait for that.
+    let _closed = server.close();
+    drop(_one);
+    drop(_two);
+}
+
+#[test]
 fn a_disk_that_stops_gives_its_memory_back_at_once() {
     let store = Store::new(StoreOptions { limit_bytes: 16 << 20 }).unwrap();
     let directory = tempfile::tempdir().unwrap();

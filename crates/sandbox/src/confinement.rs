@@ -3,7 +3,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use crate::{
-    capabilities::{self, Capabilities, Capability},
+    capabilities::{self, Capabilities},
     error::SandboxError,
     filters::{self, Extras},
     paths::{PathAccess, PathWall, Rules},
@@ -27,46 +27,49 @@ pub struct Confinement {
 }
 
 /// What a process is confined to. Its text is for people: one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Confined {
-    /// The name of who it became, if it was to become somebody.
+    /// The name of who it became, if it was to become somebody and could.
     pub user: Option<String>,
-    /// The capabilities that it still has.
-    pub capabilities: Capabilities,
+    /// The capabilities that it still has. `None`: those that it had.
+    pub capabilities: Option<Capabilities>,
     /// What stands between it and other paths.
     pub paths: PathWall,
+    /// Whether it is confined to its system calls.
+    pub system_calls: bool,
     /// Paths that it was given, but that are not there. It cannot open them later either.
     pub missing: Vec<PathBuf>,
     /// What it can do beyond what all can.
     pub extras: Extras,
+    /// Why walls do not stand, or not all of one.
+    pub refused: Vec<SandboxError>,
 }
 
 impl Confinement {
-    /// Confines the process, for good. What it has open stays open. Threads to come are confined as it is.
+    /// Confines the process, for good. What it has open stays open. Threads to come are confined as it is. A wall that the kernel, or what the
+    /// process runs in, refuses is left out, and [`Confined::refused`] says so; the others stand.
     ///
     /// # Errors
-    /// There are other threads, which would not be confined; nothing has changed then. Or the kernel refuses a wall, other than that of
-    /// paths where it has no Landlock: then some walls stand and others do not, and the process should end.
+    /// There are other threads, which would not be confined, or they cannot be counted. Nothing has changed then.
     pub fn apply(&self) -> Result<Confined, SandboxError> {
         threads::check_alone()?;
-        capabilities::bound(self.capabilities)?;
-        // Before it becomes another user, who may not be able to reach all paths; what that needs is open then.
+        let mut refused = Vec::new();
+        let mut try_to = |step: Result<(), SandboxError>| step.map_err(|error| refused.push(error)).is_ok();
+        try_to(capabilities::bound(self.capabilities));
+        // Before it becomes another user, who may not be able to reach all paths.
         let rules = Rules { paths: &self.paths, abstract_sockets: self.abstract_sockets };
-        let (paths, missing) = rules.enforce()?;
-        if let Some(user) = self.user.as_ref().filter(|user| !user.is_current()) {
-            user.assume()?;
-        }
-        let kept = match paths {
-            PathWall::Absent => self.capabilities.without(Capability::DacOverride),
-            _ => self.capabilities,
-        };
-        let capabilities = capabilities::keep(kept)?;
+        let (mut paths, mut missing) = (PathWall::Refused, Vec::new());
+        try_to(rules.enforce().map(|built| (paths, missing) = built));
+        let mut user = self.user.as_ref();
+        user = user.filter(|user| user.is_current() || try_to(user.assume()));
+        let mut capabilities = None;
+        try_to(capabilities::keep(self.capabilities).map(|left| capabilities = Some(left)));
         // What guests stored must not be in a file because the daemon crashed, nor be read by others of the same user.
-        set("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0)?;
-        set("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1)?;
-        filters::enforce(self.extras)?;
-        let user = self.user.as_ref().map(|user| user.name().to_owned());
-        Ok(Confined { user, capabilities, paths, missing, extras: self.extras })
+        try_to(set("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0));
+        try_to(set("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1));
+        let system_calls = try_to(filters::enforce(self.extras));
+        let user = user.map(|user| user.name().to_owned());
+        Ok(Confined { user, capabilities, paths, system_calls, missing, extras: self.extras, refused })
     }
 }
 
@@ -75,7 +78,15 @@ impl fmt::Display for Confined {
         if let Some(user) = &self.user {
             write!(f, "user {user}, ")?;
         }
-        write!(f, "capabilities: {}, {}, confined to its system calls", self.capabilities, self.paths)?;
+        match self.capabilities {
+            Some(capabilities) => write!(f, "capabilities: {capabilities}, ")?,
+            None => write!(f, "capabilities as they were, ")?,
+        }
+        write!(f, "{}, ", self.paths)?;
+        if !self.system_calls {
+            return write!(f, "not confined to its system calls, because that was refused");
+        }
+        write!(f, "confined to its system calls")?;
         match self.extras {
             Extras { ublk: true, .. } => write!(f, " and those for ublk"),
             Extras { rings: true, .. } => write!(f, " and its io_urings"),
@@ -101,10 +112,12 @@ mod tests {
     fn people_are_told_what_holds() {
         let mut confined = Confined {
             user: Some("tmem".into()),
-            capabilities: Capabilities::NONE,
+            capabilities: Some(Capabilities::NONE),
             paths: PathWall::Whole(7),
+            system_calls: true,
             missing: Vec::new(),
             extras: Extras::default(),
+            refused: Vec::new(),
         };
         assert_eq!(
             confined.to_string(),
@@ -118,5 +131,8 @@ mod tests {
             text.contains("no Landlock") && text.ends_with("io_urings") && !text.contains("user"),
             "{text}"
         );
+        (confined.capabilities, confined.paths, confined.system_calls) = (None, PathWall::Refused, false);
+        let text = confined.to_string();
+        assert!(text.contains("as they were") && text.matches("was refused").count() == 2, "{text}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Why a process is not confined. It may be in part, so it had better end.
+/// Why a process is not confined, or not by all walls.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SandboxError {
@@ -81,4 +81,11 @@ pub enum SandboxError {
     /// The kernel did not take the filter.
     #[error("cannot confine the process to its system calls (seccomp): {0}; start with --sandbox off")]
     SystemCalls(#[from] seccompiler::Error),
+}
+
+impl SandboxError {
+    /// Whether the process was to become somebody and has not.
+    pub fn is_about_user(&self) -> bool {
+        matches!(self, Self::NotRoot { .. } | Self::Become { .. } | Self::ParentDied)
+    }
 }

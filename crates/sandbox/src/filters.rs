@@ -14,9 +14,8 @@ use seccompiler::{
 use crate::{
     error::SandboxError,
     system_calls::{
-        ALLOWED, ALLOWED_OLD, ALLOWED_OLD_WITH_SOCKET_FILES, ALLOWED_WITH_RINGS, ALLOWED_WITH_SOCKET_FILES,
-        ALLOWED_WITH_UBLK, DEADLY, DEADLY_HERE, IOCTLS, NAMESPACES, PRCTLS, PRCTLS_WITH_UBLK, REFUSED,
-        REFUSED_OLD, SOCKET_FAMILIES,
+        ALLOWED, ALLOWED_OLD, ALLOWED_WITH_RINGS, ALLOWED_WITH_UBLK, DEADLY, DEADLY_HERE, IOCTLS, NAMESPACES,
+        PRCTLS, PRCTLS_WITH_UBLK, REFUSED, REFUSED_OLD, SOCKET_FAMILIES,
     },
 };
 
@@ -26,8 +25,6 @@ use crate::{
 /// of paths stands in their way. So rings are as few as can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
-    /// Makes socket files, changes their modes, renames and removes them.
-    pub socket_files: bool,
     /// Goes on using io_urings that it has. New ones it cannot make.
     pub rings: bool,
     /// Serves block devices of this host: makes io_urings, locks memory.
@@ -63,13 +60,9 @@ fn program(
 }
 
 fn allowed(extras: Extras) -> impl Iterator<Item = c_long> {
-    let (sockets, old_sockets): (&[c_long], &[c_long]) = match extras.socket_files {
-        true => (ALLOWED_WITH_SOCKET_FILES, ALLOWED_OLD_WITH_SOCKET_FILES),
-        false => (&[], &[]),
-    };
     let rings: &[c_long] = if extras.rings { ALLOWED_WITH_RINGS } else { &[] };
     let ublk: &[c_long] = if extras.ublk { ALLOWED_WITH_UBLK } else { &[] };
-    [ALLOWED, ALLOWED_OLD, sockets, old_sockets, rings, ublk].concat().into_iter()
+    [ALLOWED, ALLOWED_OLD, rings, ublk].concat().into_iter()
 }
 
 /// What is known and not carried out: some calls always, some by their arguments.
@@ -77,6 +70,8 @@ fn refused(extras: Extras) -> Result<Rules, BackendError> {
     let mut rules: Rules = REFUSED.iter().chain(REFUSED_OLD).copied().map(always).collect();
     rules.insert(SYS_socket, vec![none_of(0, SOCKET_FAMILIES.iter().map(|family| *family as u64))?]);
     rules.insert(SYS_socketpair, vec![none_of(0, [AF_UNIX as u64])?]);
+    // Without an address: a name for a Unix socket that the kernel chooses, and no file.
+    rules.insert(SYS_bind, vec![none_of(2, [size_of::<sa_family_t>() as u64])?]);
     rules.insert(SYS_ioctl, vec![none_of(1, IOCTLS.iter().copied())?]);
     let more: &[c_int] = if extras.ublk { PRCTLS_WITH_UBLK } else { &[] };
     rules.insert(SYS_prctl, vec![none_of(0, PRCTLS.iter().chain(more).map(|option| *option as u64))?]);
@@ -120,12 +115,12 @@ mod tests {
     #[test]
     fn programs_can_be_made_for_every_choice() {
         for (rings, ublk) in [(false, false), (true, false), (true, true)] {
-            let extras = Extras { rings, ublk, socket_files: rings };
+            let extras = Extras { rings, ublk };
             let refused = refused(extras).unwrap();
             assert!(refused.contains_key(&SYS_clone) && !refused.contains_key(&SYS_clone3));
             program(refused, SeccompAction::Errno(1), SeccompAction::Allow).unwrap();
             let calls: Vec<_> = allowed(extras).collect();
-            assert_eq!(calls.contains(&SYS_fchmodat), rings);
+            assert!(!calls.contains(&SYS_fchmodat));
             assert_eq!(calls.contains(&SYS_io_uring_setup), ublk);
             assert_eq!(calls.contains(&SYS_io_uring_enter), rings || ublk);
             assert_eq!(calls.contains(&SYS_mlockall), ublk);

@@ -1,7 +1,8 @@
 //! The paths that can still be opened, by Landlock (landlock(7)): what is open stays open, everything else is out of reach.
 //!
 //! Rules hold for files and directories as they are found when the rules are made, and for all that is below directories, later too.
-//! One that is removed and made again is another one, and so is a file system that is mounted anew.
+//! One that is removed and made again is another one, and so is a file system that is mounted anew: that is why the rules are for what the
+//! kernel shows, and whatever else a process has to open later somebody else opens for it.
 
 use std::{
     fmt,
@@ -23,21 +24,17 @@ const KNOWN: ABI = ABI::V8;
 pub enum PathAccess {
     /// Files can be read and directories listed.
     Read,
-    /// What exists can be written to as well, and devices take ioctls. Nothing can be made or removed.
+    /// What exists can be written to as well, and devices take ioctls. Nothing can be made or removed, anywhere.
     Write,
-    /// Files and sockets can be made, renamed and removed as well. Directories, links and devices cannot.
-    Make,
 }
 
 impl PathAccess {
     fn rights(self) -> BitFlags<AccessFs> {
         let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
         let write = make_bitflags!(AccessFs::{WriteFile | Truncate | IoctlDev});
-        let make = make_bitflags!(AccessFs::{MakeReg | MakeSock | RemoveFile});
         match self {
             Self::Read => read,
             Self::Write => read | write,
-            Self::Make => read | write | make,
         }
     }
 }
@@ -47,6 +44,8 @@ impl PathAccess {
 pub enum PathWall {
     /// Nothing: the kernel has no Landlock, or it is turned off. What the process's user may open, it may.
     Absent,
+    /// Nothing: the kernel has Landlock and did not take the rules.
+    Refused,
     /// As much as the kernel knows of: its Landlock is of this version, in which not everything can be forbidden.
     Partial(i32),
     /// All of it: the kernel's Landlock is of this version, or of a later one.
@@ -57,6 +56,7 @@ impl fmt::Display for PathWall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => write!(f, "not confined to its paths, because the kernel has no Landlock"),
+            Self::Refused => write!(f, "not confined to its paths, because that was refused"),
             Self::Partial(version) => write!(f, "confined to its paths as far as Landlock {version} can"),
             Self::Whole(version) => write!(f, "confined to its paths (Landlock {version})"),
         }
@@ -71,7 +71,7 @@ pub(crate) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Builds the wall around the calling thread and those that it will make. TCP connections and signals to other processes end at it,
+    /// Builds the wall around the calling thread and those that it will make. TCP connections, ports of TCP and signals to other processes end at it,
     /// too, as far as the kernel knows how. Gives the paths that are not there, for which there is no rule then.
     pub(crate) fn enforce(&self) -> Result<(PathWall, Vec<PathBuf>), SandboxError> {
         let scope = match self.abstract_sockets {
@@ -80,7 +80,7 @@ impl Rules<'_> {
         };
         let mut rules = Ruleset::default()
             .handle_access(AccessFs::from_all(KNOWN))?
-            .handle_access(AccessNet::ConnectTcp)?
+            .handle_access(AccessNet::from_all(KNOWN))?
             .scope(scope)?
             .create()?;
         let mut missing = Vec::new();
@@ -117,13 +117,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_access_is_more_than_the_one_before_and_none_executes() {
-        let [read, write, make] =
-            [PathAccess::Read, PathAccess::Write, PathAccess::Make].map(PathAccess::rights);
-        assert!(write.contains(read) && make.contains(write) && read != write && write != make);
-        let never =
-            make_bitflags!(AccessFs::{Execute | MakeDir | MakeChar | MakeBlock | MakeSym | MakeFifo | Refer});
-        assert!(!make.intersects(never));
-        assert!(AccessFs::from_all(KNOWN).contains(make | never));
+    fn writing_is_more_than_reading_and_neither_executes_nor_makes_anything() {
+        let [read, write] = [PathAccess::Read, PathAccess::Write].map(PathAccess::rights);
+        assert!(write.contains(read) && read != write);
+        let never = make_bitflags!(AccessFs::{Execute | MakeReg | MakeSock | MakeDir | MakeChar | MakeBlock
+            | MakeSym | MakeFifo | RemoveFile | RemoveDir | Refer});
+        assert!(!write.intersects(never));
+        assert!(AccessFs::from_all(KNOWN).contains(write | never));
     }
 }

@@ -55,7 +55,7 @@ pub(crate) const ALLOWED: &[c_long] = &[
     SYS_fallocate,
     SYS_fsync,
     SYS_fdatasync,
-    // Sockets of the families that are let through.
+    // Sockets of the families that are let through. Addresses and files for them somebody else makes.
     SYS_bind,
     SYS_listen,
     SYS_accept,
@@ -142,15 +142,6 @@ pub(crate) const ALLOWED_OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) const ALLOWED_OLD: &[c_long] = &[];
 
-/// Making and removing socket files. Landlock has no say in who may change a file's mode: only its owner can.
-pub(crate) const ALLOWED_WITH_SOCKET_FILES: &[c_long] =
-    &[SYS_unlinkat, SYS_renameat, SYS_renameat2, SYS_fchmod, SYS_fchmodat, SYS_umask];
-/// The same in older forms.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const ALLOWED_OLD_WITH_SOCKET_FILES: &[c_long] = &[SYS_unlink, SYS_rename, SYS_chmod];
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) const ALLOWED_OLD_WITH_SOCKET_FILES: &[c_long] = &[];
-
 /// Carrying out requests on rings that were made before.
 pub(crate) const ALLOWED_WITH_RINGS: &[c_long] = &[SYS_io_uring_enter];
 
@@ -158,7 +149,8 @@ pub(crate) const ALLOWED_WITH_RINGS: &[c_long] = &[SYS_io_uring_enter];
 pub(crate) const ALLOWED_WITH_UBLK: &[c_long] =
     &[SYS_io_uring_enter, SYS_io_uring_setup, SYS_io_uring_register, SYS_mlockall, SYS_munlockall];
 
-/// Becoming somebody else, changing what is confined how, changing whose a file is or what it is called elsewhere, and reaching other processes.
+/// Becoming somebody else, changing what is confined how, making and removing files, changing whose one is, what it is called and who may open
+/// it (about which Landlock has no say), and reaching other processes.
 pub(crate) const REFUSED: &[c_long] = &[
     SYS_setuid,
     SYS_setgid,
@@ -180,6 +172,12 @@ pub(crate) const REFUSED: &[c_long] = &[
     SYS_mknodat,
     SYS_linkat,
     SYS_symlinkat,
+    SYS_unlinkat,
+    SYS_renameat,
+    SYS_renameat2,
+    SYS_fchmod,
+    SYS_fchmodat,
+    SYS_umask,
     SYS_fchown,
     SYS_fchownat,
     SYS_truncate,
@@ -195,8 +193,20 @@ pub(crate) const REFUSED: &[c_long] = &[
 
 /// The same in older forms.
 #[cfg(target_arch = "x86_64")]
-pub(crate) const REFUSED_OLD: &[c_long] =
-    &[SYS_mkdir, SYS_rmdir, SYS_mknod, SYS_link, SYS_symlink, SYS_chown, SYS_lchown, SYS_fork, SYS_vfork];
+pub(crate) const REFUSED_OLD: &[c_long] = &[
+    SYS_mkdir,
+    SYS_rmdir,
+    SYS_mknod,
+    SYS_link,
+    SYS_symlink,
+    SYS_unlink,
+    SYS_rename,
+    SYS_chmod,
+    SYS_chown,
+    SYS_lchown,
+    SYS_fork,
+    SYS_vfork,
+];
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) const REFUSED_OLD: &[c_long] = &[];
 
@@ -281,8 +291,7 @@ mod tests {
 
     #[test]
     fn no_call_has_two_answers() {
-        let sockets = [ALLOWED_WITH_SOCKET_FILES, ALLOWED_OLD_WITH_SOCKET_FILES].concat();
-        let allowed = [ALLOWED, ALLOWED_OLD, &sockets, ALLOWED_WITH_UBLK].concat();
+        let allowed = [ALLOWED, ALLOWED_OLD, ALLOWED_WITH_UBLK].concat();
         let lists = [allowed, [REFUSED, REFUSED_OLD].concat(), [DEADLY, DEADLY_HERE].concat()];
         let all = lists.concat();
         for (at, call) in all.iter().enumerate() {

@@ -1,12 +1,9 @@
 //! Finding, checking and opening the file or block device.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io::{self, ErrorKind},
-    os::{
-        fd::AsFd,
-        unix::fs::{FileTypeExt, OpenOptionsExt},
-    },
+    os::{fd::AsFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -21,6 +18,7 @@ use crate::{
     error::FileTierError,
     header::{self, DiskId, Header},
     layout::{HEADER_BYTES, MIN_TIER_BYTES, places_in},
+    opener::{self, ByItself, TierOpener},
     queue::{Operation, Outcome, Queue},
     trouble::{self, Trouble},
 };
@@ -36,6 +34,8 @@ pub struct TierOptions {
     pub write_patience: Duration,
     /// How long the disk may take for a read before the reader gets an error.
     pub read_patience: Duration,
+    /// Who opens it, then and whenever it may have come back.
+    pub opener: Arc<dyn TierOpener>,
 }
 
 impl TierOptions {
@@ -47,6 +47,7 @@ impl TierOptions {
             size_bytes,
             write_patience: Duration::from_secs(10),
             read_patience: Duration::from_secs(30),
+            opener: Arc::new(ByItself),
         }
     }
 
@@ -175,7 +176,7 @@ pub(crate) fn open(
 /// Whether it is a device. A file is made if there is none and it may be.
 fn find(options: &TierOptions, may_make: bool) -> Result<bool, NotOpen> {
     let path = &options.path;
-    match fs::metadata(path) {
+    match options.opener.open(path, opener::LOOK).and_then(|found| found.metadata()) {
         Ok(metadata) => {
             let kind = metadata.file_type();
             if kind.is_block_device() {
@@ -193,13 +194,10 @@ fn find(options: &TierOptions, may_make: bool) -> Result<bool, NotOpen> {
             Err(FileTierError::WrongKind { path: path.clone(), what }.into())
         }
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            let directory = path.parent().unwrap_or(Path::new("/"));
-            let is_dangling = fs::symlink_metadata(path).is_ok();
-            if !may_make || options.is_device() || !directory.is_dir() || is_dangling {
-                return Err(NotOpen::For((TierState::Missing, format!("there is no {}", path.display()))));
+            if !may_make || options.is_device() {
+                return Err(missing(path));
             }
-            check_size(options)?;
-            make(path).map(|()| false)
+            make(options).map(|()| false)
         }
         Err(error) => Err(not_open(path, error)),
     }
@@ -227,13 +225,22 @@ fn file_size_limit_bytes() -> u64 {
     }
 }
 
-fn make(path: &Path) -> Result<(), NotOpen> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+fn make(options: &TierOptions) -> Result<(), NotOpen> {
+    let path = &options.path;
+    check_size(options)?;
+    match options.opener.open(path, opener::MAKE) {
         Ok(_) => Ok(()),
-        // Somebody else has just made it; the lock will say who may have it.
+        // Somebody else has just made it, and the lock will say who may have it; or it is a link to what is not there.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(missing(path))
+        }
         Err(error) => Err(not_open(path, error)),
     }
+}
+
+fn missing(path: &Path) -> NotOpen {
+    NotOpen::For((TierState::Missing, format!("there is no {}", path.display())))
 }
 
 fn open_file(
@@ -242,13 +249,10 @@ fn open_file(
     lock_deadline: Instant,
 ) -> Result<(File, bool), NotOpen> {
     let path = &options.path;
-    // Nobody who opens a device so shares it with others who do, a mount or a swap area.
-    let exclusive = if is_device { libc::O_EXCL } else { 0 };
-    let open = |write: bool, flags| {
-        OpenOptions::new().read(true).write(write).custom_flags(libc::O_DIRECT | flags).open(path)
-    };
+    let flags = if is_device { opener::WRITE_ALONE } else { opener::WRITE };
+    let open = |flags| options.opener.open(path, flags);
     loop {
-        match open(true, exclusive).and_then(|file| lock(file, is_device)) {
+        match open(flags).and_then(|file| lock(file, is_device)) {
             Ok(file) => return Ok((file, true)),
             Err(error) if is_held(&error) => {
                 if Instant::now() >= lock_deadline {
@@ -258,7 +262,7 @@ fn open_file(
             }
             Err(error) if matches!(trouble::state_after(Operation::Write, &error), TierState::ReadOnly) => {
                 // What only reads needs no lock.
-                return open(false, 0).map(|file| (file, false)).map_err(|_| not_open(path, error));
+                return open(opener::READ).map(|file| (file, false)).map_err(|_| not_open(path, error));
             }
             Err(error) => return Err(not_open(path, error)),
         }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `file_tier` | the tier as the store sees it |
 //! | `disk`, `header`, `error` | finding, checking and opening the file or device |
+//! | `opener` | who opens its path |
 //! | `health`, `trouble` | states, and the way back to ready |
 //! | `writer` | batches: encrypted and written at the same time |
 //! | `reader`, `lanes`, `windows` | blocks: many readers at once, read-ahead of neighbours |
@@ -25,6 +26,7 @@ mod header;
 mod health;
 mod lanes;
 mod layout;
+mod opener;
 mod queue;
 mod reader;
 mod sectors;
@@ -36,3 +38,4 @@ pub use disk::TierOptions;
 pub use error::FileTierError;
 pub use file_tier::{FileTier, FileTierCounters};
 pub use layout::MIN_TIER_BYTES;
+pub use opener::TierOpener;

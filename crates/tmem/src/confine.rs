@@ -1,16 +1,15 @@
-//! What the worker is confined to: what it still has to open after everything that takes privileges is open.
+//! What the worker is confined to. Whatever takes privileges is open by then, or the keeper does it: sockets with their files, and the tier.
 
 use std::{
     env,
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
-    path::Path,
+    path::PathBuf,
     sync::OnceLock,
 };
 
-use anyhow::{Context, Result};
-use tmem_control::{Config, ControlError, DiskSpec, Frontend, NbdAddress, Sandbox};
+use anyhow::{Context, Result, bail};
+use tmem_control::{Config, ControlError, Sandbox};
 use tmem_sandbox::{Capabilities, Capability, Confinement, Extras, PathAccess, SandboxError, User};
-use tmem_transport::directory_of;
 
 /// Who the worker becomes where nobody says so, if there is such a user.
 const DEFAULT_USER: &str = "tmem";
@@ -48,11 +47,12 @@ pub(crate) fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Confines the process, which has one thread, if the configuration says so. `left_disks` are those that it goes on with.
+/// Confines the process, which has one thread, if the configuration says so. Walls that the kernel, or a container, refuses are left out, and
+/// the log says which.
 ///
 /// # Errors
-/// It cannot be done as asked. The process may be confined in part, and is of no use.
-pub(crate) fn confine(config: &Config, runtime_dir: &Path, left_disks: &[DiskSpec]) -> Result<()> {
+/// There are other threads, or it cannot become the user that was asked for. The process may be confined in part, and is of no use.
+pub(crate) fn confine(config: &Config) -> Result<()> {
     let user = user(config)?;
     if config.sandbox == Sandbox::Off {
         return Ok(());
@@ -61,13 +61,19 @@ pub(crate) fn confine(config: &Config, runtime_dir: &Path, left_disks: &[DiskSpe
     let confinement = Confinement {
         user,
         capabilities: capabilities(ublk),
-        paths: paths(config, runtime_dir, left_disks, ublk),
-        extras: Extras { socket_files: true, rings: config.tier.is_some(), ublk },
+        paths: paths(ublk),
+        extras: Extras { rings: config.tier.is_some(), ublk },
         abstract_sockets: env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_bytes().starts_with(b"@")),
     };
     let confined = confinement.apply().context("cannot confine the daemon")?;
+    for refusal in &confined.refused {
+        if config.user.is_some() && confined.user.is_none() && refusal.is_about_user() {
+            bail!("cannot confine the daemon: {refusal}");
+        }
+        log::warn!("not all walls of the sandbox stand: {refusal}");
+    }
     for path in &confined.missing {
-        log::warn!("{} is not there: this daemon cannot use it until it is started again", path.display());
+        log::debug!("{} is not there, and cannot be read when it is", path.display());
     }
     IN_EFFECT.get_or_init(|| confined.to_string());
     Ok(())
@@ -87,30 +93,17 @@ fn user(config: &Config) -> Result<Option<User>> {
     }
 }
 
-/// Socket files and the tier are made and opened in directories of others; the paths say which. The rest is what ublk's driver wants.
+/// What ublk's driver wants, whose devices are root's.
 fn capabilities(ublk: bool) -> Capabilities {
-    let for_ublk = [Capability::SysAdmin, Capability::SysResource, Capability::IpcLock];
-    let for_ublk = for_ublk.into_iter().filter(|_| ublk);
-    for_ublk.chain([Capability::DacOverride]).collect()
+    let for_ublk =
+        [Capability::SysAdmin, Capability::SysResource, Capability::IpcLock, Capability::DacOverride];
+    for_ublk.into_iter().filter(|_| ublk).collect()
 }
 
-fn paths(
-    config: &Config,
-    runtime_dir: &Path,
-    left_disks: &[DiskSpec],
-    ublk: bool,
-) -> Vec<(std::path::PathBuf, PathAccess)> {
+fn paths(ublk: bool) -> Vec<(PathBuf, PathAccess)> {
     let mut paths: Vec<_> = READ.iter().map(|path| (path.into(), PathAccess::Read)).collect();
     // Its own program, for the names of functions when a thread is asked where it is.
     paths.extend(env::current_exe().map(|program| (program, PathAccess::Read)));
-    paths.push((runtime_dir.to_owned(), PathAccess::Make));
-    let sockets = config.disks.iter().chain(left_disks).filter_map(|disk| match &disk.frontend {
-        Frontend::VhostUser { socket, .. } => Some(socket),
-        Frontend::Nbd(NbdAddress::Unix(socket)) => Some(socket),
-        Frontend::Nbd(NbdAddress::Tcp(_)) | Frontend::Ublk { .. } => None,
-    });
-    paths.extend(sockets.map(|socket| (directory_of(socket).to_owned(), PathAccess::Make)));
-    paths.extend(config.tier.iter().map(|tier| (tier.clone(), PathAccess::Write)));
     // By its descriptor: nobody else finds the way to it.
     paths.extend(
         tmem_store::never_swapped()
@@ -125,6 +118,8 @@ fn paths(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn config(text: &str) -> Config {
@@ -133,24 +128,18 @@ mod tests {
 
     #[test]
     fn a_user_needs_the_sandbox() {
-        let error = check(&config("user = \"root\"")).expect_err("no sandbox").to_string();
+        let error = check(&config("user = \"root\"\nsandbox = \"off\"")).expect_err("no sandbox").to_string();
         assert!(error.contains("root") && error.contains("--sandbox on"), "{error}");
-        check(&config("user = \"root\"\nsandbox = \"on\"")).expect("root is there");
-        assert!(check(&config("user = \"no-such-user\"\nsandbox = \"on\"")).is_err());
+        check(&config("user = \"root\"")).expect("root is there");
+        assert!(check(&config("user = \"no-such-user\"")).is_err());
         check(&config("")).expect("nothing is asked for");
     }
 
     #[test]
-    fn paths_are_those_of_sockets_and_the_tier() {
-        let config = config(
-            "tier = \"/data/tier\"\n[[disk]]\nname = \"a\"\nsize = \"1M\"\nvhost-user = \"/vm/a.sock\"\n\
-             [[disk]]\nname = \"b\"\nsize = \"1M\"\nnbd = \"127.0.0.1:10809\"\n",
-        );
-        let paths = paths(&config, Path::new("/run/x"), &config.disks, false);
-        let of =
-            |access| paths.iter().filter(move |path| path.1 == access).map(|path| path.0.to_str().unwrap());
-        assert_eq!(of(PathAccess::Make).collect::<Vec<_>>(), ["/run/x", "/vm", "/vm"]);
-        assert_eq!(of(PathAccess::Write).collect::<Vec<_>>(), ["/data/tier"]);
-        assert!(READ.into_iter().all(|read| of(PathAccess::Read).any(|path| path == read)));
+    fn nothing_but_what_the_kernel_shows_is_in_reach() {
+        let program = env::current_exe().expect("its path");
+        let shown = |path: &Path| READ.iter().any(|read| Path::new(read) == path) || path == program;
+        assert!(paths(false).iter().all(|(path, access)| *access == PathAccess::Read && shown(path)));
+        assert_eq!(capabilities(false), Capabilities::NONE);
     }
 }

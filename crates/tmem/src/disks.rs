@@ -109,6 +109,8 @@ impl Disks {
                 self.store.remove_client(&client)?;
             }
         }
+        // Clients wait at the addresses already, and find all of their disks.
+        let _closed = self.transports.nbd.close();
         // This host's own swap first: others may need memory that it has to give back.
         let is_own = |spec: &&DiskSpec| matches!(spec.frontend, Frontend::Ublk { .. });
         let own = specs.iter().filter(is_own);

@@ -1,16 +1,17 @@
 //! The worker: puts the parts together and serves until it is told to end.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use tmem_control::{
-    ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, Knobs, LogLevel, PoolSize,
-    PoolSizing, Server, ZeroOnFlush,
+    ADMIN_SOCKET, ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, HttpListen,
+    Knobs, LogLevel, PoolSize, PoolSizing, Server, ZeroOnFlush,
 };
+use tmem_keeper::Estate;
 use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
 use tmem_store::Store;
-use tmem_tier::{FileTier, TierOptions};
-use tmem_transport::PollLimit;
+use tmem_tier::{FileTier, TierOpener, TierOptions};
+use tmem_transport::{DEFAULT_SOCKET_MODE, PollLimit, SocketFile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -50,7 +51,10 @@ pub(crate) fn run(
     let poll_limit = PollLimit::from_us(config.poll_us);
     let estate = Arc::clone(&inheritance.estate);
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)?, estate: Arc::clone(&estate) };
-    let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions::new(path, size_bytes));
+    let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions {
+        opener: Arc::new(ByKeeper(Arc::clone(&estate))),
+        ..TierOptions::new(path, size_bytes)
+    });
     start_logging(config.log_level);
     stacks::answer_when_asked().context("cannot prepare for SIGUSR1")?;
     get_fit_for_swap(&config)?;
@@ -80,7 +84,7 @@ pub(crate) fn run(
     let disks = left_disks.clone().unwrap_or_default();
     let memory =
         Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks, first_started })?;
-    confine::confine(&config, runtime_dir, left_disks.as_deref().unwrap_or_default())?;
+    confine::confine(&config)?;
     let succession = Arc::new(OneOfMany {
         estate: Arc::clone(&estate),
         worker_deaths: inheritance.worker_deaths,
@@ -137,6 +141,17 @@ pub(crate) fn run(
     tier.iter().for_each(|tier| tier.clear());
     drop(heartbeat);
     Ok(served?)
+}
+
+/// The keeper opens the tier, whenever that is: this process may not.
+#[derive(Debug)]
+struct ByKeeper(Arc<Estate>);
+
+impl TierOpener for ByKeeper {
+    fn open(&self, _path: &Path, flags: i32) -> io::Result<File> {
+        let gone = || io::Error::other("there is no keeper");
+        self.0.keeper().ok_or_else(gone)?.open_tier(flags)
+    }
 }
 
 /// Opens the tier and gives it to the store.
@@ -201,7 +216,9 @@ async fn serve(
     // Caught from here on, so that whoever ends the daemon while it starts does not leave sockets behind.
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-    let server = Server::bind(runtime_dir, config.http)?;
+    let admin = SocketFile::make(&runtime_dir.join(ADMIN_SOCKET), DEFAULT_SOCKET_MODE, &succession.estate)
+        .context("the admin socket: choose another directory with --runtime-dir")?;
+    let server = listen(&admin, config.http, &succession.estate)?;
     for spec in config.disks.iter().filter(|_| !goes_on) {
         disks.add(spec).context("the configuration's disks")?;
     }
@@ -223,7 +240,21 @@ async fn serve(
     confine::announce();
     announce(&server, limit_bytes, config, goes_on);
     server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
+    admin.remove();
     Ok(())
+}
+
+/// Has the HTTP listener made, too, if there is to be one.
+fn listen(admin: &SocketFile, http: HttpListen, estate: &Estate) -> Result<Server> {
+    let http = match http {
+        HttpListen::Off => None,
+        HttpListen::On(address) => {
+            let bound = estate.bind_tcp(address);
+            Some(bound.map_err(|source| ControlError::Http { address, source })?)
+        }
+    };
+    let listener = admin.listener.try_clone().context("cannot serve the admin socket")?;
+    Server::new(listener, admin.path(), http).context("cannot start the control plane")
 }
 
 /// Where the daemon listens, for people and scripts that wait for this line, and for systemd.

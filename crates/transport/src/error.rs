@@ -6,11 +6,11 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Unix socket addresses are short.
-    #[error("socket path {} is too long: keep the directory's path under {max_bytes} bytes and the whole under 108", path.display())]
+    #[error("socket path {} is too long: choose one of {max_bytes} bytes at most", path.display())]
     PathTooLong {
         /// The path asked for.
         path: PathBuf,
-        /// Longest directory path.
+        /// The longest possible, in bytes.
         max_bytes: usize,
     },
     /// The directory that is to hold the socket does not exist.

@@ -2,7 +2,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `socket_file`, `error` | making, checking and removing socket files |
+//! | `socket_file`, `error` | listening sockets and their files |
 //! | `poll`, `poll_limit` | when a thread polls for requests and when it sleeps |
 //! | `log_limit` | keeps a peer from filling the log |
 //! | `thread_name` | names of threads |
@@ -20,4 +20,4 @@ pub use error::SocketError;
 pub use log_limit::LogLimit;
 pub use poll::PollPolicy;
 pub use poll_limit::{DEFAULT_POLL_LIMIT_US, PollLimit};
-pub use socket_file::{DEFAULT_SOCKET_MODE, SocketFile, bind, directory_of, kept_name};
+pub use socket_file::{DEFAULT_SOCKET_MODE, SocketFile};

@@ -1,15 +1,12 @@
-//! Making, checking and removing socket files.
+//! Listening sockets with files, which the keeper makes and removes.
 
-use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tmem_keeper::Estate;
+use tmem_keeper::{Estate, MAX_SOCKET_PATH_BYTES, socket_name};
 
 use crate::error::SocketError;
 
@@ -18,192 +15,95 @@ use crate::error::SocketError;
 /// the right group in.
 pub const DEFAULT_SOCKET_MODE: u32 = 0o600;
 
-/// Longest path of a Unix socket, without the final zero.
-const MAX_PATH_BYTES: usize = 107;
-/// Longest directory: a name of 31 bytes must fit behind it, which some transport may need beside the socket.
-const MAX_DIRECTORY_BYTES: usize = MAX_PATH_BYTES - 32;
-
 /// A listening socket and its file, which goes when this is dropped, unless somebody has put another in its place.
 #[derive(Debug)]
 pub struct SocketFile {
     /// Does not block.
     pub listener: UnixListener,
     path: PathBuf,
-    /// Device and inode, to know the file again.
-    identity: (u64, u64),
-    /// Where it is left to the next process.
-    kept: Option<Arc<Estate>>,
-}
-
-/// What a listening socket is called where it is left to the next process.
-pub fn kept_name(address: impl std::fmt::Display) -> String {
-    format!("socket {address}")
+    estate: Arc<Estate>,
+    /// It is left to the next process.
+    is_kept: bool,
 }
 
 impl SocketFile {
-    /// Makes the socket. A file left behind by a program that is gone is replaced; anything else in the way
+    /// Makes the socket, for this process alone. A file left behind by a program that is gone is replaced; anything else in the way
     /// is an error.
-    pub fn make(path: &Path, mode: u32) -> Result<SocketFile, SocketError> {
-        let failed = |error| SocketError::Make { path: path.to_owned(), error };
-        let directory = directory_of(path);
-        let bytes = |path: &Path| path.as_os_str().as_bytes().len();
-        if bytes(path) > MAX_PATH_BYTES || bytes(directory) > MAX_DIRECTORY_BYTES {
-            return Err(SocketError::PathTooLong { path: path.to_owned(), max_bytes: MAX_DIRECTORY_BYTES });
+    pub fn make(path: &Path, mode: u32, estate: &Arc<Estate>) -> Result<SocketFile, SocketError> {
+        let bound = estate.bind(path, mode).map_err(|error| refused(path, error))?;
+        if bound.has_replaced {
+            log::info!("replaced socket {} of a program that is gone", path.display());
         }
-        if !directory.is_dir() {
-            return Err(SocketError::NoDirectory { path: directory.to_owned() });
-        }
-        clear_the_way(path)?;
-        let listener = bind(path, mode).map_err(failed)?;
-        let metadata = fs::symlink_metadata(path).map_err(failed)?;
-        let identity = (metadata.dev(), metadata.ino());
-        let file = SocketFile { listener, path: path.to_owned(), identity, kept: None };
-        // The mask of the process may have taken bits away.
-        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
-        file.listener.set_nonblocking(true).map_err(failed)?;
-        Ok(file)
+        let estate = Arc::clone(estate);
+        SocketFile { listener: bound.listener, path: path.to_owned(), estate, is_kept: false }.ready()
     }
 
     /// The socket that the process before this one left at that path; if there is none, a new one, for this process and the next.
     pub fn make_kept(path: &Path, mode: u32, estate: &Arc<Estate>) -> Result<SocketFile, SocketError> {
-        let failed = |error| SocketError::Make { path: path.to_owned(), error };
-        let name = kept_name(path.display());
-        let mut file = match estate.take(&name) {
-            Some(listener) => {
-                let identity = fs::symlink_metadata(path).map_or((0, 0), |m| (m.dev(), m.ino()));
-                let listener = UnixListener::from(listener);
-                SocketFile { listener, path: path.to_owned(), identity, kept: None }
-            }
-            None => {
-                let file = SocketFile::make(path, mode)?;
-                estate.keep(&name, file.listener.as_fd()).map_err(failed)?;
-                file
-            }
-        };
-        file.kept = Some(estate.clone());
+        let name = socket_name(path.display());
+        if let Some(left) = estate.take(&name) {
+            let (listener, estate) = (UnixListener::from(left), Arc::clone(estate));
+            return SocketFile { listener, path: path.to_owned(), estate, is_kept: true }.ready();
+        }
+        let mut file = SocketFile::make(path, mode, estate)?;
+        let kept = estate.keep(&name, file.listener.as_fd());
+        kept.map_err(|error| SocketError::Make { path: path.to_owned(), error })?;
+        file.is_kept = true;
         Ok(file)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes the file, as dropping it does.
     pub fn remove(self) {
         drop(self);
     }
+
+    fn ready(self) -> Result<SocketFile, SocketError> {
+        match self.listener.set_nonblocking(true) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(SocketError::Make { path: self.path.clone(), error }),
+        }
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = self.estate.unbind(&self.path) {
             log::warn!("cannot remove socket {}: {error}", self.path.display());
         }
-        if let Some(estate) = &self.kept {
-            estate.release(&kept_name(self.path.display()));
+        if self.is_kept {
+            self.estate.release(&socket_name(self.path.display()));
         }
     }
 }
 
-/// The directory a path is in.
-pub fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Connections that wait to be accepted. A client that does not wait itself is turned away beyond that.
-const BACKLOG: libc::c_int = 128;
-
-fn clear_the_way(path: &Path) -> Result<(), SocketError> {
-    let failed = |error| SocketError::Make { path: path.to_owned(), error };
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(SocketError::NotASocket { path: path.to_owned() });
-    }
-    match knock(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            log::info!("removing socket {} of a program that is gone", path.display());
-            fs::remove_file(path).map_err(failed)
+/// What the keeper's error says.
+fn refused(path: &Path, error: io::Error) -> SocketError {
+    let path = path.to_owned();
+    match error.raw_os_error() {
+        Some(libc::ENAMETOOLONG) => SocketError::PathTooLong { path, max_bytes: MAX_SOCKET_PATH_BYTES },
+        Some(libc::ENOENT | libc::ENOTDIR) => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            SocketError::NoDirectory { path: directory.unwrap_or(Path::new(".")).to_owned() }
         }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(error)),
-        _ => Err(SocketError::InUse { path: path.to_owned() }),
+        Some(libc::EADDRINUSE) => SocketError::InUse { path },
+        Some(libc::ENOTSOCK) => SocketError::NotASocket { path },
+        _ => SocketError::Make { path, error },
     }
-}
-
-/// Connects without waiting: a listener that is stopped and whose queue is full would keep the caller for as long as it likes. It is there
-/// all the same (`WouldBlock`).
-fn knock(path: &Path) -> io::Result<()> {
-    knock_and_stay(path).map(drop)
-}
-
-fn knock_and_stay(path: &Path) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: makes a new descriptor, or returns -1.
-    let socket = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
-    check(socket.min(0))?;
-    // SAFETY: just made, and nobody else's.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    let address = address_of(path)?;
-    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: the address is valid for its length.
-    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
-    Ok(socket)
-}
-
-fn address_of(path: &Path) -> io::Result<libc::sockaddr_un> {
-    let mut address =
-        libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
-    let bytes = path.as_os_str().as_bytes();
-    if bytes.len() > MAX_PATH_BYTES || bytes.contains(&0) {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = *from as libc::c_char;
-    }
-    Ok(address)
-}
-
-/// A listener (which blocks) whose file never has more permission bits than `mode`, not even for a moment.
-pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
-    // SAFETY: makes a new descriptor, or returns -1.
-    let socket = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: just made, and nobody else's.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    // On Linux the file inherits the mode that the socket has when it is bound.
-    // SAFETY: a valid descriptor.
-    check(unsafe { libc::fchmod(socket.as_raw_fd(), mode) })?;
-    let address = address_of(path)?;
-    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: the address is valid for its length.
-    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
-    // SAFETY: a valid descriptor.
-    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
-    Ok(UnixListener::from(socket))
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::MetadataExt};
+
     use super::*;
 
-    #[test]
-    fn a_program_that_accepts_nothing_is_there_all_the_same() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("hung.sock");
-        let _hung = bind(&path, 0o600).unwrap();
-        let waiting: Vec<_> = (0..2 * BACKLOG).map_while(|_| knock_and_stay(&path).ok()).collect();
-        assert!(waiting.len() < 2 * BACKLOG as usize, "its queue is full");
-        assert!(matches!(clear_the_way(&path), Err(SocketError::InUse { .. })));
+    fn make(path: &Path, mode: u32) -> Result<SocketFile, SocketError> {
+        SocketFile::make(path, mode, &Arc::default())
     }
 
     #[test]
@@ -211,12 +111,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         for mode in [0o600, 0o660, 0o666] {
-            let file = SocketFile::make(&path, mode).unwrap();
+            let file = make(&path, mode).unwrap();
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, mode);
+            assert_eq!(file.listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
             file.remove();
             assert!(!path.exists());
         }
-        drop(SocketFile::make(&path, 0o600).unwrap());
+        drop(make(&path, 0o600).unwrap());
         assert!(!path.exists(), "nor does it stay where something else has failed");
     }
 
@@ -224,7 +125,7 @@ mod tests {
     fn what_is_in_the_way_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let error = |path: &Path| SocketFile::make(path, 0o600).expect_err("an error").to_string();
+        let error = |path: &Path| make(path, 0o600).expect_err("an error").to_string();
 
         fs::write(&path, "precious").unwrap();
         assert!(error(&path).contains("is no socket"), "{}", error(&path));
@@ -235,19 +136,18 @@ mod tests {
         assert!(error(&path).contains("in use by a running program"));
         assert!(path.exists());
         drop(live);
-        SocketFile::make(&path, 0o600).expect("a stale socket is replaced").remove();
+        make(&path, 0o600).expect("a stale socket is replaced").remove();
 
         let missing = directory.path().join("no/such/s");
         assert!(error(&missing).contains("no/such"), "{}", error(&missing));
-        let long = directory.path().join("x".repeat(120));
-        assert!(error(&long).contains("too long"));
+        assert!(error(&directory.path().join("x".repeat(120))).contains("too long"));
     }
 
     #[test]
     fn another_programs_file_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let file = SocketFile::make(&path, 0o600).unwrap();
+        let file = make(&path, 0o600).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "another").unwrap();
         file.remove();

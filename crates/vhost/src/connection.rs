@@ -133,7 +133,7 @@ fn start(
     label: &str,
     options: &VhostOptions,
 ) -> io::Result<(u32, UnixStream)> {
-    let (listener, library) = private_pair(&options.socket)?;
+    let (listener, library) = private_pair()?;
     let (life, keepers_life) = UnixStream::pair()?;
     life.set_nonblocking(true)?;
     let ends = GuestEnds { library, life: keepers_life };

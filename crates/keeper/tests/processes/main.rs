@@ -10,7 +10,15 @@ mod manager;
 mod puppet;
 mod stage;
 
-use std::{io::Read, os::unix::net::UnixStream, time::Duration};
+use std::{
+    fs,
+    io::Read,
+    os::unix::{
+        fs::MetadataExt,
+        net::{UnixListener, UnixStream},
+    },
+    time::Duration,
+};
 
 use libtest_mimic::{Arguments, Trial};
 use stage::{Stage, with_program};
@@ -52,6 +60,10 @@ fn main() {
         ("a_guest_that_was_just_saying_something_is_let_go_with_the_keeper", keeper_killed_in_between),
         ("a_service_manager_that_is_busy_is_told_later", busy_manager),
         ("a_service_manager_is_left_with_nothing", nothing_left),
+        ("sockets_are_made_and_go_as_they_should", sockets),
+        ("files_that_are_not_its_own_are_left_alone", others_files),
+        ("the_tier_is_all_that_is_opened", tier),
+        ("a_tier_that_does_not_answer_keeps_nobody_waiting", hung_tier),
         ("guests_talk_while_workers_come_and_go", guests_talk),
     ];
     let trials = tests.iter().map(|(name, test)| {
@@ -473,10 +485,10 @@ fn closes_socket() {
 fn nonsense() {
     let mut stage = Stage::new(5);
     let mut worker = stage.serving();
-    for code in [0, 15, 63, 64, 65, 66, 67, 255] {
+    for code in [0, 19, 63, 64, 65, 66, 67, 255] {
         assert_eq!(worker.asks(&format!("raw {code}")), "95", "operation not supported");
     }
-    for code in [6, 8, 9] {
+    for code in [6, 8, 9, 15, 16, 17, 18] {
         assert_eq!(worker.asks(&format!("raw {code}")), "22", "no descriptors");
     }
     assert!(worker.asks("attach 99").contains("No such file"));
@@ -524,6 +536,120 @@ fn unread_log() {
     stage.serves(&mut worker);
 }
 
+fn sockets() {
+    let mut stage = Stage::new(5);
+    let mut worker = stage.serving();
+    let at = stage.path("s");
+    assert_eq!(worker.asks(&format!("bind 660 {}", at.display())), "made");
+    assert_eq!(fs::metadata(&at).unwrap().mode() & 0o777, 0o660);
+    UnixStream::connect(&at).unwrap();
+    worker.dies("abort");
+    assert!(UnixStream::connect(&at).is_err());
+
+    let mut worker = stage.worker();
+    worker.asks("take");
+    assert_eq!(worker.asks(&format!("bind 600 {}", at.display())), "replaced");
+    let again = worker.asks(&format!("bind 600 {}", at.display()));
+    assert!(again.contains("in use"), "{again}");
+    // What one worker made, another removes.
+    worker.dies("abort");
+    let mut worker = stage.worker();
+    worker.asks("take");
+    assert_eq!(worker.asks(&format!("unbind {}", at.display())), "");
+    assert!(!at.exists());
+    assert!(worker.asks(&format!("unbind {}", at.display())).contains("No such file"));
+    // More of them than there may be at one time, and nothing is left of any.
+    for round in 0..200 {
+        let at = stage.path(&format!("s{round}"));
+        assert_eq!(worker.asks(&format!("bind 600 {}", at.display())), "made");
+        assert_eq!(worker.asks(&format!("unbind {}", at.display())), "");
+        assert!(!at.exists());
+    }
+    assert!(worker.asks("bind-tcp 127.0.0.1:0").starts_with("127.0.0.1:"));
+    assert!(worker.asks("bind-tcp 192.0.2.1:1").contains("assign"));
+    stage.children_are(1);
+    stage.serves(&mut worker);
+}
+
+fn others_files() {
+    let mut stage = Stage::new(5);
+    let mut worker = stage.serving();
+    let at = stage.path("others");
+    let bind = format!("bind 600 {}", at.display());
+    let unbind = format!("unbind {}", at.display());
+    fs::write(&at, "precious").unwrap();
+    assert!(worker.asks(&bind).contains("non-socket"));
+    assert!(worker.asks(&unbind).contains("No such file"));
+    assert_eq!(fs::read(&at).unwrap(), b"precious");
+    fs::remove_file(&at).unwrap();
+
+    let live = UnixListener::bind(&at).unwrap();
+    assert!(worker.asks(&bind).contains("in use"));
+    assert!(worker.asks(&unbind).contains("No such file"));
+    assert!(at.exists());
+    // Nor where it once had its own.
+    drop(live);
+    assert_eq!(worker.asks(&bind), "replaced");
+    fs::remove_file(&at).unwrap();
+    let _live = UnixListener::bind(&at).unwrap();
+    worker.asks(&unbind);
+    UnixStream::connect(&at).unwrap();
+
+    for path in ["", "/", ".", "no/such/directory/s", &"x".repeat(108)] {
+        let said = worker.asks(&format!("bind 600 {path}"));
+        assert!(said.contains("os error"), "{path}: {said}");
+    }
+    stage.serves(&mut worker);
+}
+
+fn tier() {
+    let mut stage = Stage::new(5);
+    let mut worker = stage.serving();
+    let (make, look, direct) =
+        (libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, libc::O_PATH, libc::O_RDWR | libc::O_DIRECT);
+    assert!(worker.asks(&format!("open-tier {look}")).contains("No such file"));
+    worker.asks(&format!("open-tier {make}"));
+    assert_eq!(fs::metadata(stage.path(stage::TIER)).unwrap().mode() & 0o777, 0o600);
+    assert!(worker.asks(&format!("open-tier {make}")).contains("exists"));
+    assert_eq!(worker.asks(&format!("open-tier {look}")), "false");
+    assert_eq!(worker.asks(&format!("open-tier {direct}")), "true");
+    for flags in [libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC | direct, libc::O_RDWR | libc::O_CREAT, -1] {
+        let said = worker.asks(&format!("open-tier {flags}"));
+        assert!(said.contains("not permitted"), "{flags}: {said}");
+    }
+    stage.serves(&mut worker);
+}
+
+/// A pipe that nobody writes to is as good as a disk that does not answer.
+fn hung_tier() {
+    let mut stage = Stage::new(5);
+    let mut worker = stage.serving();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        stage.path(stage::TIER),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let mut guest = stage.guest(&mut worker, "disk");
+    worker.tells(&format!("open-tier {}", libc::O_RDONLY | libc::O_DIRECT));
+    stage.children_are(2);
+    // The keeper goes on meanwhile, and what it closes is closed: the process that waits has nothing of its.
+    stage::says(&guest, &[[8, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0].as_slice(), &[0; 8]].concat(), 0);
+    stage::says(&guest, &[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], 0);
+    guest.read_exact(&mut [0; 20]).unwrap();
+    stage::says(&guest, &[[5, 0, 0, 0, 1, 0, 0, 0, 0x88, 0x13, 0, 0].as_slice(), &[0; 5000]].concat(), 0);
+    assert!(!stage::is_connected(&guest));
+    assert!(worker.answer().contains("timed out"));
+    let another = worker.asks(&format!("open-tier {}", libc::O_PATH));
+    assert!(another.contains("timed out"), "one at a time: {another}");
+    let at = stage.path("s");
+    assert_eq!(worker.asks(&format!("bind 600 {}", at.display())), "made");
+    // It does not outlive the keeper, nor does anything that it has hold the keeper's end up.
+    stage.serves(&mut worker);
+}
+
 /// Messages of all kinds, a guest that is turned away, and descriptors: nothing of it takes memory.
 fn message(code: u32, payload: &[u8]) -> Vec<u8> {
     let words = [code, 1, payload.len() as u32].map(u32::to_ne_bytes);
@@ -561,6 +687,20 @@ fn keeper_killed() {
         worker.asks("attach 1");
         is_answered(&mut guest, &mut worker);
     }
+    // What the keeper before made, this one removes, and nothing else.
+    let at = stage.path("s");
+    assert_eq!(worker.asks(&format!("bind-and-keep 600 {}", at.display())), "made");
+    stage.keeper_dies();
+    worker.ends();
+    let mut worker = stage.worker();
+    worker.asks("take");
+    UnixStream::connect(&at).unwrap();
+    assert!(worker.asks("unbind /etc/passwd").contains("No such file"));
+    assert_eq!(worker.asks(&format!("unbind {}", at.display())), "");
+    assert!(!at.exists());
+    worker.asks("release s");
+    worker.asks("attach 1");
+    is_answered(&mut guest, &mut worker);
     // One that cannot start is a death, and not the end of all that is held.
     stage.keeper_dies();
     worker.ends();

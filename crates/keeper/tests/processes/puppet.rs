@@ -5,7 +5,7 @@ use std::{
     mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::net::UnixStream,
+        unix::net::{UnixListener, UnixStream},
     },
     path::PathBuf,
     thread,
@@ -87,6 +87,7 @@ struct Work {
     control: UnixStream,
     /// Libraries' ends are held by threads.
     lives: Vec<UnixStream>,
+    listeners: Vec<UnixListener>,
 }
 
 /// The worker's life.
@@ -99,7 +100,7 @@ pub fn work() {
     let name = mark.map_or("?".into(), |at| String::from_utf8_lossy(&program[at + PROGRAM_MARK.len()..]));
     writeln!(&mut &control, "{name}").unwrap();
     let commands = BufReader::new(control.try_clone().unwrap());
-    let mut work = Work { keeper, directory, control, lives: Vec::new() };
+    let mut work = Work { keeper, directory, control, lives: Vec::new(), listeners: Vec::new() };
     for command in commands.lines().map_while(Result::ok) {
         let (what, rest) = command.split_once(' ').unwrap_or((&command, ""));
         let answer = work.does(what, rest).unwrap_or_else(|error| error.to_string());
@@ -131,6 +132,29 @@ impl Work {
             "want-spare" => keeper.want_spare(rest.parse().unwrap()).map(done),
             "spare" => {
                 keeper.spare_pid().map(|pid| if pid.is_some() { "stands by" } else { "none" }.to_owned())
+            }
+            "bind" => {
+                let (mode, path) = rest.split_once(' ').unwrap();
+                let bound = keeper.bind(path.as_ref(), u32::from_str_radix(mode, 8).unwrap())?;
+                let said = if bound.has_replaced { "replaced" } else { "made" };
+                self.listeners.push(bound.listener);
+                Ok(said.to_owned())
+            }
+            "bind-and-keep" => {
+                let (_, path) = rest.split_once(' ').unwrap();
+                let bound = keeper.bind(path.as_ref(), 0o600)?;
+                keeper.keep("s", bound.listener.as_fd()).map(|()| "made".to_owned())
+            }
+            "unbind" => keeper.unbind(rest.as_ref()).map(done),
+            "unlisten" => {
+                self.listeners.clear();
+                Ok(String::new())
+            }
+            "bind-tcp" => keeper.bind_tcp(rest.parse().unwrap())?.local_addr().map(|at| at.to_string()),
+            "open-tier" => {
+                let file = keeper.open_tier(rest.parse().unwrap())?;
+                let flags = rustix::fs::fcntl_getfl(&file)?;
+                Ok(flags.contains(rustix::fs::OFlags::RDWR).to_string())
             }
             "upgrading" => keeper.is_upgrading().map(|is| u8::from(is).to_string()),
             "adopt" => {

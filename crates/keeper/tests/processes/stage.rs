@@ -35,6 +35,8 @@ const DEATHS: &str = "KEEPER_TEST_DEATHS";
 pub const CONTROL: &str = "control";
 /// Where they come for guests.
 pub const GUESTS: &str = "guests";
+/// The tier that workers may open.
+pub const TIER: &str = "tier";
 /// Stands behind a program, before its name.
 pub const PROGRAM_MARK: &str = concat!("\nprogram", " name=");
 const PROGRAM: &str = "program";
@@ -47,7 +49,8 @@ pub fn keep() {
     let deaths_per_minute = std::env::var(DEATHS).unwrap().parse().unwrap();
     manager::is_ours();
     let program = Program::new(directory.join(PROGRAM), ["worker".into()], []).unwrap();
-    let keeper = Keeper::new(&program, KeeperOptions { deaths_per_minute, patience: None }).unwrap();
+    let options = KeeperOptions { deaths_per_minute, patience: None, tier: Some(directory.join(TIER)) };
+    let keeper = Keeper::new(&program, options).unwrap();
     counted::begin();
     let code = keeper.run();
     let allocations = counted::end();
@@ -139,6 +142,11 @@ impl Stage {
             start_keeper(&self.directory, self.deaths_per_minute, log.into(), self.manager.as_ref());
     }
 
+    /// A path in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// Puts a program in the place of the one that is there.
     pub fn replace(&self, program: &[u8]) {
         self.remove_program();
@@ -211,6 +219,15 @@ impl Stage {
     pub fn children(&self) -> usize {
         let id = self.keeper.id();
         fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap().split_whitespace().count()
+    }
+
+    /// Waits until there are so many.
+    pub fn children_are(&self, many: usize) {
+        let start = Instant::now();
+        while self.children() != many {
+            assert!(start.elapsed() < PATIENCE, "{} children, not {many}", self.children());
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// How often the keeper woke up in a while in which it has nothing to do.

@@ -67,6 +67,7 @@ pub fn child(steps: impl FnOnce()) -> (End, String) {
 pub fn confined(confinement: &Confinement, steps: impl FnOnce(Confined)) {
     let (end, said) = child(|| {
         let confined = confinement.apply().unwrap_or_else(|error| panic!("{error}"));
+        assert!(confined.refused.is_empty(), "{:?}", confined.refused);
         steps(confined);
     });
     assert_eq!(end, End::Exited(FINE), "{said}");

@@ -85,7 +85,7 @@ pub(crate) struct Arguments {
     /// A worker with a thread that has been at one request for so many seconds is killed and replaced, or off [default: 60]
     #[arg(long, value_name = "N|off", allow_negative_numbers = true)]
     watchdog: Option<Watchdog>,
-    /// Whether the process that serves gives up all that it does not need: on or off [default: off]
+    /// Whether the process that serves gives up all that it does not need: on or off [default: on]
     #[arg(long, value_name = "on|off")]
     sandbox: Option<Sandbox>,
     /// The user that it then becomes [default: tmem, where there is one and the daemon is started by root]
@@ -163,6 +163,7 @@ fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
     let options = KeeperOptions {
         deaths_per_minute: config.worker_deaths.per_minute(),
         patience: config.watchdog.time(),
+        tier: config.tier.clone(),
     };
     let code = Keeper::new(&program, options)?.run();
     drop(ownership);
