@@ -9,7 +9,11 @@ use std::{
     },
 };
 
-use crate::{fault_injection, ids::PoolId, memory_file::MemoryFile};
+use crate::{
+    fault_injection::{self, Point},
+    ids::PoolId,
+    memory_file::MemoryFile,
+};
 
 /// Holds a store's memory files in another process, or in a second set of descriptors, so that they outlive the store. It is called
 /// while the store holds locks of its own: it must not call back.
@@ -118,7 +122,7 @@ impl Files {
     ) -> io::Result<MemoryFile> {
         let file = MemoryFile::create(name, len_bytes)?;
         fill(&file);
-        fault_injection::point();
+        fault_injection::point(Point::Files);
         if let Some(keeper) = &self.keeper {
             keeper.keep(name, file.as_fd())?;
         }
@@ -138,7 +142,7 @@ impl Files {
     /// Says that a file that was handed over is not needed.
     pub(crate) fn release(&self, name: &str) {
         if let Some(keeper) = &self.keeper {
-            fault_injection::point();
+            fault_injection::point(Point::Files);
             keeper.release(name);
         }
     }
