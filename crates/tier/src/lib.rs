@@ -14,6 +14,7 @@
 //! | `reader`, `lanes`, `windows` | blocks: many readers at once, read-ahead of neighbours |
 //! | `discarded` | places that the file system may have back |
 //! | `sectors`, `layout` | encryption; what is where |
+//! | `mishap` | writes and reads that go wrong on purpose |
 //! | `queue`, `buffer` | io_uring, with memory of its own and an end to waiting |
 
 mod buffer;
@@ -25,6 +26,7 @@ mod header;
 mod health;
 mod lanes;
 mod layout;
+mod mishap;
 mod queue;
 mod reader;
 mod sectors;

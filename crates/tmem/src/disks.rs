@@ -109,6 +109,7 @@ impl Disks {
             }
         }
         for spec in specs {
+            tmem_faults::pass(tmem_faults::Point::TakeOver);
             let running = self.start(spec, Origin::Left)?;
             self.slots().by_name.insert(spec.name.clone(), Slot::Running(Box::new(running)));
         }

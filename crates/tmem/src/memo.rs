@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use tmem_control::{DiskSpec, KnobValues};
+use tmem_faults::Point;
 use tmem_keeper::Estate;
 
 /// What the keeper knows it by.
@@ -78,7 +79,9 @@ impl Memory {
         change(&mut changed);
         let file =
             changed.write().context("cannot make a memory file for what the next worker has to know")?;
+        tmem_faults::pass(Point::Memo);
         self.estate.keep(NAME, file.as_fd()).context("cannot leave it to the keeper")?;
+        tmem_faults::pass(Point::Memo);
         *memo = changed;
         Ok(())
     }

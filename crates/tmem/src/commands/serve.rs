@@ -147,6 +147,8 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
 fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
     let config = arguments.config(arguments.text()?.as_deref())?;
     worker::check(&config)?;
+    #[cfg(feature = "fault-injection")]
+    crate::faults::plan()?;
     descriptors::allow_all();
     let ownership = Ownership::take(runtime_dir)?;
     let path = env::current_exe().context("cannot find this program's file")?;
