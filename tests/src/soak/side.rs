@@ -46,11 +46,15 @@ pub(super) struct Side {
     _tier: TempDir,
 }
 
-const STRICT_PLAN: &str = "kill=*:1/300000,kill=catalog:1/40,kill=memo:1/10,kill=files:1/40,kill=take-over:1/20,kill=start:1/30,\
-     kill=recovery:1/2000,kill=compaction:1/40000,kill=write-back:1/150,kill=promotion:1/20000,kill=used-ring:1/40000,\
-     kill=nbd-answer:1/100000,refuse-memory=1/100,tier-fail=1/80,tier-slow=1/20:200ms,tier-read-slow=1/3000:100ms";
-const DAMAGED_PLAN: &str = "kill=*:1/400000,kill=take-over:1/30,kill=compaction:1/40000,kill=write-back:1/150,kill=promotion:1/20000,\
-     refuse-memory=1/100,tier-fail=1/100,tier-slow=1/30:200ms,tier-torn=1/10,tier-read-fail=1/3000,tier-read-slow=1/3000:100ms,\
+/// Each place has its own odds, so that rare ones come as well: a death every two seconds in all, as many as a machine with two CPUs can take
+/// and still get something done in between.
+const STRICT_PLAN: &str = "kill=*:1/300000,kill=catalog:1/60,kill=memo:1/40,kill=files:1/40,kill=take-over:1/30,kill=start:1/30,\
+     kill=recovery:1/20000,kill=compaction:1/60000,kill=write-back:1/300,kill=promotion:1/10000,kill=used-ring:1/60000,\
+     kill=nbd-answer:1/150000,kill=extent:1/4000,kill=tier-table:1/4000,kill=ages:1/8000,kill=memory:1/3000,\
+     refuse-memory=1/60,tier-fail=1/40,tier-slow=1/20:200ms,tier-read-slow=1/3000:100ms";
+const DAMAGED_PLAN: &str = "kill=*:1/250000,kill=take-over:1/30,kill=compaction:1/60000,kill=write-back:1/300,kill=promotion:1/10000,\
+     kill=extent:1/4000,kill=tier-table:1/4000,kill=recovery:1/20000,\
+     refuse-memory=1/60,tier-fail=1/40,tier-slow=1/30:200ms,tier-torn=1/15,tier-read-fail=1/3000,tier-read-slow=1/3000:100ms,\
      flip-arena=400ms,flip-index=700ms";
 
 const GUEST: &str = "guest";
@@ -86,10 +90,17 @@ impl Side {
     ) -> Result<Self> {
         let tier = places::scratch()?;
         let path = tier.path().join("tier").display().to_string();
-        let flags = ["--worker-deaths", "0", "--recompress-age", "5", "--tier", &path, "--tier-size", "384M"];
+        // So that the one that is not there in this run is there in the next.
+        let mode = if seed.is_multiple_of(2) { "write-back" } else { "write-through" };
+        let fixed = ["--worker-deaths", "0", "--recompress-age", "5"];
+        let flags = [&fixed[..], &["--tier", &path, "--tier-size", "384M", "--tier-mode", mode]].concat();
         let plan = format!("seed={seed},{plan}");
-        println!("{name}: TMEM_FAULTS={plan}");
-        let daemon = Daemon::start_faulty(pool_size, &flags.map(str::to_owned), &plan)?;
+        println!("{name}: {mode}, TMEM_FAULTS={plan}");
+        let daemon = Daemon::start_faulty(
+            pool_size,
+            &flags.into_iter().map(str::to_owned).collect::<Vec<_>>(),
+            &plan,
+        )?;
         Ok(Self {
             name,
             daemon,
@@ -109,9 +120,11 @@ impl Side {
         self.daemon.directory().join(format!("{disk}.nbd"))
     }
 
+    /// All disks over NBD are one dedup domain.
     fn add_nbd_disk(&self, name: &str, pages: u32) -> Result<()> {
         let (socket, size) = (self.socket(name).display().to_string(), format!("{}K", pages * 4));
-        self.tmem(&["disk", "add", name, "--size", &size, "--format", "none", "--nbd", &socket], "exists")
+        let what = ["--size", &size, "--format", "none", "--dedup", "soak", "--nbd", &socket];
+        self.tmem(&[&["disk", "add", name], &what[..]].concat(), "exists")
     }
 
     /// Runs a command until it succeeds. Where a worker died, `done` is what is said when the one before did it already.
@@ -178,7 +191,7 @@ impl Side {
         Place { socket: self.socket(export), export: export.to_owned(), pool, watch, tally, stop }
     }
 
-    /// Disks come, are used a little, and go.
+    /// Disks come, are used a little, and go; the pool shrinks and grows; the program is replaced by itself.
     fn visit(&self, seed: u64, stop: &AtomicBool) -> Result<()> {
         const PAGES: u32 = 2048;
         let mut random = Random::new(seed);
@@ -188,6 +201,11 @@ impl Side {
             let place = self.place("visitor", pool, stop);
             Client::new(place, PAGES, 0, 1, random.next()).run(100);
             self.tmem(&["disk", "rm", "visitor", "--force"], "does not exist")?;
+            let limit = format!("pool-size={}M", 48 + random.below(32));
+            self.tmem(&["set", &limit], "nothing else will do")?;
+            if random.below(8) == 0 {
+                let _ = self.daemon.tmem(&["upgrade"])?; // of no use while the worker just dies
+            }
             thread::sleep(Duration::from_millis(300));
         }
         Ok(())
