@@ -62,7 +62,7 @@ impl<'a> Client<'a> {
     /// Of so many pages in all, those from `first` in steps of `stride`.
     pub(super) fn new(place: Place<'a>, pages: u32, first: u32, stride: u32, seed: u64) -> Self {
         let pages = vec![Page::default(); (pages / stride) as usize];
-        let random = Random::new(seed ^ u64::from(first) << 32);
+        let random = Random::new(seed ^ (u64::from(first) << 32));
         Self { place, connection: None, pages, first, stride, random, contents_made: 0, batches: 0 }
     }
 
@@ -108,9 +108,9 @@ impl<'a> Client<'a> {
         self.contents_made += 1;
         if self.random.below(10) == 0 {
             let epoch = self.batches / BATCHES_PER_SHARED_CONTENTS;
-            return Content(1 << 63 | epoch << 8 | 1 + self.random.below(16));
+            return Content((1 << 63) | (epoch << 8) | (1 + self.random.below(16)));
         }
-        Content(u64::from(self.place.pool) << 52 | u64::from(self.first) << 44 | self.contents_made)
+        Content((u64::from(self.place.pool) << 52) | (u64::from(self.first) << 44) | self.contents_made)
     }
 
     /// Sends them and takes the answers. Where the connection is lost, each unanswered one may be done or not.

@@ -170,7 +170,7 @@ impl Side {
         for disk in self.disks {
             for first in 0..disk.clients {
                 let place = self.place(disk.name, disk.pool, stop);
-                let seed = seed ^ u64::from(disk.pool) << 48;
+                let seed = seed ^ (u64::from(disk.pool) << 48);
                 threads.push(scope.spawn(move || {
                     Client::new(place, disk.pages, first, disk.clients, seed).run(u64::MAX);
                 }));
@@ -215,7 +215,7 @@ impl Side {
     pub(super) fn boot_guest(&self, seed: u64, time: Duration) -> Result<UmlGuest> {
         let checker = build_checker(self.daemon.directory())?;
         let script = format!(
-            "swapon LABEL=tmem\n{} {GUEST_MIB} {} 1 seconds={}\n\
+            "swapon LABEL=tmem\n{} {GUEST_MIB} {} 0 seconds={}\n\
              echo \"@read_errors $(dmesg | grep -c 'Read-error on swap-device' || true)\"\n",
             checker.display(),
             seed % 1000,
