@@ -94,13 +94,15 @@ impl Side {
         let mode = if seed.is_multiple_of(2) { "write-back" } else { "write-through" };
         let fixed = ["--worker-deaths", "0", "--recompress-age", "5"];
         let flags = [&fixed[..], &["--tier", &path, "--tier-size", "384M", "--tier-mode", mode]].concat();
-        let plan = format!("seed={seed},{plan}");
-        println!("{name}: {mode}, TMEM_FAULTS={plan}");
-        let daemon = Daemon::start_faulty(
-            pool_size,
-            &flags.into_iter().map(str::to_owned).collect::<Vec<_>>(),
-            &plan,
-        )?;
+        let flags = flags.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        // A daemon whose first worker dies before it is ready ends, as it should. Another seed has another course.
+        let mut tries = (0..10).map(|n| {
+            let plan = format!("seed={},{plan}", seed + (n << 32));
+            println!("{name}: {mode}, TMEM_FAULTS={plan}");
+            Daemon::start_faulty(pool_size, &flags, &plan)
+        });
+        let daemon = tries.find(Result::is_ok).context("no worker gets ready")??;
+        drop(tries);
         Ok(Self {
             name,
             daemon,
