@@ -20,6 +20,8 @@ use super::{
 const BACK: Duration = Duration::from_secs(60);
 /// What a daemon says of an error is heard by then.
 const HEARD: Duration = Duration::from_secs(20);
+/// So many pages that are lost are enough to know.
+const HOPELESS: u64 = 5;
 /// Requests under way at once.
 const MOST_REQUESTS: u64 = 8;
 /// Between two batches: this is no benchmark, and others want the CPUs.
@@ -199,7 +201,9 @@ impl<'a> Client<'a> {
             return;
         }
         let place = (self.place.pool, self.number(page));
-        let deadline = Instant::now() + HEARD;
+        // Where much is lost, the rest is not waited for.
+        let is_hopeless = self.place.tally.lost.load(Relaxed) > HOPELESS;
+        let deadline = Instant::now() + if is_hopeless { Duration::ZERO } else { HEARD };
         let excuse = loop {
             self.hear_of_damage();
             let found = self.place.watch.lock().excuse(place, since, self.pages[page].may_hold());
