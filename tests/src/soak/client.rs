@@ -123,7 +123,7 @@ impl<'a> Client<'a> {
         let result = self.exchange(requests, &mut answered, since);
         let Err(error) = result else { return };
         if error.kind() == io::ErrorKind::TimedOut || error.kind() == io::ErrorKind::WouldBlock {
-            self.place.tally.lost(format!("{}: no answer: {error}", self.place.export));
+            self.place.tally.lost(&format!("{}: no answer: {error}", self.place.export));
         }
         add(&self.place.tally.reconnects);
         self.connection = None;
@@ -183,11 +183,11 @@ impl<'a> Client<'a> {
             Ok(()) => {}
             Err(Fault::Lost) => {
                 let zeroes = if *bytes == [0; PAGE] { "nothing" } else { "what was there before" };
-                self.place.tally.lost(format!("page {place:?} has {zeroes}: {:?}", self.pages[page]));
+                self.place.tally.lost(&format!("page {place:?} has {zeroes}: {:?}", self.pages[page]));
             }
             Err(Fault::Wrong) => {
                 let start = &bytes[..16];
-                self.place.tally.wrong(format!("page {place:?} has {start:?}: {:?}", self.pages[page]));
+                self.place.tally.wrong(&format!("page {place:?} has {start:?}: {:?}", self.pages[page]));
             }
         }
     }
@@ -219,7 +219,7 @@ impl<'a> Client<'a> {
             Some(Excuse::Unavailable) => return add(&tally.unavailable), // another time it is there
             None => {
                 let export = &self.place.export;
-                tally.lost(format!("page {} of {export} is an error: {:?}", place.1, self.pages[page]));
+                tally.lost(&format!("page {} of {export} is an error: {:?}", place.1, self.pages[page]));
             }
         }
         self.pages[page].is_damaged = true;
@@ -241,7 +241,7 @@ impl<'a> Client<'a> {
             match Connection::open(&self.place.socket, &self.place.export) {
                 Ok(connection) => return self.connection = Some(connection),
                 Err(error) if Instant::now() > deadline => {
-                    return self.place.tally.lost(format!("{} is not back: {error}", self.place.export));
+                    return self.place.tally.lost(&format!("{} is not back: {error}", self.place.export));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(20)),
             }

@@ -86,7 +86,7 @@ pub fn run(options: Options, stop: &AtomicBool) -> Result<bool> {
         watching.into_iter().for_each(|watching| drop(watching.join()));
     });
     for side in [&strict, &damaged] {
-        side.complaints().iter().for_each(|complaint| println!("!!! {complaint}"));
+        side.panics().iter().for_each(|line| println!("!!! {line}"));
         println!("soak: {side}");
     }
     let (lost, wrong) = (strict.lost() + damaged.lost(), strict.wrong() + damaged.wrong());

@@ -181,7 +181,7 @@ impl Side {
         if self.has_visitors {
             threads.push(scope.spawn(move || {
                 if let Err(error) = self.visit(seed, stop) {
-                    self.tally.lost(format!("a disk that comes and goes: {error:#}"));
+                    self.tally.lost(&format!("a disk that comes and goes: {error:#}"));
                 }
             }));
         }
@@ -235,14 +235,16 @@ impl Side {
 
     pub(super) fn finish_guest(&self, guest: UmlGuest, time: Duration) {
         match guest.finish(time + LAST_ROUND) {
-            Err(error) if format!("{error:#}").contains("MISMATCH") => self.tally.wrong(format!("{error:#}")),
-            Err(error) => self.tally.lost(format!("{error:#}")),
+            Err(error) if format!("{error:#}").contains("MISMATCH") => {
+                self.tally.wrong(&format!("{error:#}"))
+            }
+            Err(error) => self.tally.lost(&format!("{error:#}")),
             Ok(console) => {
                 let has = |start: &str| console.iter().any(|line| line.starts_with(start));
                 let verified = console.iter().find(|line| line.starts_with("VERIFIED "));
                 println!("guest: {}", verified.map_or("", String::as_str));
                 if verified.is_none() || !has("@read_errors 0") {
-                    self.tally.lost(format!("the guest: {}", console.join("\n")));
+                    self.tally.lost(&format!("the guest: {}", console.join("\n")));
                 }
             }
         }
@@ -261,13 +263,13 @@ impl Side {
             thread::sleep(Duration::from_millis(100));
         }
         if removed.is_err() || !is_gone() {
-            self.tally.lost(format!("memory does not go back: {removed:?}, {:#?}", self.daemon.status()));
+            self.tally.lost(&format!("memory does not go back: {removed:?}, {:#?}", self.daemon.status()));
         }
     }
 
-    /// What went wrong, for people.
-    pub(super) fn complaints(&self) -> Vec<String> {
-        [self.tally.complaints(), self.watch.lock().panics.clone()].concat()
+    /// What the daemon should never say.
+    pub(super) fn panics(&self) -> Vec<String> {
+        self.watch.lock().panics.clone()
     }
 
     pub(super) fn lost(&self) -> u64 {

@@ -2,14 +2,11 @@
 
 use std::{
     fmt,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// So many lines are kept of what went wrong.
-const SHOWN: usize = 40;
+/// So many lines are printed of what went wrong.
+const SHOWN: u64 = 40;
 
 /// Counts of all clients of a daemon.
 #[derive(Debug, Default)]
@@ -24,7 +21,6 @@ pub(super) struct Tally {
     pub(super) unavailable: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) wrong: AtomicU64,
-    complaints: Mutex<Vec<String>>,
 }
 
 pub(super) fn add(counter: &AtomicU64) {
@@ -33,28 +29,21 @@ pub(super) fn add(counter: &AtomicU64) {
 
 impl Tally {
     /// A write is not there any more.
-    pub(super) fn lost(&self, what: String) {
+    pub(super) fn lost(&self, what: &str) {
         add(&self.lost);
         self.complain(what);
     }
 
     /// Bytes are not those that were written.
-    pub(super) fn wrong(&self, what: String) {
+    pub(super) fn wrong(&self, what: &str) {
         add(&self.wrong);
         self.complain(what);
     }
 
-    fn complain(&self, what: String) {
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaints.len() < SHOWN {
+    fn complain(&self, what: &str) {
+        if self.lost.load(Relaxed) + self.wrong.load(Relaxed) <= SHOWN {
             println!("!!! {what}");
-            complaints.push(what);
         }
-    }
-
-    /// What went wrong, for people.
-    pub(super) fn complaints(&self) -> Vec<String> {
-        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
