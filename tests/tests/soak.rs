@@ -12,7 +12,7 @@ const TIME: Duration = Duration::from_secs(25);
 #[test]
 fn r1_nothing_is_lost_or_wrong_whatever_fails() -> Result<()> {
     let seed = env::var("TMEM_SEED").map_or(Ok(1), |text| text.parse()).context("TMEM_SEED")?;
-    let options = Options { seed, time: TIME, with_guest: true };
+    let options = Options { seed, time: TIME, with_guest: true, keep_logs: false };
     ensure!(soak::run(options, &AtomicBool::new(false))?, "something was lost or wrong: see above");
     Ok(())
 }

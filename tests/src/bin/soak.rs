@@ -17,7 +17,8 @@ extern "C" fn stop(_signal: libc::c_int) {
 
 fn options() -> Result<Options> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut options = Options { seed: now.as_secs(), time: Duration::from_secs(30 * 60), with_guest: true };
+    let time = Duration::from_secs(30 * 60);
+    let mut options = Options { seed: now.as_secs(), time, with_guest: true, keep_logs: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || {
@@ -28,7 +29,8 @@ fn options() -> Result<Options> {
             "--seed" => options.seed = number()?,
             "--seconds" => options.time = Duration::from_secs(number()?),
             "--no-guest" => options.with_guest = false,
-            _ => bail!("what is {argument}? There are --seed N, --seconds N and --no-guest"),
+            "--keep-logs" => options.keep_logs = true,
+            _ => bail!("what is {argument}? There are --seed N, --seconds N, --no-guest and --keep-logs"),
         }
     }
     Ok(options)

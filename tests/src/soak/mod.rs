@@ -32,6 +32,7 @@ use std::{
 
 use anyhow::Result;
 
+use crate::places;
 use side::Side;
 
 /// How often it is said how things are.
@@ -46,6 +47,8 @@ pub struct Options {
     pub time: Duration,
     /// Whether a real guest swaps, too.
     pub with_guest: bool,
+    /// Whether the daemons' logs are kept even if all is well.
+    pub keep_logs: bool,
 }
 
 /// Runs until the time is up or `stop` is set, and says on stdout how things are. False: something was lost or wrong.
@@ -53,8 +56,9 @@ pub struct Options {
 /// # Errors
 /// The daemons or the guest cannot be started.
 pub fn run(options: Options, stop: &AtomicBool) -> Result<bool> {
-    let Options { seed, time, with_guest } = options;
+    let Options { seed, time, with_guest, .. } = options;
     println!("soak: seed {seed}, {} s", time.as_secs());
+    places::faulty_binary()?;
     let strict = Side::strict(seed)?;
     let damaged = Side::damaged(seed)?;
     let guest = if with_guest { Some(strict.boot_guest(seed, time)?) } else { None };
@@ -97,5 +101,10 @@ pub fn run(options: Options, stop: &AtomicBool) -> Result<bool> {
         strict.faults() + damaged.faults(),
         strict.compared_pages() + damaged.compared_pages(),
     );
+    if lost + wrong > 0 || options.keep_logs {
+        for side in [&strict, &damaged] {
+            side.keep_log(seed)?;
+        }
+    }
     Ok(lost + wrong == 0)
 }

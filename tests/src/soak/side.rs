@@ -1,7 +1,7 @@
 //! One daemon that goes wrong on purpose, with its clients.
 
 use std::{
-    fmt,
+    env, fmt, fs,
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread::{self, Scope, ScopedJoinHandle},
@@ -39,8 +39,8 @@ pub(super) struct Side {
     name: &'static str,
     daemon: Daemon,
     disks: &'static [Disk],
-    /// Whether disks come and go.
-    has_visitors: bool,
+    /// Whether nothing is damaged, and disks come and go.
+    is_strict: bool,
     watch: Watch,
     tally: Tally,
     _tier: TempDir,
@@ -86,7 +86,7 @@ impl Side {
         plan: &str,
         seed: u64,
         disks: &'static [Disk],
-        has_visitors: bool,
+        is_strict: bool,
     ) -> Result<Self> {
         let tier = places::scratch()?;
         let path = tier.path().join("tier").display().to_string();
@@ -96,18 +96,21 @@ impl Side {
         let flags = [&fixed[..], &["--tier", &path, "--tier-size", "384M", "--tier-mode", mode]].concat();
         let flags = flags.into_iter().map(str::to_owned).collect::<Vec<_>>();
         // A daemon whose first worker dies before it is ready ends, as it should. Another seed has another course.
-        let mut tries = (0..10).map(|n| {
+        let start = |n: u64| {
             let plan = format!("seed={},{plan}", seed + (n << 32));
             println!("{name}: {mode}, TMEM_FAULTS={plan}");
             Daemon::start_faulty(pool_size, &flags, &plan)
-        });
-        let daemon = tries.find(Result::is_ok).context("no worker gets ready")??;
-        drop(tries);
+        };
+        let mut daemon = start(0);
+        for n in 1..10 {
+            daemon = daemon.or_else(|_| start(n));
+        }
+        let daemon = daemon?;
         Ok(Self {
             name,
             daemon,
             disks,
-            has_visitors,
+            is_strict,
             watch: Watch::default(),
             tally: Tally::default(),
             _tier: tier,
@@ -153,6 +156,9 @@ impl Side {
             known += lines.len();
             let mut said = self.watch.lock();
             lines.iter().for_each(|line| said.hear(line));
+            if self.is_strict {
+                said.panics.extend(lines.into_iter().filter(|line| line.contains("are damaged")));
+            }
             drop(said);
             if is_last {
                 return;
@@ -178,7 +184,7 @@ impl Side {
                 }));
             }
         }
-        if self.has_visitors {
+        if self.is_strict {
             threads.push(scope.spawn(move || {
                 if let Err(error) = self.visit(seed, stop) {
                     self.tally.lost(&format!("a disk that comes and goes: {error:#}"));
@@ -265,6 +271,15 @@ impl Side {
         if removed.is_err() || !is_gone() {
             self.tally.lost(&format!("memory does not go back: {removed:?}, {:#?}", self.daemon.status()));
         }
+    }
+
+    /// Writes down what the daemon said.
+    pub(super) fn keep_log(&self, seed: u64) -> Result<()> {
+        let path = env::temp_dir().join(format!("tmem-soak-{seed}-{}.log", self.name));
+        fs::write(&path, self.daemon.lines_after(0).join("\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        println!("soak: what the {} daemon said is in {}", self.name, path.display());
+        Ok(())
     }
 
     /// What the daemon should never say.
