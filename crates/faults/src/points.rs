@@ -65,7 +65,7 @@ named! {
 named! {
     /// What can be made to fail.
     Fault {
-        /// The OS finds no memory for a part of a memory file.
+        /// The OS finds no memory for a part of a memory file, or for giving a part back.
         RefuseMemory = "refuse-memory",
         /// A write to the tier ends with an error after a part of it.
         TierFail = "tier-fail",

@@ -137,6 +137,9 @@ impl MemoryFile {
     /// Gives the memory of a range back to the OS; it reads as zeroes afterwards.
     pub(crate) fn give_back(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
         fault_injection::point(Point::Memory);
+        if tmem_faults::fails(Fault::RefuseMemory) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&self.file, punch, offset as u64, len_bytes as u64)?;
         Ok(())
