@@ -90,15 +90,19 @@ impl Side {
     ) -> Result<Self> {
         let tier = places::scratch()?;
         let path = tier.path().join("tier").display().to_string();
-        // So that the one that is not there in this run is there in the next.
-        let mode = if seed.is_multiple_of(2) { "write-back" } else { "write-through" };
-        let fixed = ["--worker-deaths", "0", "--recompress-age", "5"];
-        let flags = [&fixed[..], &["--tier", &path, "--tier-size", "384M", "--tier-mode", mode]].concat();
+        // Which of the two modes each side has depends on the seed.
+        let bit = |n: u32, yes, no| if (seed >> n).is_multiple_of(2) { yes } else { no };
+        let mode = bit(0, "write-back", "write-through");
+        let (age, zeroes) = (bit(1, "off", "3"), bit(2, "off", "on"));
+        let fixed = ["--worker-deaths", "0", "--recompress-age", "5", "--tier", &path, "--tier-size", "384M"];
+        let chosen = ["--tier-mode", mode, "--write-back-age", age, "--zero-on-flush", zeroes];
+        println!("{name}: {}", chosen.join(" "));
+        let flags = [&fixed[..], &chosen[..]].concat();
         let flags = flags.into_iter().map(str::to_owned).collect::<Vec<_>>();
         // A daemon whose first worker dies before it is ready ends, as it should. Another seed has another course.
         let start = |n: u64| {
             let plan = format!("seed={},{plan}", seed + (n << 32));
-            println!("{name}: {mode}, TMEM_FAULTS={plan}");
+            println!("{name}: TMEM_FAULTS={plan}");
             Daemon::start_faulty(pool_size, &flags, &plan)
         };
         let mut daemon = start(0);
