@@ -1,7 +1,7 @@
 //! Faults on purpose: a process that dies at a named place, a disk that fails, tears or waits, memory that is refused.
 //!
 //! Everywhere where a fault may happen there is a call of this crate. Without the feature `fault-injection` these do nothing and compile to
-//! nothing. With it they do nothing either until a process is [armed](Armed) with a [`Plan`]; then each fault comes when its dice say so,
+//! nothing. With it they do nothing either until a process is armed with a plan; then each fault comes when its dice say so,
 //! and writes a line to stderr before it happens, so that whoever watches knows what was damaged.
 //!
 //! | module | one job |
