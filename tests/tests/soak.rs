@@ -7,7 +7,7 @@ use std::{env, sync::atomic::AtomicBool, time::Duration};
 use anyhow::{Context, Result, ensure};
 use tmem_tests::soak::{self, Options};
 
-const TIME: Duration = Duration::from_secs(25);
+const TIME: Duration = Duration::from_secs(20);
 
 #[test]
 fn r1_nothing_is_lost_or_wrong_whatever_fails() -> Result<()> {
