@@ -22,7 +22,7 @@ pub fn in_process() -> io::Result<Client> {
 }
 
 fn run(worker: &OwnedFd) {
-    let mut holder = Holder::new();
+    let mut holder = Holder::new(None);
     let mut polled = Vec::with_capacity(1 + Holder::MAX_POLLED);
     loop {
         polled.clear();
