@@ -50,11 +50,31 @@ impl Daemon {
     /// As [`Daemon::start`].
     pub fn start_with(pool_size: &str, more: &[String], network: Option<&Namespace>) -> Result<Self> {
         let binary = places::tmem_binary()?;
-        let directory = places::scratch()?;
-        let mut command = match network {
+        let command = match network {
             Some(network) => network.command(&binary)?,
             None => Command::new(&binary),
         };
+        Self::start_command(command, binary, pool_size, more)
+    }
+
+    /// A daemon that goes wrong on purpose, as the plan says.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_faulty(pool_size: &str, more: &[String], plan: &str) -> Result<Self> {
+        let binary = places::faulty_binary()?;
+        let mut command = Command::new(&binary);
+        command.env("TMEM_FAULTS", plan);
+        Self::start_command(command, binary, pool_size, more)
+    }
+
+    fn start_command(
+        mut command: Command,
+        binary: PathBuf,
+        pool_size: &str,
+        more: &[String],
+    ) -> Result<Self> {
+        let directory = places::scratch()?;
         command.arg("--runtime-dir").arg(directory.path().join("run"));
         command.args(["serve", "--http", "off", "--pool-size", pool_size]).args(more);
         let process = Process::start("tmem serve", &mut command)?;
@@ -169,6 +189,11 @@ impl Daemon {
         let clients = status["clients"].as_array().context("status has no clients")?;
         let found = clients.iter().find(|client| client["name"] == name);
         found.cloned().with_context(|| format!("status has no client {name}"))
+    }
+
+    /// What it logged after the first so many lines.
+    pub fn lines_after(&self, known: usize) -> Vec<String> {
+        self.process.lines_after(known)
     }
 
     /// The process that was started, which keeps what must outlive the one that serves.

@@ -9,6 +9,7 @@
 //! | `namespace`, `certificates` | a network of a test's own, and TLS in it |
 //! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped, and other programs for guests |
 //! | `uml` | boots User-Mode Linux on the host's file system |
+//! | `soak` | clients of daemons that go wrong on purpose, which know what each page may read as |
 //! | `qemu`, `initramfs` | boots a 6.12 kernel in QEMU, on an archive made here |
 //!
 //! The tests are in `tests/`. They take the `tmem` binary that lies beside them in the target folder, or the one
@@ -23,6 +24,7 @@ mod namespace;
 mod places;
 mod process;
 mod qemu;
+pub mod soak;
 mod tool;
 mod uml;
 

@@ -10,13 +10,25 @@ use tempfile::TempDir;
 
 /// The tmem binary: `TMEM_BINARY`, or the one of this build.
 pub(crate) fn tmem_binary() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("TMEM_BINARY") {
-        return existing(PathBuf::from(path), "TMEM_BINARY names no file");
+    binary("tmem", "TMEM_BINARY", "build it with `cargo build -p tmem`, or run scripts/test")
+}
+
+/// The one that goes wrong on purpose: `TMEM_FAULTY_BINARY`, or the one beside that of this build.
+pub(crate) fn faulty_binary() -> Result<PathBuf> {
+    binary("tmem-faulty", "TMEM_FAULTY_BINARY", "scripts/test and scripts/soak build it")
+}
+
+fn binary(name: &str, variable: &str, way_out: &str) -> Result<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
+        return existing(PathBuf::from(path), &format!("{variable} names no file"));
     }
     // A test is TARGET/PROFILE/deps/NAME-HASH, the binary TARGET/PROFILE/tmem.
     let test = env::current_exe().context("where this test is")?;
-    let profile = test.ancestors().nth(2).context("this test is not in a target folder; set TMEM_BINARY")?;
-    existing(profile.join("tmem"), "build it with `cargo build -p tmem`, or run scripts/test")
+    let profile = test.ancestors().nth(2);
+    existing(
+        profile.with_context(|| format!("this test is not in a target folder; set {variable}"))?.join(name),
+        way_out,
+    )
 }
 
 /// A file that `scripts/test` puts into `target/guests` of the checkout.

@@ -101,6 +101,11 @@ impl Process {
         self.output.lock().all.clone()
     }
 
+    /// The lines after the first so many.
+    pub fn lines_after(&self, known: usize) -> Vec<String> {
+        self.output.lock().all.get(known..).unwrap_or_default().to_vec()
+    }
+
     /// Waits until the process has ended by itself.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tmem_faults::Point;
 use tmem_transport::{PollLimit, PollPolicy, vigil};
 
 use crate::{
@@ -109,6 +110,7 @@ impl<'a, L: Link> Transmission<'a, L> {
                 let at_work = vigil::begin();
                 self.execute(&request)?;
                 drop(at_work);
+                tmem_faults::pass(Point::NbdAnswer);
                 if self.replies.answers() >= BATCH {
                     self.replies.send(self.link)?;
                 }

@@ -15,7 +15,11 @@ use std::{
     },
 };
 
-use crate::{fault_injection, memory_file::MemoryFile, stamp::EPOCHS};
+use crate::{
+    fault_injection::{self, Point},
+    memory_file::MemoryFile,
+    stamp::EPOCHS,
+};
 
 /// What one client's table takes, in words of 8 bytes.
 pub(crate) const AGE_TABLE_WORDS: usize = 256;
@@ -58,7 +62,7 @@ impl AgeTable {
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        fault_injection::point();
+        fault_injection::point(Point::Ages);
         self.cells()[EPOCH_AT].store(0, Ordering::Release);
     }
 
@@ -87,18 +91,18 @@ impl AgeTable {
     /// Enters the epoch that runs from now on. Before this no entry is stamped with it.
     pub(crate) fn begin(&self, epoch: u64, beginning: Beginning) {
         let [clock, time_ms] = self.beginning_cells(epoch);
-        fault_injection::point();
+        fault_injection::point(Point::Ages);
         clock.store(beginning.clock, Ordering::Relaxed);
-        fault_injection::point();
+        fault_injection::point(Point::Ages);
         time_ms.store(beginning.time_ms, Ordering::Relaxed);
         self.set_clock(beginning.clock);
-        fault_injection::point();
+        fault_injection::point(Point::Ages);
         self.cells()[EPOCH_AT].store(epoch + 1, Ordering::Release);
     }
 
     /// Enters the clock. Of threads that do so at the same time any may come last.
     pub(crate) fn set_clock(&self, clock: u64) {
-        fault_injection::point();
+        fault_injection::point(Point::Ages);
         self.cells()[CLOCK_AT].store(clock, Ordering::Relaxed);
     }
 

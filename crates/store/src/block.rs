@@ -11,7 +11,7 @@
 
 use crate::{
     codec::Codec,
-    fault_injection,
+    fault_injection::{self, Point},
     ids::{IndexSlot, PoolId},
     page::PAGE_BYTES,
 };
@@ -66,16 +66,16 @@ impl BlockHeader {
     pub(crate) fn write(self, block: &mut [u8], payload: &[u8], crc: PayloadCrc) {
         debug_assert_eq!(payload.len(), usize::from(self.payload_bytes));
         let end = HEADER_BYTES + payload.len();
-        fault_injection::point();
+        fault_injection::point(Point::Block);
         block[4..8].copy_from_slice(&self.slot.0.to_le_bytes());
         block[8..10].copy_from_slice(&self.pool.0.to_le_bytes());
         block[10..12].copy_from_slice(&((self.payload_bytes - 1) << 4 | self.codec as u16).to_le_bytes());
         let (first, second) =
             payload.split_at(if fault_injection::IS_ENABLED { payload.len() / 2 } else { 0 });
         block[HEADER_BYTES..][..first.len()].copy_from_slice(first);
-        fault_injection::point();
+        fault_injection::point(Point::Block);
         block[HEADER_BYTES + first.len()..end].copy_from_slice(second);
-        fault_injection::point();
+        fault_injection::point(Point::Block);
         let checksum = crc.0 ^ crc32c::crc32c(&block[4..HEADER_BYTES]);
         block[..4].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -127,11 +127,11 @@ pub(crate) fn write_filler(bytes: &mut [u8], filler_bytes: u16) {
     debug_assert!((MIN_BLOCK_BYTES..=MAX_BLOCK_BYTES).contains(&filler_bytes));
     let payload_bytes = (filler_bytes - HEADER_BYTES as u16).min(PAGE_BYTES as u16);
     let end = HEADER_BYTES + usize::from(payload_bytes);
-    fault_injection::point();
+    fault_injection::point(Point::Block);
     bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     bytes[8..10].copy_from_slice(&NOBODY.0.to_le_bytes());
     bytes[10..12].copy_from_slice(&((payload_bytes - 1) << 4 | Codec::Raw as u16).to_le_bytes());
-    fault_injection::point();
+    fault_injection::point(Point::Block);
     let crc = PayloadCrc::of(&bytes[HEADER_BYTES..end]);
     let checksum = crc.0 ^ crc32c::crc32c(&bytes[4..HEADER_BYTES]);
     bytes[..4].copy_from_slice(&checksum.to_le_bytes());
@@ -140,7 +140,7 @@ pub(crate) fn write_filler(bytes: &mut [u8], filler_bytes: u16) {
 /// Ends the list of blocks of an extent at the start of `bytes`, if there is room to say so.
 pub(crate) fn write_end(bytes: &mut [u8]) {
     if let Some(header) = bytes.first_chunk_mut::<HEADER_BYTES>() {
-        fault_injection::point();
+        fault_injection::point(Point::Block);
         *header = [0; HEADER_BYTES];
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     client::ClientOptions,
     client_settings::ClientSettings,
     error::StoreError,
-    fault_injection,
+    fault_injection::{self, Point},
     files::{self, Files},
     ids::PoolId,
     layout::LAYOUT,
@@ -180,7 +180,7 @@ impl Catalog {
 
     /// Changes what can be changed of a client.
     pub(crate) fn set_client(&self, slot: ClientSlot, settings: &ClientSettings) {
-        fault_injection::point();
+        fault_injection::point(Point::Catalog);
         self.settings_of(slot).store(settings.word(), Ordering::Release);
     }
 
@@ -244,15 +244,15 @@ impl Catalog {
     fn store<const WORDS: usize>(&self, at: usize, words: &[u64; WORDS]) {
         let cells = &self.file.as_u64s()[at..];
         for (words, cells) in words.chunks(32).zip(cells[1..].chunks(32)) {
-            fault_injection::point();
+            fault_injection::point(Point::Catalog);
             words.iter().zip(cells).for_each(|(word, cell)| cell.store(*word, Ordering::Relaxed));
         }
-        fault_injection::point();
+        fault_injection::point(Point::Catalog);
         cells[0].store(LIVE | u64::from(checksum(at, words)), Ordering::Release);
     }
 
     fn clear(&self, at: usize) {
-        fault_injection::point();
+        fault_injection::point(Point::Catalog);
         self.file.as_u64s()[at].store(0, Ordering::Release);
     }
 

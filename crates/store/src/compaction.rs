@@ -12,6 +12,7 @@ use crate::{
     engine::{Engine, Owner},
     entry::{BlockRef, Place},
     extents::{EXTENT_BYTES, ExtentUse},
+    fault_injection::{self, Point},
     ids::IndexSlot,
     page::PAGE_BYTES,
     patient_lock::{lock_patiently, touch_stack},
@@ -233,6 +234,7 @@ impl Engine {
 
     /// Makes whoever refers to a block refer to a copy of it. False: nobody does any more.
     fn relocate(&self, owner: &Owner, slot: IndexSlot, from: BlockRef, to: BlockRef) -> bool {
+        fault_injection::point(Point::Compaction);
         match owner {
             Owner::Pool(pool) => pool.relocate(slot, from, to),
             Owner::Shared => self.exchange_shared(slot, Place::Arena(from), Place::Arena(to)),

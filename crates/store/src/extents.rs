@@ -13,7 +13,7 @@ use std::{
 use crate::{
     budget::{Budget, Claim},
     extent_state::ExtentState,
-    fault_injection,
+    fault_injection::{self, Point},
     memory_file::{HUGE_PAGE_BYTES, MemoryFile},
     pool::Persistence,
     stock::Stock,
@@ -365,7 +365,7 @@ impl Extents {
     }
 
     fn set_cell(&self, extent: ExtentId, cell: u16) {
-        fault_injection::point();
+        fault_injection::point(Point::Extent);
         self.cell(extent).store(cell, Ordering::Release);
     }
 

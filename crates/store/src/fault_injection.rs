@@ -2,14 +2,18 @@
 //!
 //! Everywhere in the store a call of `point` stands before each store to shared memory. Armed for its n-th call on this thread, it
 //! leaves the operation by unwinding, as if the process had died there: whatever runs while the stack unwinds leaves shared memory
-//! as it is. So a test can stop an operation between any two of its stores, open the files anew and see what is found.
+//! as it is. So a test can stop an operation between any two of its stores, open the files anew and see what is found. In a process
+//! that is armed with a plan (`tmem_faults`), the whole process dies there instead.
+
+pub(crate) use tmem_faults::Point;
 
 /// Whether any of this is compiled in. Where not, what is written in parts for its sake is written at once.
 pub(crate) const IS_ENABLED: bool = cfg!(any(test, feature = "fault-injection"));
 
 /// A place where a process may die: the next thing done is a store to shared memory.
 #[inline(always)]
-pub(crate) fn point() {
+pub(crate) fn point(at: Point) {
+    tmem_faults::pass(at);
     #[cfg(any(test, feature = "fault-injection"))]
     armed::point();
 }
@@ -25,6 +29,16 @@ pub(crate) fn is_crashed() -> bool {
 
 #[cfg(any(test, feature = "fault-injection"))]
 pub use armed::{Outcome, crash_at};
+
+/// Where a bit is turned over.
+#[cfg(any(test, feature = "fault-injection"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flip {
+    /// In the block of a page that is in memory.
+    Arena,
+    /// In the index entry of a page.
+    Index,
+}
 
 #[cfg(any(test, feature = "fault-injection"))]
 mod armed {

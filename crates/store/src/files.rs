@@ -9,7 +9,12 @@ use std::{
     },
 };
 
-use crate::{fault_injection, ids::PoolId, memory_file::MemoryFile, memory_files};
+use crate::{
+    fault_injection::{self, Point},
+    ids::PoolId,
+    memory_file::MemoryFile,
+    memory_files,
+};
 
 /// Holds a store's memory files in another process, or in a second set of descriptors, so that they outlive the store. It is called
 /// while the store holds locks of its own: it must not call back.
@@ -132,7 +137,7 @@ impl Files {
     }
 
     fn hand_over(self: &Arc<Self>, name: &str, file: MemoryFile) -> io::Result<MemoryFile> {
-        fault_injection::point();
+        fault_injection::point(Point::Files);
         if let Some(keeper) = &self.keeper {
             keeper.keep(name, file.as_fd())?;
         }
@@ -158,7 +163,7 @@ impl Files {
     /// Says that a file that was handed over is not needed.
     pub(crate) fn release(&self, name: &str) {
         if let Some(keeper) = &self.keeper {
-            fault_injection::point();
+            fault_injection::point(Point::Files);
             keeper.release(name);
         }
     }

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     budget::{Budget, Claim},
     entry::{DamagedEntry, Entry},
-    fault_injection,
+    fault_injection::{self, Point},
     ids::{IndexSlot, PoolId},
     memory_file::MemoryFile,
     stamp::Stamp,
@@ -196,11 +196,11 @@ impl Index {
                     memory = IndexMemory::Grew;
                 }
                 population.fetch_add(1, Ordering::Relaxed);
-                fault_injection::point();
+                fault_injection::point(Point::Index);
                 cell.store(new_bits, Ordering::Release);
             }
             (false, true) => {
-                fault_injection::point();
+                fault_injection::point(Point::Index);
                 cell.store(0, Ordering::Release);
                 // A damaged entry may never have been counted; then the count runs low, and is set right here.
                 let left = population.load(Ordering::Relaxed).saturating_sub(1);
@@ -212,7 +212,7 @@ impl Index {
                 }
             }
             _ => {
-                fault_injection::point();
+                fault_injection::point(Point::Index);
                 cell.store(new_bits, Ordering::Release);
             }
         }
@@ -300,7 +300,7 @@ impl Index {
         &self.entries.as_u64s()[slot.0 as usize]
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fault-injection"))]
     pub(crate) fn flip_bit(&self, slot: IndexSlot, bit: u32) {
         self.cell(slot).fetch_xor(1 << bit, Ordering::Relaxed);
     }

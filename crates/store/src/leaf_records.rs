@@ -6,7 +6,12 @@
 
 use std::{io, sync::atomic::Ordering};
 
-use crate::{fault_injection, ids::ObjectId, memory_file::MemoryFile, records::checksum};
+use crate::{
+    fault_injection::{self, Point},
+    ids::ObjectId,
+    memory_file::MemoryFile,
+    records::checksum,
+};
 
 /// Words of 8 bytes in a record.
 pub(crate) const LEAF_RECORD_WORDS: usize = 3;
@@ -34,17 +39,17 @@ impl LeafRecords {
     pub(crate) fn take(&self, leaf: u32, object: ObjectId, number: u64) {
         let at = place(leaf);
         let cells = &self.0.as_u64s()[at..at + LEAF_RECORD_WORDS];
-        fault_injection::point();
+        fault_injection::point(Point::Leaf);
         cells[0].store(object.0, Ordering::Relaxed);
-        fault_injection::point();
+        fault_injection::point(Point::Leaf);
         cells[1].store(number, Ordering::Relaxed);
-        fault_injection::point();
+        fault_injection::point(Point::Leaf);
         cells[2].store(TAKEN | u64::from(checksum(at, &[object.0, number])), Ordering::Release);
     }
 
     /// Frees a leaf, in which nothing is stored any more.
     pub(crate) fn free(&self, leaf: u32) {
-        fault_injection::point();
+        fault_injection::point(Point::Leaf);
         self.0.as_u64s()[place(leaf) + 2].store(0, Ordering::Release);
     }
 

@@ -14,8 +14,13 @@ use rustix::{
     io::Errno,
     mm::{Advice, MapFlags, ProtFlags},
 };
+use tmem_faults::Fault;
 
-use crate::{fault_injection, files::Kept, mapped_ahead, memory_files};
+use crate::{
+    fault_injection::{self, Point},
+    files::Kept,
+    mapped_ahead, memory_files,
+};
 
 /// A huge page's size and alignment, in bytes, on the machines that have them.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -160,7 +165,10 @@ impl MemoryFile {
     /// Makes the OS find the memory of a range now. Errors: the OS has none; then nothing was promised.
     pub(crate) fn populate(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
         let start = self.at(offset, len_bytes).ok_or(io::ErrorKind::InvalidInput)?;
-        fault_injection::point();
+        fault_injection::point(Point::Memory);
+        if tmem_faults::fails(Fault::RefuseMemory) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         // SAFETY: the range is inside the mapping; populating does not change what it holds.
         unsafe {
             rustix::mm::madvise(start.as_ptr().cast::<c_void>(), len_bytes, Advice::LinuxPopulateWrite)
@@ -181,7 +189,10 @@ impl MemoryFile {
 
     /// Gives the memory of a range back to the OS; it reads as zeroes afterwards.
     pub(crate) fn give_back(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
-        fault_injection::point();
+        fault_injection::point(Point::Memory);
+        if tmem_faults::fails(Fault::RefuseMemory) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&self.file, punch, offset as u64, len_bytes as u64)?;
         Ok(())

@@ -5,9 +5,12 @@
 //! the caller's page happen without any lock.
 
 use std::{
+    io,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use tmem_faults::Fault;
 
 use crate::{
     account::Account,
@@ -25,6 +28,8 @@ use crate::{
 
 mod ages;
 mod entries;
+#[cfg(any(test, feature = "fault-injection"))]
+mod flip;
 mod flush;
 mod get;
 mod look;
@@ -154,6 +159,9 @@ impl Pool {
             return Err(StoreError::PoolSize { pages: keys.pages() });
         }
         let refused = |what| move |source| StoreError::Memory { what, source };
+        if tmem_faults::fails(Fault::RefuseMemory) {
+            return Err(refused("an index")(io::ErrorKind::OutOfMemory.into()));
+        }
         let files = &engine.files;
         let directory = match keys {
             Keys::Flat { pages } => Directory::Flat { pages },

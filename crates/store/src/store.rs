@@ -58,6 +58,22 @@ impl Store {
         Self::create(options, Some(keeper))
     }
 
+    /// Turns over one bit of a page of some flat pool, chosen by `random`. `tell` is told which page of which pool before it happens. False:
+    /// no page was found that could be damaged so.
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub fn flip(
+        &self,
+        flip: crate::fault_injection::Flip,
+        random: impl Fn() -> u64,
+        tell: impl Fn(crate::PoolId, crate::PageIndex),
+    ) -> bool {
+        let pools = self.engine.pools();
+        let flat: Vec<_> =
+            pools.iter().filter(|pool| matches!(pool.keys(), crate::Keys::Flat { .. })).collect();
+        let Some(pool) = flat.get((random() % flat.len().max(1) as u64) as usize) else { return false };
+        pool.flip(flip, random, tell)
+    }
+
     /// Opens the memory files of a store that is gone: its process died at any moment, or left it with [`Store::detach`]. Every
     /// accepted persistent page is found again, and so are ephemeral ones; a page that was just being put or flushed is as it was
     /// before or after that. What clients have done is counted anew. Nobody else uses the files from now on.

@@ -21,7 +21,7 @@ use crate::{
     entry::{BlockRef, MAX_TIER_PLACES, TierPlace, TieredRef},
     extent_state::{ExtentState, Seen},
     extents::EXTENT_BYTES,
-    fault_injection,
+    fault_injection::{self, Point},
     files::{self, Files},
     memory_file::MemoryFile,
     sparse::{Sparse, sparse},
@@ -119,7 +119,7 @@ impl TierTable {
                 None => break,
             };
             places.used += 1;
-            fault_injection::point();
+            fault_injection::point(Point::TierTable);
             let writing = self.file.as_u64s()[NEXT_WRITING].fetch_add(1, Ordering::AcqRel);
             taken.push(TierCopy { place, writing });
         }
@@ -138,7 +138,7 @@ impl TierTable {
         let state = self.state(TierPlace(copy.place));
         state.open(false);
         state.pin();
-        fault_injection::point();
+        fault_injection::point(Point::TierTable);
         self.cell(TierPlace(copy.place)).store(copy.writing, Ordering::Release);
     }
 
@@ -300,7 +300,7 @@ impl TierTable {
     }
 
     fn clear(&self, place: TierPlace) {
-        fault_injection::point();
+        fault_injection::point(Point::TierTable);
         self.cell(place).store(0, Ordering::Release);
     }
 

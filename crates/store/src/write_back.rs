@@ -21,6 +21,7 @@ use crate::{
     engine::{Engine, Owner},
     entry::{Place, TierPlace, TieredRef},
     extents::{EXTENT_BYTES, ExtentUse},
+    fault_injection::{self, Point},
     patient_lock::touch_stack,
     tier::{MAX_TIER_BATCH, TierCopy},
     walk::{Met, Walk},
@@ -360,6 +361,7 @@ impl Engine {
             copies.drain(..).for_each(|copy| self.tiering.table.put_back(copy));
             done.blocked = true;
         }
+        fault_injection::point(Point::WriteBack);
         copies.iter().for_each(|copy| self.tiering.table.enter(*copy));
         done.written_extents += copies.len() as u64;
         copies

@@ -15,6 +15,7 @@
 //! | `reader`, `lanes`, `windows` | blocks: many readers at once, read-ahead of neighbours |
 //! | `discarded` | places that the file system may have back |
 //! | `sectors`, `layout` | encryption; what is where |
+//! | `mishap` | writes and reads that go wrong on purpose |
 //! | `queue`, `buffer` | io_uring, with memory of its own and an end to waiting |
 
 mod buffer;
@@ -26,6 +27,7 @@ mod header;
 mod health;
 mod lanes;
 mod layout;
+mod mishap;
 mod opener;
 mod queue;
 mod reader;

@@ -16,6 +16,7 @@ use crate::{
     disk::Disk,
     lanes::Lanes,
     layout::{COPY_SECTORS, SECTOR_BYTES, SECTOR_DATA_BYTES, copy_offset},
+    mishap,
     queue::{Operation, Queue},
     sectors::{Sector, SectorKey},
     windows::{WINDOW_BYTES, WINDOW_SECTORS, Windows},
@@ -175,6 +176,7 @@ impl Reader {
     ) -> io::Result<()> {
         let offset = copy_offset(wanted.copy.place) + (sectors.start * SECTOR_BYTES) as u64;
         let len_bytes = sectors.len() * SECTOR_BYTES;
+        mishap::of_a_read()?;
         let rest = deadline.saturating_duration_since(Instant::now());
         let read_bytes = lane.run(wanted.disk, Operation::Read, offset, len_bytes, rest)?;
         self.counts.disk_reads.fetch_add(1, Relaxed);

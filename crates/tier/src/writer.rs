@@ -12,6 +12,7 @@ use crate::{
     disk::{self, Disk},
     header::{DiskId, Header},
     layout::{COPY_BYTES, SECTOR_BYTES, SECTOR_DATA_BYTES, copy_offset},
+    mishap::Mishap,
     queue::{Operation, Outcome, Queue},
     sectors::{Sector, SectorKey},
 };
@@ -78,6 +79,7 @@ impl Writer {
         if self.idle_queue().is_none() {
             return Err(io::Error::from(io::ErrorKind::TimedOut).into());
         }
+        let mishap = Mishap::of_a_batch();
         self.progress = Instant::now();
         let written = loop {
             let Some(&first) = order.first() else { break Ok(()) };
@@ -92,14 +94,17 @@ impl Writer {
                 break Err(WriteFailure::Never(error));
             }
             let offset = copy_offset(copies[first].0.place);
-            if let Err(error) = self.queue.start(slot, disk, Operation::Write, offset, run * COPY_BYTES) {
+            let len_bytes = mishap.bytes_that_arrive(now.iter().map(|&at| copies[at].0));
+            if len_bytes > 0
+                && let Err(error) = self.queue.start(slot, disk, Operation::Write, offset, len_bytes)
+            {
                 break Err(error.into());
             }
             self.queue.submit();
             order = later;
         };
         // Whatever was begun ends before anything else begins.
-        let ended = self.end();
+        let ended = self.end().and(mishap.outcome());
         written.and(ended.map_err(WriteFailure::Disk))
     }
 

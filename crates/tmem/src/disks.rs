@@ -115,6 +115,7 @@ impl Disks {
         let is_own = |spec: &&DiskSpec| matches!(spec.frontend, Frontend::Ublk { .. });
         let own = specs.iter().filter(is_own);
         for spec in own.chain(specs.iter().filter(|spec| !is_own(spec))) {
+            tmem_faults::pass(tmem_faults::Point::TakeOver);
             let running = self.start(spec, Origin::Left)?;
             self.slots().by_name.insert(spec.name.clone(), Slot::Running(Box::new(running)));
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `commands` | one file for each subcommand |
 //! | `failure` | exit codes, and errors as one line |
+//! | `faults` | in builds for tests alone: what goes wrong on purpose |
 //! | `runtime_dir` | which directory, and that one daemon owns it |
 //! | `worker` | what `tmem serve` runs under its keeper: puts the parts together |
 //! | `confine` | what the worker is confined to |
@@ -29,6 +30,8 @@ mod confine;
 mod descriptors;
 mod disks;
 mod failure;
+#[cfg(feature = "fault-injection")]
+mod faults;
 mod guest_config;
 mod heartbeat;
 mod inheritance;

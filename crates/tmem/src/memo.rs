@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tmem_control::{DiskSpec, KnobValues};
+use tmem_faults::Point;
 use tmem_keeper::Estate;
 
 /// What the keeper knows it by.
@@ -77,7 +78,9 @@ impl Memory {
         change(&mut changed);
         let file =
             changed.write().context("cannot make a memory file for what the next worker has to know")?;
+        tmem_faults::pass(Point::Memo);
         self.estate.keep(NAME, file.as_fd()).context("cannot leave it to the keeper")?;
+        tmem_faults::pass(Point::Memo);
         *memo = changed;
         Ok(())
     }

@@ -7,6 +7,7 @@ use tmem_control::{
     ADMIN_SOCKET, ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, HttpListen,
     Knobs, LogLevel, PoolSize, PoolSizing, Server, ZeroOnFlush,
 };
+use tmem_faults::Point;
 use tmem_keeper::Estate;
 use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
 use tmem_store::Store;
@@ -56,6 +57,9 @@ pub(crate) fn run(
         ..TierOptions::new(path, size_bytes)
     });
     start_logging(config.log_level);
+    #[cfg(feature = "fault-injection")]
+    crate::faults::arm(inheritance.worker_deaths)?;
+    tmem_faults::pass(Point::Start);
     stacks::answer_when_asked().context("cannot prepare for SIGUSR1")?;
     get_fit_for_swap(&config)?;
     inheritance.make_room();
@@ -107,6 +111,9 @@ pub(crate) fn run(
         .map(|tier| WriteBackThread::start(Arc::clone(&store), Arc::clone(tier)))
         .transpose()
         .context("cannot start the write-back thread")?;
+    #[cfg(feature = "fault-injection")]
+    let damage =
+        crate::faults::Damage::start(&store).context("cannot start the threads that damage pages")?;
     let heartbeat = Heartbeat::start(Arc::clone(&estate)).context("cannot start the heartbeat thread")?;
     let owner = runtime_dir.display().to_string();
     let transports =
@@ -132,6 +139,8 @@ pub(crate) fn run(
     // Ends the control plane first: a request in flight finishes, and none comes after it.
     drop(runtime);
     disks.stop_all();
+    #[cfg(feature = "fault-injection")]
+    drop(damage);
     drop(write_back);
     drop(stock);
     drop(sizing);

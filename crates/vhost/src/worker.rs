@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tmem_disk::SwapDisk;
+use tmem_faults::Point;
 use tmem_transport::{LogLimit, PollLimit, PollPolicy, vigil};
 use vhost_user_backend::VringState;
 use virtio_queue::QueueT;
@@ -190,6 +191,9 @@ impl Worker<'_> {
         let before = queue.next_used();
         let greets = !std::mem::replace(greeted, true) && before != 0;
         let served = server.serve(queue, memory, room, BATCH, leave);
+        if queue.next_used() != before {
+            tmem_faults::pass(Point::UsedRing);
+        }
         // What was served before the ring turned out broken is done, and the guest hears of it.
         if (queue.next_used() != before && needs_signal(queue, memory, before)?) || greets {
             self.signal(&ring);

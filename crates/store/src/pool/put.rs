@@ -21,6 +21,7 @@ use crate::{
     entry::{BlockRef, Entry},
     error::PutError,
     extents::ExtentUse,
+    fault_injection::{self, Point},
     ids::{IndexSlot, ObjectId, PageIndex},
     index::{INDEX_PAGE_BYTES, PaidPage},
     page::PageSource,
@@ -151,6 +152,7 @@ impl Pool {
             let header = BlockHeader { pool: self.id, slot, codec: payload.codec, payload_bytes };
             header.write(block, payload.bytes, payload.crc);
         }
+        fault_injection::point(Point::Put);
         let published = self.publish(slot, Entry::Block(place), index_page);
         if published.is_err() {
             let _pinned = arena.free(place);

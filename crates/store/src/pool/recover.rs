@@ -20,7 +20,8 @@ use crate::{
     engine::Engine,
     entry::{self, Entry, Place, SharedRef},
     error::StoreError,
-    fault_injection, files,
+    fault_injection::{self, Point},
+    files,
     ids::{IndexSlot, PoolId},
     index::{ENTRIES_PER_INDEX_PAGE, INDEX_PAGE_BYTES, Index},
     memory_file::MemoryFile,
@@ -164,7 +165,7 @@ impl Pool {
             }
             let slot = IndexSlot(slot as u32);
             let change = |bits| {
-                fault_injection::point();
+                fault_injection::point(Point::Recovery);
                 cell.store(bits, Ordering::Release);
             };
             if !places.contains(slot) {

@@ -8,6 +8,7 @@ use crate::{
     entry::{BlockRef, Entry, Place, TieredRef},
     error::GetError,
     extents::ExtentUse,
+    fault_injection::{self, Point},
     ids::IndexSlot,
     page::PageTarget,
     tier::TierCopy,
@@ -74,7 +75,13 @@ impl Pool {
         counters.tier_gets += 1;
         counters.tier_errors += u64::from(read == Err(GetError::TierUnavailable));
         drop(counters);
-        read?;
+        read.inspect_err(|error| {
+            let (pool, page) = (self.id.0, slot.0);
+            tmem_faults::say(format_args!(
+                "lost in the tier: pool={pool} page={page} place={} writing={} error={error:?}",
+                copy.place, copy.writing
+            ));
+        })?;
         let (header, payload) = self.unpack(slot, entry, bytes, tiered.block_bytes, target)?;
         if self.engine.has_plenty_of_room() || is_wanted_in_memory && !self.engine.is_pressed() {
             self.promote(slot, entry, tiered, header, payload);
@@ -90,6 +97,7 @@ impl Pool {
         if let Some(block) = unsafe { engine.arena.block_mut(to) } {
             header.write(block, payload, PayloadCrc::of(payload));
         }
+        fault_injection::point(Point::Promotion);
         let moved = match entry {
             Entry::Tiered(_) => self.move_page(slot, entry, Entry::Block(to), |_| {}),
             Entry::Shared(shared) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::pages::{flat_pool, get, page, put, store};
-use crate::{GetError, block::HEADER_BYTES, entry::Entry, ids::IndexSlot};
+use crate::{GetError, block::HEADER_BYTES, entry::Entry, fault_injection::Flip, ids::IndexSlot};
 
 #[test]
 fn r4_any_flipped_bit_of_a_block_is_an_error_and_counted() {
@@ -85,4 +85,35 @@ fn r4_compaction_keeps_clear_of_damage_and_takes_lost_blocks_out_of_the_books() 
     pool.flush_object(crate::ObjectId(0));
     let held = store.engine().arena.allocated_bytes().unwrap();
     assert_eq!(held, 0, "the lost block's extent stays");
+}
+
+#[test]
+fn r4_what_is_damaged_on_purpose_is_told_and_found() {
+    let store = store(8 << 20);
+    let pool = flat_pool(&store, "a", 600);
+    let seed = |i: u64| if i.is_multiple_of(3) { 4 } else { i as u32 }; // some share a block
+    (0..400).for_each(|i| put(&pool, 0, i, seed(i)).unwrap());
+    let state = std::sync::atomic::AtomicU64::new(1);
+    let random = || state.fetch_add(0x9e37_79b9_7f4a_7c15, std::sync::atomic::Ordering::Relaxed) >> 7;
+    let told = std::cell::RefCell::new(Vec::new());
+    for flip in [Flip::Arena, Flip::Index].repeat(20) {
+        assert!(store.flip(flip, random, |_, page| told.borrow_mut().push(page.0)));
+    }
+    let told = told.into_inner();
+    let shares_with_one = |i: u64| i.is_multiple_of(3) && told.iter().any(|told| told.is_multiple_of(3));
+    let mut errors = 0;
+    for i in 0..400 {
+        match get(&pool, 0, i) {
+            Ok(got) => assert!(*got.unwrap() == page(seed(i)), "page {i} is another"),
+            Err(error) => {
+                assert_eq!(error, GetError::Damaged);
+                assert!(
+                    told.contains(&i) || shares_with_one(i),
+                    "page {i} is damaged, and that was not told"
+                );
+                errors += 1;
+            }
+        }
+    }
+    assert!(errors >= 10, "{errors} pages are damaged");
 }

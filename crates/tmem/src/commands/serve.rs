@@ -155,6 +155,8 @@ fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
         }
         config => config?,
     };
+    #[cfg(feature = "fault-injection")]
+    crate::faults::plan()?;
     descriptors::allow_all();
     let ownership = Ownership::take(runtime_dir)?;
     let path = env::current_exe().context("cannot find this program's file")?;

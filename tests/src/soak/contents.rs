@@ -1,0 +1,65 @@
+//! What clients write: pages that follow from a number.
+
+/// A page in bytes.
+pub(super) const PAGE: usize = 4096;
+
+/// What a page holds: a number from which all of it follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Content(pub(super) u64);
+
+/// What a page holds that was never written, or trimmed.
+pub(super) const NOTHING: Content = Content(0);
+
+impl Content {
+    /// All of it. One in eight repeats a word, two do not compress, the others do as text does.
+    pub(super) fn bytes(self) -> [u8; PAGE] {
+        let mut page = [0; PAGE];
+        if self == NOTHING {
+            return page;
+        }
+        let mut random = Random::new(self.0);
+        let kind = random.below(8);
+        let (words, _) = page.as_chunks_mut::<8>();
+        match kind {
+            0 => words.fill(random.next().to_le_bytes()[..4].repeat(2).try_into().unwrap_or_default()),
+            1 | 2 => words.iter_mut().for_each(|word| *word = random.next().to_le_bytes()),
+            _ => {
+                // Few words again and again, each time with another number behind it.
+                for word in words.iter_mut() {
+                    let number = random.next();
+                    *word = [b"page\0", b"guest", b"swap:", b"pool="][number as usize % 4]
+                        .iter()
+                        .copied()
+                        .chain(number.to_be_bytes()[..3].iter().map(|byte| b'0' + byte % 10))
+                        .collect::<Vec<_>>()
+                        .try_into()
+                        .unwrap_or_default();
+                }
+                // No two of them are the same.
+                words[0] = self.0.to_le_bytes();
+            }
+        }
+        page
+    }
+}
+
+/// splitmix64 (Steele, Lea, Flood 2014): repeatable from the seed.
+#[derive(Clone, Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
