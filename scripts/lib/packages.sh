@@ -7,6 +7,8 @@ DEMO_PACKAGES=(user-mode-linux redis-server python3 gcc libc6-dev util-linux kmo
 TEST_PACKAGES=(busybox-static e2fsprogs fio xz-utils)
 # Loop devices and file systems of the tests' own.
 TEST_PACKAGES+=(mount)
+# A machine that it runs, as a User-mode Linux guest.
+TEST_PACKAGES+=(systemd)
 # NBD clients of all kinds, a rival for the benchmark, certificates, and networks of the tests' own.
 TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl iproute2)
 # libFuzzer is in C++.

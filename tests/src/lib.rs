@@ -31,7 +31,7 @@ pub use checker::{build_checker, build_guest_program};
 pub use daemon::{Answer, Daemon};
 pub use namespace::{FOREIGN_ADDRESS, Namespace};
 pub use process::Process;
-pub use qemu::QemuGuest;
+pub use qemu::{QemuGuest, kernel_and_initramfs};
 pub use tool::{fail, succeed, tool};
 pub use uml::UmlGuest;
 

@@ -25,6 +25,11 @@ pub(crate) fn guest_file(name: &str) -> Result<PathBuf> {
     existing(path, "scripts/test fetches it")
 }
 
+/// A file that is installed beside the program.
+pub(crate) fn packaging(name: &str) -> Result<PathBuf> {
+    existing(Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(name), "it is in the repository")
+}
+
 /// A program of a Debian package.
 pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -1,6 +1,11 @@
 //! A stock 6.12 kernel in QEMU, emulated: about 13 times slower than native, but what people really run.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -110,42 +115,10 @@ impl QemuGuest {
         checker: &Path,
         script: &str,
     ) -> Result<Self> {
-        let qemu = places::program("qemu-system-x86_64")?;
-        let version = Command::new(&qemu).arg("--version").output().context("cannot run QEMU")?;
-        let version = String::from_utf8_lossy(&version.stdout).into_owned();
-        if major_version(&version).is_none_or(|major| major < 10) {
-            bail!("QEMU 10 or later is needed, this is {version}; scripts/test installs it");
-        }
-        let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-        let mut archive = Initramfs::default();
-        for directory in ["bin", "dev", "proc", "sys", "mnt", "run", "tmp"] {
-            archive.directory(directory);
-        }
-        archive.program("bin/busybox", &read(&places::program("busybox")?)?);
-        for command in COMMANDS.split(' ').filter(|word| !word.is_empty()) {
-            archive.symlink(&format!("bin/{command}"), "busybox");
-        }
-        for module in modules.iter().map(|module| format!("{module}.ko")) {
-            archive.program(&module, &read(&places::guest_file(&module)?)?);
-        }
-        for program in programs {
-            let path = match *program {
-                "tmem" => places::tmem_binary()?,
-                program => places::program(program)?,
-            };
-            archive.program(&format!("bin/{program}"), &stripped(&path)?);
-            for library in libraries(&path)? {
-                archive.file_with_folders(&library, &read(Path::new(&library))?);
-            }
-        }
-        archive.program("check_pages", &read(checker)?);
-        archive.program(
-            "init",
-            format!("{}{script}{EPILOGUE}", PRELUDE.replace("$MODULES", &modules.join(" "))).as_bytes(),
-        );
+        let qemu = emulator()?;
         let directory = places::scratch()?;
         let initramfs = directory.path().join("initramfs");
-        fs::write(&initramfs, archive.finish()).context("cannot write the initramfs")?;
+        write_initramfs(&initramfs, modules, programs, checker, script)?;
         let mut command = Command::new(qemu);
         command
             .args(arguments)
@@ -180,6 +153,65 @@ impl QemuGuest {
         self.process.wait(Duration::from_secs(30))?;
         Ok(console)
     }
+}
+
+/// The emulator, if it is one that runs this kernel.
+fn emulator() -> Result<PathBuf> {
+    let qemu = places::program("qemu-system-x86_64")?;
+    let version = Command::new(&qemu).arg("--version").output().context("cannot run QEMU")?;
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    if major_version(&version).is_none_or(|major| major < 10) {
+        bail!("QEMU 10 or later is needed, this is {version}; scripts/test installs it");
+    }
+    Ok(qemu)
+}
+
+/// The kernel of such guests, and an initramfs for a guest that has its disk as `/dev/vda` and runs the script, for a monitor that somebody else starts.
+///
+/// # Errors
+/// Something that is to be in it is missing, or it cannot be written.
+pub fn kernel_and_initramfs(directory: &Path, checker: &Path, script: &str) -> Result<[PathBuf; 2]> {
+    emulator()?;
+    let initramfs = directory.join("initramfs");
+    write_initramfs(&initramfs, &DISK_MODULES, &[], checker, script)?;
+    Ok([places::guest_file("vmlinuz")?, initramfs])
+}
+
+fn write_initramfs(
+    path: &Path,
+    modules: &[&str],
+    programs: &[&str],
+    checker: &Path,
+    script: &str,
+) -> Result<()> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let mut archive = Initramfs::default();
+    for directory in ["bin", "dev", "proc", "sys", "mnt", "run", "tmp"] {
+        archive.directory(directory);
+    }
+    archive.program("bin/busybox", &read(&places::program("busybox")?)?);
+    for command in COMMANDS.split(' ').filter(|word| !word.is_empty()) {
+        archive.symlink(&format!("bin/{command}"), "busybox");
+    }
+    for module in modules.iter().map(|module| format!("{module}.ko")) {
+        archive.program(&module, &read(&places::guest_file(&module)?)?);
+    }
+    for program in programs {
+        let path = match *program {
+            "tmem" => places::tmem_binary()?,
+            program => places::program(program)?,
+        };
+        archive.program(&format!("bin/{program}"), &stripped(&path)?);
+        for library in libraries(&path)? {
+            archive.file_with_folders(&library, &read(Path::new(&library))?);
+        }
+    }
+    archive.program("check_pages", &read(checker)?);
+    archive.program(
+        "init",
+        format!("{}{script}{EPILOGUE}", PRELUDE.replace("$MODULES", &modules.join(" "))).as_bytes(),
+    );
+    fs::write(path, archive.finish()).context("cannot write the initramfs")
 }
 
 /// A program without what only a debugger reads: guests have little memory.

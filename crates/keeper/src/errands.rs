@@ -115,6 +115,15 @@ impl Errands {
         started.map(|()| 0)
     }
 
+    /// A listening socket that a keeper before this one has held: the file at its address is one that was made, and may be removed again. Only
+    /// where a keeper starts, for it looks itself.
+    pub(crate) fn recognise(&mut self, listener: &OwnedFd) {
+        let Some(path) = sockets::path_of(listener) else { return };
+        if let (Ok(made), Ok(note)) = (sockets::find(&path), self.note_for(&path)) {
+            self.board.notes()[note].set_made(Some(made));
+        }
+    }
+
     /// Takes note of errands that have ended. One that was killed may have left its note busy.
     pub(crate) fn reap(&mut self) {
         let board = &self.board;

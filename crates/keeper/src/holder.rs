@@ -3,15 +3,18 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
 };
 
 use rustix::{io::Errno, net::SendFlags};
 
 use crate::{
     errands::Errands,
+    fd_store::{FdStore, Stored},
+    keeper::say,
+    parcel::Kind,
     relay::{Flow, Relay},
-    wire::{self, Code, Datagram, Exactly, Name},
+    session::Session,
+    wire::{self, Code, Datagram, Exactly, Name, Reason},
 };
 
 /// Most files and sockets: two for each of some thousand disks.
@@ -22,11 +25,13 @@ pub const MAX_CONNECTIONS: usize = 256;
 struct Kept {
     name: Name,
     descriptor: OwnedFd,
+    stored: Option<Stored>,
 }
 
 struct Guest {
     number: u32,
     relay: Relay,
+    stored: Option<Stored>,
 }
 
 /// See the module.
@@ -34,23 +39,92 @@ pub(crate) struct Holder {
     files: Vec<Kept>,
     guests: Vec<Guest>,
     last_number: u32,
+    store: Option<FdStore>,
+    /// Parcels that the service manager was too busy to take.
+    untold: bool,
     errands: Errands,
 }
 
 impl Holder {
-    /// Takes all the memory it will ever need. `tier` is the path that may be opened; `is_process`: this process is a keeper and nothing else.
-    pub(crate) fn new(tier: Option<PathBuf>, is_process: bool) -> io::Result<Holder> {
-        Ok(Holder {
+    /// Takes all the memory it will ever need. What is held is with the service manager, too, if there is one.
+    pub(crate) fn new(store: Option<FdStore>, errands: Errands) -> Holder {
+        Holder {
             files: Vec::with_capacity(MAX_FILES),
             guests: Vec::with_capacity(MAX_CONNECTIONS),
             last_number: 0,
-            errands: Errands::new(tier, is_process)?,
-        })
+            store,
+            untold: false,
+            errands,
+        }
+    }
+
+    /// Takes up what a keeper before this one has left with the service manager.
+    pub(crate) fn take_up(&mut self, left: Vec<Stored>) {
+        for stored in left {
+            let mut session = Session::default();
+            match stored.parcel.look(|message, descriptors| session.note_told(message, descriptors)) {
+                Ok(Some((Kind::File, name, descriptor))) if self.files.len() < MAX_FILES => {
+                    self.errands.recognise(&descriptor);
+                    self.files.push(Kept { name, descriptor, stored: Some(stored) });
+                }
+                Ok(Some((Kind::Guest, label, guest))) if self.guests.len() < MAX_CONNECTIONS => {
+                    let relay = Relay::with_session(label, guest, session);
+                    self.last_number += 1;
+                    self.guests.push(Guest { number: self.last_number, relay, stored: Some(stored) });
+                }
+                Ok(_) => {
+                    say(format_args!("warn: something that was held is not understood, and let go of"));
+                    withdraw(self.store.as_ref(), Some(stored));
+                }
+                Err(error) => say(format_args!("error: something that was held is lost: {}", Reason(&error))),
+            }
+        }
+    }
+
+    /// Whether anything is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.guests.is_empty()
+    }
+
+    /// How many files and guests are held.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.files.len(), self.guests.len())
+    }
+
+    /// Nobody will follow: what the service manager has is of no use.
+    pub(crate) fn let_go(&mut self) {
+        let stored = self.files.drain(..).map(|file| file.stored);
+        let stored = stored.chain(self.guests.drain(..).map(|guest| guest.stored));
+        stored.for_each(|stored| withdraw(self.store.as_ref(), stored));
+    }
+
+    /// Tells the service manager what it was too busy for. False: it still is.
+    pub(crate) fn tell_manager(&mut self) -> bool {
+        if let Some(store) = self.store.as_ref().filter(|_| self.untold) {
+            let files = self.files.iter_mut().filter_map(|file| file.stored.as_mut());
+            let guests = self.guests.iter_mut().filter_map(|guest| guest.stored.as_mut());
+            self.untold = !files.chain(guests).all(|stored| store.tell(stored));
+        }
+        !self.untold
     }
 
     /// Some child has ended.
     pub(crate) fn reap(&mut self) {
         self.errands.reap();
+    }
+
+    /// A parcel for something new.
+    fn parcel(&mut self, name: &[u8]) -> Option<Stored> {
+        match self.store.as_mut()?.add() {
+            Ok(stored) => {
+                self.untold |= !stored.is_told;
+                Some(stored)
+            }
+            Err(error) => {
+                tell_unsafe(name, &error);
+                None
+            }
+        }
     }
 
     /// The worker is gone.
@@ -72,20 +146,29 @@ impl Holder {
         polled: &[libc::pollfd],
         told: &mut dyn FnMut(&Name, &dyn std::fmt::Display),
     ) {
+        let store = self.store.as_ref();
         let mut entries = polled.chunks_exact(2);
         self.guests.retain_mut(|guest| {
             let Some(entries) = entries.next() else { return true };
             if entries.iter().all(|entry| entry.revents == 0) {
                 return true;
             }
-            match guest.relay.pass_on(entries) {
+            // From here on the guest has said something that is not in it.
+            guest.stored.iter().for_each(|stored| stored.parcel.empty());
+            let stays = match guest.relay.pass_on(entries) {
                 Ok(flow) => flow == Flow::Open,
                 Err(error) => {
                     guest.relay.tell_broken();
                     told(&guest.relay.label, &error);
                     false
                 }
+            };
+            if stays {
+                guest.pack();
+            } else {
+                withdraw(store, guest.stored.take());
             }
+            stays
         });
     }
 
@@ -95,13 +178,20 @@ impl Holder {
             Code::List => return self.list(worker),
             Code::Keep => self.keep(call),
             Code::Release => {
-                self.files.retain(|file| file.name != call.name);
+                let store = self.store.as_ref();
+                self.files.retain_mut(|file| {
+                    let stays = file.name != call.name;
+                    if !stays {
+                        withdraw(store, file.stored.take());
+                    }
+                    stays
+                });
                 Ok(0)
             }
             Code::Adopt => self.adopt(call),
             Code::Attach => self.attach(call),
             Code::Close => {
-                self.guests.retain(|guest| guest.number != call.number);
+                self.close(|guest| guest.number == call.number);
                 Ok(0)
             }
             Code::Bind | Code::Unbind | Code::BindTcp | Code::OpenTier => self.errands.start(call),
@@ -115,8 +205,12 @@ impl Holder {
         let [descriptor] = descriptors.exactly()?;
         if let Some(file) = self.files.iter_mut().find(|file| file.name == name) {
             file.descriptor = descriptor;
+            file.pack();
         } else if self.files.len() < MAX_FILES {
-            self.files.push(Kept { name, descriptor });
+            let stored = self.parcel(&name);
+            let file = Kept { name, descriptor, stored };
+            file.pack();
+            self.files.push(file);
         } else {
             return Err(Errno::NOSPC);
         }
@@ -127,7 +221,7 @@ impl Holder {
         let Datagram { name, descriptors, .. } = call;
         let [guest, library, life] = descriptors.exactly()?;
         // A label has one guest. Whoever brings another has lost sight of the one before, and so would every worker to come.
-        self.guests.retain(|guest| guest.relay.label != name);
+        self.close(|guest| guest.relay.label == name);
         if self.guests.len() >= MAX_CONNECTIONS {
             return Err(Errno::NOSPC);
         }
@@ -138,9 +232,22 @@ impl Holder {
                 break;
             }
         }
-        let relay = Relay::new(name, guest, library, life);
-        self.guests.push(Guest { number: self.last_number, relay });
+        let stored = self.parcel(&name);
+        let guest = Guest { number: self.last_number, relay: Relay::new(name, guest, library, life), stored };
+        guest.pack();
+        self.guests.push(guest);
         Ok(self.last_number)
+    }
+
+    fn close(&mut self, is_meant: impl Fn(&Guest) -> bool) {
+        let store = self.store.as_ref();
+        self.guests.retain_mut(|guest| {
+            let is_meant = is_meant(guest);
+            if is_meant {
+                withdraw(store, guest.stored.take());
+            }
+            !is_meant
+        });
     }
 
     fn attach(&mut self, call: Datagram) -> Result<u32, Errno> {
@@ -160,6 +267,32 @@ impl Holder {
         }
         answer(worker, Ok(0))
     }
+}
+
+impl Kept {
+    fn pack(&self) {
+        let Some(stored) = &self.stored else { return };
+        let packed = stored.parcel.fill(Kind::File, &self.name, self.descriptor.as_fd(), |_| Ok(()));
+        packed.unwrap_or_else(|error| tell_unsafe(&self.name, &error));
+    }
+}
+
+impl Guest {
+    fn pack(&self) {
+        let Some(stored) = &self.stored else { return };
+        let packed = self.relay.pack(&stored.parcel);
+        packed.unwrap_or_else(|error| tell_unsafe(&self.relay.label, &error));
+    }
+}
+
+fn withdraw(store: Option<&FdStore>, stored: Option<Stored>) {
+    if let Some((store, stored)) = store.zip(stored) {
+        store.withdraw(stored);
+    }
+}
+
+fn tell_unsafe(name: &[u8], error: &io::Error) {
+    say(format_args!("warn: {} would be lost if the keeper died: {}", name.escape_ascii(), Reason(error)));
 }
 
 /// Answers a call.

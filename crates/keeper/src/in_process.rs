@@ -8,7 +8,7 @@ use std::{
 
 use rustix::net::RecvFlags;
 
-use crate::{client::Client, holder::Holder, wire};
+use crate::{client::Client, errands::Errands, holder::Holder, wire};
 
 /// Starts the thread. It ends when the client is dropped.
 ///
@@ -17,7 +17,7 @@ use crate::{client::Client, holder::Holder, wire};
 pub fn in_process() -> io::Result<Client> {
     let (ours, theirs) = wire::pair()?;
     let client = Client::new(theirs)?;
-    let holder = Holder::new(None, false)?;
+    let holder = Holder::new(None, Errands::new(None, false)?);
     thread::Builder::new().name("keeper".to_owned()).spawn(move || run(holder, &ours))?;
     Ok(client)
 }

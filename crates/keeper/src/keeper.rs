@@ -17,6 +17,8 @@ use std::{
 use rustix::{io::Errno, net::RecvFlags};
 
 use crate::{
+    errands::Errands,
+    fd_store::FdStore,
     holder::{Holder, answer},
     post_mortem,
     process::{End, Prepared, Program, Worker},
@@ -111,6 +113,8 @@ impl Complaints {
 
 /// After a failed fork or exec: memory may come back.
 const RETRY: Duration = Duration::from_millis(100);
+/// A service manager that is too busy is told again after so long.
+const MANAGER_MS: libc::c_int = 100;
 /// A worker that has closed its socket has this long to end.
 const LEAVE: Duration = Duration::from_secs(60);
 /// A hung worker has this long to say where its threads are.
@@ -128,19 +132,28 @@ impl<'p> Keeper<'p> {
     pub fn new(program: &'p Program, options: KeeperOptions) -> Result<Keeper<'p>, KeeperError> {
         let program = program.prepare();
         let first = (Instant::now(), program.file()?);
+        let (store, left) = FdStore::from_environment()?.unzip();
+        let mut holder = Holder::new(store, Errands::new(options.tier.clone(), true)?);
+        holder.take_up(left.unwrap_or_default());
+        if !holder.is_empty() {
+            let (files, guests) = holder.counts();
+            say(format_args!(
+                "info: goes on with {files} files and sockets and {guests} guests that a keeper before this one held"
+            ));
+        }
         let keeper = Keeper {
             program,
             restarts: Restarts::new(options.deaths_per_minute),
             signals: Signals::wait_for()?,
-            holder: Holder::new(options.tier.clone(), true)?,
             options,
+            has_served: !holder.is_empty(),
+            holder,
             serving: None,
             next: None,
             start_at: Some(first),
             start_failed: false,
             stopping: false,
             complaints: Complaints::default(),
-            has_served: false,
             deaths: 0,
             polled: Vec::with_capacity(3 + Holder::MAX_POLLED),
         };
@@ -165,7 +178,10 @@ impl<'p> Keeper<'p> {
                 input(socket(&self.next)),
             ]);
             self.holder.add_to(&mut polled);
-            let timeout = self.timeout_ms();
+            let mut timeout = self.timeout_ms();
+            if !self.holder.tell_manager() && !(0..MANAGER_MS).contains(&timeout) {
+                timeout = MANAGER_MS;
+            }
             // SAFETY: the set is valid for its length.
             if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) } < 0 {
                 continue; // interrupted
@@ -180,6 +196,7 @@ impl<'p> Keeper<'p> {
             if polled[0].revents != 0
                 && let Some(code) = self.heed_signals()
             {
+                self.holder.let_go();
                 return code;
             }
             self.look_after_hung();

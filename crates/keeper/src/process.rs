@@ -15,6 +15,7 @@ use std::{
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::{
+    fd_store::LISTEN_VARIABLES,
     keeper::say,
     signals::Signals,
     wire::{self, Reason},
@@ -56,7 +57,9 @@ impl Program {
             pair.extend(value.into_vec());
             CString::new(pair).map_err(io::Error::other)
         };
-        let ours = |(name, _): &(OsString, OsString)| name != SOCKET_VARIABLE;
+        let ours = |(name, _): &(OsString, OsString)| {
+            name != SOCKET_VARIABLE && !LISTEN_VARIABLES.iter().any(|variable| name == variable)
+        };
         let mut environment: Vec<CString> =
             std::env::vars_os().filter(ours).chain(added).map(variable).collect::<io::Result<_>>()?;
         environment

@@ -7,10 +7,14 @@
 //! no worker --attach--> replay --all told--> open --the library hangs up--> no worker
 //! ```
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
 
 use crate::{
     channel::{Message, Progress, RelayError, send},
+    parcel::{Kind, Parcel},
     replay::Replay,
     session::Session,
     vhost_user::{FLAG_REPLY, fitting_bytes},
@@ -70,19 +74,44 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) fn new(label: Name, guest: OwnedFd, library: OwnedFd, life: OwnedFd) -> Relay {
-        let mut relay = Relay {
+        let mut relay = Relay::with_session(label, guest, Session::default());
+        relay.attach(library, life);
+        relay
+    }
+
+    /// A guest that has a session, and no worker.
+    pub(crate) fn with_session(label: Name, guest: OwnedFd, session: Session) -> Relay {
+        Relay {
             label,
             guest,
             library: None,
             life: None,
-            session: Session::default(),
+            session,
             request: Request::default(),
             answer: Answer::default(),
             replay: None,
             unasked: 0,
-        };
-        relay.attach(library, life);
-        relay
+        }
+    }
+
+    /// Whether nothing is under way from or to the guest: the session says all of it.
+    fn is_quiet(&self) -> bool {
+        self.request.message.bytes().is_empty() && self.answer.message.bytes().is_empty()
+    }
+
+    /// Puts connection and session into a parcel. One with something under way has to stay void, because part of that is in the keeper alone.
+    pub(crate) fn pack(&self, parcel: &Parcel) -> io::Result<()> {
+        if !self.is_quiet() {
+            parcel.empty();
+            return Ok(());
+        }
+        parcel.fill(Kind::Guest, &self.label, self.guest.as_fd(), |filling| {
+            let mut replay = Replay::default();
+            while let Some(told) = replay.next(&self.session) {
+                filling.message(&told.bytes, &told.descriptors)?;
+            }
+            Ok(())
+        })
     }
 
     /// Gives the guest another worker.

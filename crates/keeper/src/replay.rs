@@ -171,3 +171,84 @@ impl<'s> Told<'s> {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        os::{fd::OwnedFd, unix::fs::MetadataExt},
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::session::Descriptors;
+
+    /// A message with its payload, and which of some files come with it.
+    type Said = (u32, Vec<u8>, Vec<usize>);
+
+    fn any_message() -> impl Strategy<Value = Said> {
+        let files = |count| prop::collection::vec(0usize..4, count);
+        let words = |words: Vec<u64>| words.into_iter().flat_map(u64::to_ne_bytes).collect::<Vec<_>>();
+        let region = |which: u64| [which << 16, 0x8000, which << 16, 0];
+        prop_oneof![
+            2 => prop::sample::select(vec![GET_FEATURES, SET_OWNER, RESET_OWNER, GET_PROTOCOL_FEATURES])
+                .prop_map(|code| (code, vec![], vec![])),
+            2 => prop_oneof![Just(FEATURE_PROTOCOL | 1), 0u64..4].prop_map(move |bits| (SET_FEATURES, words(vec![bits]), vec![])),
+            1 => (0u64..16).prop_map(move |bits| (SET_PROTOCOL_FEATURES, words(vec![bits]), vec![])),
+            1 => files(1).prop_map(|files| (SET_BACKEND_REQ_FD, vec![], files)),
+            1 => (1usize..5).prop_flat_map(files).prop_map(move |files| {
+                let regions = (0..files.len() as u64).flat_map(region);
+                (SET_MEM_TABLE, words(std::iter::once(files.len() as u64).chain(regions).collect()), files)
+            }),
+            1 => (0u64..6, files(1)).prop_map(move |(which, files)| {
+                (ADD_MEM_REG, words(std::iter::once(0).chain(region(which)).collect()), files)
+            }),
+            1 => (0u64..6).prop_map(move |which| (REM_MEM_REG, words(std::iter::once(0).chain(region(which)).collect()), vec![])),
+            5 => (prop::sample::select(vec![SET_VRING_NUM, SET_VRING_BASE, SET_VRING_ENABLE]), 0u64..3, 0u64..9)
+                .prop_map(move |(code, ring, value)| (code, words(vec![ring | value << 32]), vec![])),
+            2 => (0u64..3, 0u64..6).prop_map(move |(ring, which)| {
+                let start = which << 16;
+                (SET_VRING_ADDR, words(vec![ring, start, start + 64, start + 128, 0]), vec![])
+            }),
+            5 => (SET_VRING_KICK..SET_VRING_ERR + 1, 0u64..3, any::<bool>(), files(1)).prop_map(move |(code, ring, none, files)| {
+                let files = if none { vec![] } else { files };
+                (code, words(vec![ring | if none { NO_DESCRIPTOR } else { 0 }]), files)
+            }),
+            1 => (0u64..3).prop_map(move |ring| (GET_VRING_BASE, words(vec![ring]), vec![])),
+        ]
+    }
+
+    /// All that a session tells, with the files by their inodes.
+    fn told(session: &Session) -> Vec<(Vec<u8>, Vec<u64>)> {
+        let mut replay = Replay::default();
+        std::iter::from_fn(|| replay.next(session))
+            .map(|told| (told.bytes.to_vec(), told.descriptors.iter().map(inode).collect()))
+            .collect()
+    }
+
+    fn inode(descriptor: impl AsFd) -> u64 {
+        File::from(descriptor.as_fd().try_clone_to_owned().unwrap()).metadata().unwrap().ino()
+    }
+
+    proptest! {
+        #[test]
+        fn a_session_that_is_made_from_what_another_tells_tells_the_same(said in prop::collection::vec(any_message(), 0..60)) {
+            let files: Vec<_> = (0..4).map(|_| tempfile::tempfile().unwrap()).collect();
+            let mut session = Session::default();
+            for (code, payload, which) in said {
+                let message = tell(code, &payload);
+                let mut descriptors: Descriptors = which.iter().map(|file| OwnedFd::from(files[*file].try_clone().unwrap())).collect();
+                let answer = (code == GET_VRING_BASE).then(|| tell(code, &payload));
+                session.note(MessageView(&message.bytes), &mut descriptors, answer.as_ref().map(|answer| MessageView(&answer.bytes)));
+            }
+            let mut second = Session::default();
+            let mut replay = Replay::default();
+            while let Some(told) = replay.next(&session) {
+                let mut descriptors = told.descriptors.iter().map(|file| file.try_clone_to_owned().unwrap()).collect();
+                second.note_told(&told.bytes, &mut descriptors);
+            }
+            prop_assert_eq!(told(&session), told(&second));
+        }
+    }
+}

@@ -152,6 +152,11 @@ impl Session {
         true
     }
 
+    /// The session that was told to a library by [`Replay`](crate::replay::Replay): a message of it.
+    pub(crate) fn note_told(&mut self, message: &[u8], descriptors: &mut Descriptors) {
+        self.note(MessageView(message), descriptors, None);
+    }
+
     fn note_features(&mut self, features: Option<u64>) {
         let Some(features) = features else { return };
         self.features = Some(features);

@@ -126,6 +126,19 @@ pub(crate) fn remove(path: &SocketPath, made: Identity) -> Result<bool, Errno> {
     }
 }
 
+/// The path that a Unix socket listens at, if that is what it does.
+pub(crate) fn path_of(listener: &OwnedFd) -> Option<SocketPath> {
+    let address = SocketAddrUnix::try_from(rustix::net::getsockname(listener).ok()?).ok()?;
+    let listens = rustix::net::sockopt::socket_acceptconn(listener).unwrap_or(false);
+    SocketPath::new(address.path_bytes().filter(|_| listens)?).ok()
+}
+
+/// The socket file at a path.
+pub(crate) fn find(path: &SocketPath) -> Result<Identity, Errno> {
+    let found = look(&path.open_directory()?, path)?;
+    if is_socket(&found) { Ok(Identity::of(&found)) } else { Err(Errno::NOTSOCK) }
+}
+
 /// A socket that listens on TCP.
 pub(crate) fn bind_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let bound = TcpListener::bind(address).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));

@@ -123,6 +123,8 @@ pub(crate) enum Search {
 impl Arena {
     /// How long the file of an arena is, in bytes, and the file of its extents.
     pub(crate) const FILE_BYTES: usize = MAX_ARENA_BYTES as usize;
+    /// What of it there have to be addresses for. The arena can't grow further then.
+    pub(crate) const LEAST_BYTES: usize = 1 << 36;
     pub(crate) const EXTENTS_FILE_BYTES: usize = Extents::file_bytes(EXTENT_COUNT);
 
     /// An arena over these files. It can grow as far as offsets reach and the budget allows, and costs address space only, until
@@ -134,9 +136,10 @@ impl Arena {
         budget: Arc<Budget>,
         stock: Arc<Stock>,
     ) -> Self {
+        let count = EXTENT_COUNT.min((memory.span_bytes() / EXTENT_BYTES) as u32);
         Self {
             memory,
-            extents: Extents::over(extents, EXTENT_COUNT, budget, stock.clone()),
+            extents: Extents::over(extents, count, budget, stock.clone()),
             persistent: Head::default(),
             ephemeral: Head::default(),
             survivors: Head::default(),
@@ -151,6 +154,11 @@ impl Arena {
             stock,
             zeroing: Zeroing::default(),
         }
+    }
+
+    /// How far it can grow, in bytes.
+    pub(crate) fn span_bytes(&self) -> u64 {
+        self.memory.span_bytes() as u64
     }
 
     /// Reserves room for a block. `None`: the open extent has none, and another extent is not to be had.

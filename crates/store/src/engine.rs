@@ -98,7 +98,9 @@ impl Engine {
     /// An engine without pools, over new files.
     pub(crate) fn create(limit_bytes: u64, files: Arc<Files>) -> Result<Self, StoreError> {
         let refused = |what| move |source| StoreError::Memory { what, source };
-        let arena = files.create(files::ARENA, Arena::FILE_BYTES).map_err(refused("the arena"))?;
+        let arena = files
+            .create_spanning(files::ARENA, Arena::FILE_BYTES, Arena::LEAST_BYTES)
+            .map_err(refused("the arena"))?;
         let extents = files
             .create(files::EXTENTS, Arena::EXTENTS_FILE_BYTES)
             .map_err(refused("the table of extents"))?;

@@ -109,6 +109,16 @@ impl Files {
         self.create_filled(name, len_bytes, |_| {})
     }
 
+    /// Makes a memory file that may be mapped in part ([`MemoryFile::create_spanning`]). Errors: the OS or the keeper refuses.
+    pub(crate) fn create_spanning(
+        self: &Arc<Self>,
+        name: &str,
+        len_bytes: usize,
+        least_bytes: usize,
+    ) -> io::Result<MemoryFile> {
+        self.hand_over(name, MemoryFile::create_spanning(name, len_bytes, least_bytes)?)
+    }
+
     /// Makes a memory file that the keeper does not get to know before it was filled.
     pub(crate) fn create_filled(
         self: &Arc<Self>,
@@ -118,6 +128,10 @@ impl Files {
     ) -> io::Result<MemoryFile> {
         let file = MemoryFile::create(name, len_bytes)?;
         fill(&file);
+        self.hand_over(name, file)
+    }
+
+    fn hand_over(self: &Arc<Self>, name: &str, file: MemoryFile) -> io::Result<MemoryFile> {
         fault_injection::point();
         if let Some(keeper) = &self.keeper {
             keeper.keep(name, file.as_fd())?;
@@ -125,14 +139,15 @@ impl Files {
         Ok(file.kept(self.kept(name)))
     }
 
-    /// Maps a memory file that was handed over. Errors: it cannot be one of that length; the keeper goes on holding it.
+    /// Maps a memory file that was handed over, or `least_bytes` of it. Errors: it cannot be one of that length; the keeper goes on holding it.
     pub(crate) fn adopt(
         self: &Arc<Self>,
         name: &str,
         file: OwnedFd,
         len_bytes: usize,
+        least_bytes: usize,
     ) -> io::Result<MemoryFile> {
-        Ok(MemoryFile::open(file, len_bytes)?.kept(self.kept(name)))
+        Ok(MemoryFile::open_spanning(file, len_bytes, least_bytes)?.kept(self.kept(name)))
     }
 
     /// Says that a file that was handed over is not needed.

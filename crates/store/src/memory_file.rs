@@ -41,14 +41,20 @@ unsafe impl Sync for MemoryFile {}
 impl MemoryFile {
     /// Makes a memory file of `len_bytes` (a multiple of the page size, not 0), all of it untouched.
     pub(crate) fn create(name: &str, len_bytes: usize) -> io::Result<Self> {
+        Self::create_spanning(name, len_bytes, len_bytes)
+    }
+
+    /// The same, but where there are not so many addresses only its beginning is mapped, a half, a quarter, and so on: `least_bytes` at least.
+    pub(crate) fn create_spanning(name: &str, len_bytes: usize, least_bytes: usize) -> io::Result<Self> {
         let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&file, len_bytes as u64)?;
         rustix::fs::fcntl_add_seals(&file, SEALS | SealFlags::SEAL)?;
-        Self::map(file, len_bytes)
+        Self::map_spanning(file, len_bytes, least_bytes)
     }
 
-    /// Maps a memory file that another process made. Errors: it is none, or not of that length, or its length can change.
-    pub(crate) fn open(file: OwnedFd, len_bytes: usize) -> io::Result<Self> {
+    /// Maps a memory file that another process made with [`MemoryFile::create_spanning`]. Errors: it is none, or not of that length, or its length can
+    /// change, or what is in it spans more addresses than there are.
+    pub(crate) fn open_spanning(file: OwnedFd, len_bytes: usize, least_bytes: usize) -> io::Result<Self> {
         let seals =
             rustix::fs::fcntl_get_seals(&file).map_err(|_| io::Error::other("it is no memory file"))?;
         if !seals.contains(SEALS) {
@@ -58,7 +64,34 @@ impl MemoryFile {
         if found_bytes != len_bytes as i64 {
             return Err(io::Error::other(format!("it has {found_bytes} bytes instead of {len_bytes}")));
         }
-        Self::map(file, len_bytes)
+        let file = Self::map_spanning(file, len_bytes, least_bytes)?;
+        if file.len_bytes < len_bytes
+            && rustix::fs::seek(&file.file, SeekFrom::Data(file.len_bytes as u64)).is_ok()
+        {
+            return Err(io::Error::other(format!(
+                "it spans more addresses than the {} that there are",
+                file.len_bytes
+            )));
+        }
+        Ok(file)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open(file: OwnedFd, len_bytes: usize) -> io::Result<Self> {
+        Self::open_spanning(file, len_bytes, len_bytes)
+    }
+
+    fn map_spanning(file: OwnedFd, len_bytes: usize, least_bytes: usize) -> io::Result<Self> {
+        let mut span_bytes = len_bytes;
+        loop {
+            match Self::map(&file, span_bytes) {
+                Ok(start) => return Ok(Self { file, start, len_bytes: span_bytes, _kept: None }),
+                Err(error) if span_bytes / 2 < least_bytes || error.raw_os_error() != Some(libc::ENOMEM) => {
+                    return Err(error);
+                }
+                Err(_) => span_bytes /= 2,
+            }
+        }
     }
 
     /// The same file; its keeper is told when it is gone.
@@ -67,13 +100,18 @@ impl MemoryFile {
         self
     }
 
-    fn map(file: OwnedFd, len_bytes: usize) -> io::Result<Self> {
-        let start = map_aligned(&file, len_bytes)?;
+    fn map(file: &OwnedFd, len_bytes: usize) -> io::Result<NonNull<u8>> {
+        let start = map_aligned(file, len_bytes)?;
         // What clients store stays out of core dumps. Failing to say so is no reason to stop.
         // SAFETY: the range is the mapping just made, and this advice does not change its contents.
         let _ =
             unsafe { rustix::mm::madvise(start.as_ptr().cast::<c_void>(), len_bytes, Advice::LinuxDontDump) };
-        Ok(Self { file, start, len_bytes, _kept: None })
+        Ok(start)
+    }
+
+    /// How much of the file there are addresses for, in bytes.
+    pub(crate) fn span_bytes(&self) -> usize {
+        self.len_bytes
     }
 
     /// Where byte `offset` is. Errors: `None` when `offset..offset + len_bytes` is not inside the file.
@@ -244,6 +282,27 @@ mod tests {
             file.populate(at / 4096 * 4096, 4096).unwrap();
         }
         assert_eq!(held(), [0..8192, 65536..69632, (1 << 20) - 4096..1 << 20]);
+    }
+
+    #[test]
+    fn where_addresses_are_few_the_beginning_is_mapped() {
+        let (len_bytes, least_bytes) = (1 << 47, 1 << 30);
+        let file = MemoryFile::create_spanning("test", len_bytes, least_bytes).unwrap();
+        let span_bytes = file.span_bytes();
+        assert!((least_bytes..len_bytes).contains(&span_bytes), "{span_bytes}");
+        assert!(file.at(span_bytes - 8, 8).is_some() && file.at(span_bytes - 7, 8).is_none());
+        file.as_u64s()[span_bytes / 8 - 1].store(7, Ordering::Relaxed);
+        let open = |least_bytes| {
+            let copy = file.as_fd().try_clone_to_owned().unwrap();
+            MemoryFile::open_spanning(copy, len_bytes, least_bytes)
+        };
+        drop(open(len_bytes).map(|_| ()).unwrap_err());
+        let span_again = open(least_bytes).map(|opened| opened.span_bytes());
+        match span_again {
+            // Both at once may not fit; then the second must not pretend that it has all.
+            Ok(again) => assert_eq!(again, span_bytes),
+            Err(error) => assert!(error.to_string().contains("spans more addresses"), "{error}"),
+        }
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub(crate) fn open(
     let catalog = Catalog::over(handed_over.take(files::CATALOG, Catalog::BYTES)?);
     catalog.check_layout()?;
     let contents = catalog.read().map_err(unreadable("the catalog"))?;
-    let arena = handed_over.take(files::ARENA, Arena::FILE_BYTES)?;
+    let arena = handed_over.take_spanning(files::ARENA, Arena::FILE_BYTES, Arena::LEAST_BYTES)?;
     let extents = handed_over.take(files::EXTENTS, Arena::EXTENTS_FILE_BYTES)?;
     let shared = handed_over.take(files::SHARED, SharedBlocks::file_bytes())?;
     let tier = TierTable::over(handed_over.take(files::TIER, TierTable::FILE_BYTES)?);
@@ -185,11 +185,20 @@ impl HandedOver {
     }
 
     fn take(&mut self, name: &str, len_bytes: usize) -> Result<MemoryFile, StoreError> {
+        self.take_spanning(name, len_bytes, len_bytes)
+    }
+
+    fn take_spanning(
+        &mut self,
+        name: &str,
+        len_bytes: usize,
+        least_bytes: usize,
+    ) -> Result<MemoryFile, StoreError> {
         let file =
             self.by_name.remove(name).ok_or_else(|| StoreError::FileMissing { name: name.to_owned() })?;
         let problem =
             |error: io::Error| StoreError::File { name: name.to_owned(), problem: error.to_string() };
-        self.files.adopt(name, file, len_bytes).map_err(problem)
+        self.files.adopt(name, file, len_bytes, least_bytes).map_err(problem)
     }
 
     fn take_pools(&mut self, contents: &Contents) -> Result<Vec<FoundPool>, StoreError> {

@@ -117,6 +117,12 @@ impl Store {
         self.engine.budget.limit_bytes()
     }
 
+    /// The most that this process has addresses for, in bytes of compressed pages: less than [`MAX_LIMIT_BYTES`] where they are few (`ulimit -v`,
+    /// User-mode Linux).
+    pub fn span_bytes(&self) -> u64 {
+        self.engine.arena.span_bytes()
+    }
+
     /// Memory held from the OS, in bytes: what the limit is for.
     pub fn held_bytes(&self) -> u64 {
         self.engine.budget.held_bytes()

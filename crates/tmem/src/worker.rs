@@ -65,6 +65,12 @@ pub(crate) fn run(
         // Before anybody finds that more is held than what the host has left.
         store.set_limit_bytes(rule.limit_bytes(&HostMemory::read()?, store.held_bytes(), Duration::ZERO))?;
     }
+    if store.span_bytes() < tmem_store::MAX_LIMIT_BYTES {
+        log::info!(
+            "addresses are few here: the pool can hold {} at most",
+            ByteSize::from_bytes(store.span_bytes())
+        );
+    }
     store.set_recompression(config.recompression()).context("cannot set up recompression")?;
     store.set_max_payload_bytes(config.max_compressed.bytes());
     store.set_write_back_options(config.write_back());

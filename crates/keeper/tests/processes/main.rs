@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod counted;
+mod manager;
 mod puppet;
 mod stage;
 
@@ -51,6 +52,11 @@ fn main() {
         ("files_that_are_not_its_own_are_left_alone", others_files),
         ("the_tier_is_all_that_is_opened", tier),
         ("a_tier_that_does_not_answer_keeps_nobody_waiting", hung_tier),
+        ("a_keeper_that_is_killed_is_followed_by_one_that_finds_everything", keeper_killed),
+        ("what_a_keeper_that_was_killed_has_made_the_next_one_removes", keeper_killed_with_sockets),
+        ("a_guest_that_was_just_saying_something_is_let_go_with_the_keeper", keeper_killed_in_between),
+        ("a_service_manager_that_is_busy_is_told_later", busy_manager),
+        ("a_service_manager_is_left_with_nothing", nothing_left),
         ("guests_talk_while_workers_come_and_go", guests_talk),
     ];
     let trials = tests.iter().map(|(name, test)| {
@@ -456,15 +462,128 @@ fn hung_tier() {
     stage.serves(&mut worker);
 }
 
+fn message(code: u32, payload: &[u8]) -> Vec<u8> {
+    let words = [code, 1, payload.len() as u32].map(u32::to_ne_bytes);
+    [words.concat().as_slice(), payload].concat()
+}
+
+/// The worker's library answers with zeroes what is to be answered. The keeper has all of that behind it when it has answered the worker.
+fn is_answered(guest: &mut UnixStream, worker: &mut puppet::Puppet) {
+    stage::says(guest, &message(1, b""), 0);
+    let mut answer = [0; 12 + 8];
+    guest.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..8], [1, 0, 0, 0, 5, 0, 0, 0]);
+    assert_eq!(worker.asks("upgrading"), "0");
+}
+
+fn keeper_killed() {
+    let mut stage = Stage::managed();
+    let mut worker = stage.worker();
+    for call in ["hello", "take", "keep a", "keep b", "keep c", "keep a", "release b", "ready"] {
+        worker.asks(call);
+    }
+    let mut guest = stage.guest(&mut worker, "disk");
+    let leaving = stage.guest(&mut worker, "gone");
+    drop(leaving);
+    stage::says(&guest, &message(13, &0u64.to_ne_bytes()), 1);
+    is_answered(&mut guest, &mut worker);
+    for _ in 0..3 {
+        stage.keeper_dies();
+        worker.ends();
+        stage.logs("goes on with 2 files and sockets and 1 guests");
+        worker = stage.worker();
+        assert_eq!(worker.asks("hello"), "0");
+        assert_eq!(worker.asks("take"), "0");
+        assert_eq!(worker.asks("list"), "a c disk=1");
+        worker.asks("attach 1");
+        is_answered(&mut guest, &mut worker);
+    }
+    // One that cannot start is a death, and not the end of all that is held.
+    stage.keeper_dies();
+    worker.ends();
+    stage.worker().dies("exit 1");
+    let mut worker = stage.worker();
+    assert_eq!(worker.asks("take"), "1");
+    assert_eq!(worker.asks("list"), "a c disk=1");
+    worker.asks("attach 1");
+    is_answered(&mut guest, &mut worker);
+    stage.serves(&mut worker);
+    assert!(!stage::is_connected(&guest));
+}
+
+fn keeper_killed_with_sockets() {
+    let mut stage = Stage::managed();
+    let mut worker = stage.serving();
+    let at = stage.path("s");
+    assert_eq!(worker.asks(&format!("bind-kept 600 {}", at.display())), "made");
+    stage.keeper_dies();
+    worker.ends();
+    let mut worker = stage.worker();
+    worker.asks("take");
+    UnixStream::connect(&at).unwrap();
+    assert_eq!(worker.asks(&format!("unbind {}", at.display())), "", "it is known as one that was made");
+    assert!(!at.exists());
+    stage.serves(&mut worker);
+}
+
+fn keeper_killed_in_between() {
+    let mut stage = Stage::managed();
+    let mut worker = stage.serving();
+    let mut guest = stage.guest(&mut worker, "disk");
+    let half = stage.guest(&mut worker, "half");
+    let unread = stage.guest(&mut worker, "unread");
+    is_answered(&mut guest, &mut worker);
+    for quiet in [&half, &unread] {
+        stage::says(quiet, &message(8, &[0; 8]), 0);
+    }
+    stage::says(&half, &message(8, &[0; 8])[..15], 0);
+    // That is read when the one after it is answered.
+    is_answered(&mut guest, &mut worker);
+    stage.keeper_dies();
+    worker.ends();
+    let mut worker = stage.worker();
+    assert_eq!(worker.asks("take"), "0");
+    assert_eq!(worker.asks("list"), "a disk=1 unread=2");
+    assert!(!stage::is_connected(&half));
+    for attach in ["attach 1", "attach 2"] {
+        worker.asks(attach);
+    }
+    is_answered(&mut guest, &mut worker);
+    is_answered(&mut { unread }, &mut worker);
+    stage.serves(&mut worker);
+}
+
+fn busy_manager() {
+    let mut stage = Stage::managed();
+    let mut worker = stage.serving();
+    let busy = stage.manager.as_ref().unwrap().held();
+    for number in 0..1200 {
+        worker.asks(&format!("keep {number}"));
+    }
+    drop(busy);
+    let start = std::time::Instant::now();
+    while stage.manager.as_ref().unwrap().held().len() < 1201 {
+        assert!(start.elapsed() < puppet::PATIENCE, "{}", stage.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(stage.wakeups(), 0, "all is told");
+    stage.serves(&mut worker);
+}
+
+fn nothing_left() {
+    let mut stage = Stage::managed();
+    let mut worker = stage.serving();
+    let _guest = stage.guest(&mut worker, "disk");
+    stage.serves(&mut worker);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(stage.manager.as_ref().unwrap().held().is_empty());
+}
+
 /// Messages of all kinds, a guest that is turned away, and descriptors: nothing of it takes memory.
 fn guests_talk() {
     let mut stage = Stage::new(0);
     let mut worker = stage.serving();
     let mut guest = stage.guest(&mut worker, "disk");
-    let message = |code: u32, payload: &[u8]| {
-        let words = [code, 1, payload.len() as u32].map(u32::to_ne_bytes);
-        [words.concat().as_slice(), payload].concat()
-    };
     for round in 1..4u32 {
         for _ in 0..100 {
             stage::says(&guest, &message(1, b""), 0);

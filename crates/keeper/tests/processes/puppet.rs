@@ -136,6 +136,12 @@ impl Work {
                 self.listeners.push(bound.listener);
                 Ok(said.to_owned())
             }
+            "bind-kept" => {
+                let (mode, path) = rest.split_once(' ').unwrap();
+                let bound = keeper.bind(path.as_ref(), u32::from_str_radix(mode, 8).unwrap())?;
+                keeper.keep(&tmem_keeper::socket_name(path), bound.listener.as_fd())?;
+                Ok("made".to_owned())
+            }
             "unbind" => keeper.unbind(rest.as_ref()).map(done),
             "unlisten" => {
                 self.listeners.clear();

@@ -24,6 +24,7 @@ use tmem_keeper::{Keeper, KeeperOptions, Program};
 
 use crate::{
     counted,
+    manager::{self, Manager},
     puppet::{PATIENCE, Puppet},
 };
 
@@ -46,6 +47,7 @@ const ALLOCATED: i32 = 99;
 pub fn keep() {
     let directory = PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
     let deaths_per_minute = std::env::var(DEATHS).unwrap().parse().unwrap();
+    manager::is_ours();
     let program = Program::new(directory.join(PROGRAM), ["worker".into()], []).unwrap();
     let options = KeeperOptions { deaths_per_minute, patience: None, tier: Some(directory.join(TIER)) };
     let keeper = Keeper::new(&program, options).unwrap();
@@ -72,6 +74,9 @@ pub struct Stage {
     control: UnixListener,
     guests: UnixListener,
     _unread: Option<OwnedFd>,
+    deaths_per_minute: u32,
+    /// Behind the keeper: it is to hear of the keeper's end.
+    pub manager: Option<Manager>,
     directory: TempDir,
 }
 
@@ -93,8 +98,24 @@ impl Stage {
         Stage::start(5, &with_program("first"), Some((reader.into(), writer.into())))
     }
 
-    fn start(deaths_per_minute: u32, program: &[u8], log: Option<(OwnedFd, OwnedFd)>) -> Stage {
+    /// A service manager is there that holds what is held.
+    pub fn managed() -> Stage {
         let directory = tempfile::tempdir().unwrap();
+        let manager = Manager::new(directory.path());
+        Stage::in_directory(directory, 5, &with_program("first"), None, Some(manager))
+    }
+
+    fn start(deaths_per_minute: u32, program: &[u8], log: Option<(OwnedFd, OwnedFd)>) -> Stage {
+        Stage::in_directory(tempfile::tempdir().unwrap(), deaths_per_minute, program, log, None)
+    }
+
+    fn in_directory(
+        directory: TempDir,
+        deaths_per_minute: u32,
+        program: &[u8],
+        log: Option<(OwnedFd, OwnedFd)>,
+        manager: Option<Manager>,
+    ) -> Stage {
         let path = |name: &str| directory.path().join(name);
         place(program, &directory);
         let control = UnixListener::bind(path(CONTROL)).unwrap();
@@ -103,17 +124,22 @@ impl Stage {
             Some((reader, writer)) => (Some(reader), Stdio::from(writer)),
             None => (None, Stdio::from(fs::File::create(path("log")).unwrap())),
         };
-        let keeper = Command::new("/proc/self/exe")
-            .env(DIRECTORY, directory.path())
-            .env(DEATHS, deaths_per_minute.to_string())
-            .stdin(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
         for listener in [&control, &guests] {
             listener.set_nonblocking(true).unwrap();
         }
-        Stage { keeper, control, guests, _unread: unread, directory }
+        let keeper = start_keeper(&directory, deaths_per_minute, stderr, manager.as_ref());
+        Stage { keeper, control, guests, _unread: unread, deaths_per_minute, manager, directory }
+    }
+
+    /// The keeper is killed, and the service manager starts another.
+    pub fn keeper_dies(&mut self) {
+        self.keeper.kill().unwrap();
+        self.keeper.wait().unwrap();
+        let log = fs::OpenOptions::new().append(true).open(self.directory.path().join("log")).unwrap();
+        // What the one before still had to say is heard by then, as it is by systemd before a death is.
+        thread::sleep(Duration::from_millis(100));
+        self.keeper =
+            start_keeper(&self.directory, self.deaths_per_minute, log.into(), self.manager.as_ref());
     }
 
     /// A path in its directory.
@@ -249,6 +275,16 @@ impl Drop for Stage {
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
     }
+}
+
+fn start_keeper(directory: &TempDir, deaths_per_minute: u32, log: Stdio, manager: Option<&Manager>) -> Child {
+    let mut keeper = Command::new("/proc/self/exe");
+    keeper.env(DIRECTORY, directory.path()).env(DEATHS, deaths_per_minute.to_string());
+    keeper.stdin(Stdio::null()).stderr(log);
+    if let Some(manager) = manager {
+        manager.prepare(&mut keeper);
+    }
+    keeper.spawn().unwrap()
 }
 
 /// Written beside and moved, so that nobody starts a program that is still written to.

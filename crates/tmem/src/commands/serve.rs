@@ -145,8 +145,16 @@ pub(crate) fn run(arguments: Arguments, runtime_dir: &Path) -> Outcome {
 
 /// The first process: it starts the worker, and another when that one dies. What is wrong with the configuration it says itself.
 fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
-    let config = arguments.config(arguments.text()?.as_deref())?;
-    worker::check(&config)?;
+    let config = match checked_config(arguments) {
+        // What is held is worth more than what the file says. Workers go by what was read before, and so do most keepers.
+        Err(error) if tmem_keeper::is_heir() => {
+            eprintln!(
+                "tmem: warn: {error:#}: goes on with what was read before, and with watchdog and worker-deaths as they are by default"
+            );
+            arguments.config(None)?
+        }
+        config => config?,
+    };
     descriptors::allow_all();
     let ownership = Ownership::take(runtime_dir)?;
     let path = env::current_exe().context("cannot find this program's file")?;
@@ -160,6 +168,12 @@ fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
     let code = Keeper::new(&program, options)?.run();
     drop(ownership);
     std::process::exit(code.into());
+}
+
+fn checked_config(arguments: &Arguments) -> anyhow::Result<Config> {
+    let config = arguments.config(arguments.text()?.as_deref())?;
+    worker::check(&config)?;
+    Ok(config)
 }
 
 /// The process that does all the rest.
