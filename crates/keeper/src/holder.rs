@@ -108,6 +108,11 @@ impl Holder {
         !self.untold
     }
 
+    /// Some child has ended.
+    pub(crate) fn reap(&mut self) {
+        self.errands.reap();
+    }
+
     /// A parcel for something new.
     fn parcel(&mut self, name: &[u8]) -> Option<Stored> {
         match self.store.as_mut()?.add() {

@@ -650,7 +650,6 @@ fn hung_tier() {
     stage.serves(&mut worker);
 }
 
-/// Messages of all kinds, a guest that is turned away, and descriptors: nothing of it takes memory.
 fn message(code: u32, payload: &[u8]) -> Vec<u8> {
     let words = [code, 1, payload.len() as u32].map(u32::to_ne_bytes);
     [words.concat().as_slice(), payload].concat()
@@ -714,6 +713,21 @@ fn keeper_killed() {
     assert!(!stage::is_connected(&guest));
 }
 
+fn keeper_killed_with_sockets() {
+    let mut stage = Stage::managed();
+    let mut worker = stage.serving();
+    let at = stage.path("s");
+    assert_eq!(worker.asks(&format!("bind-kept 600 {}", at.display())), "made");
+    stage.keeper_dies();
+    worker.ends();
+    let mut worker = stage.worker();
+    worker.asks("take");
+    UnixStream::connect(&at).unwrap();
+    assert_eq!(worker.asks(&format!("unbind {}", at.display())), "", "it is known as one that was made");
+    assert!(!at.exists());
+    stage.serves(&mut worker);
+}
+
 fn keeper_killed_in_between() {
     let mut stage = Stage::managed();
     let mut worker = stage.serving();
@@ -767,6 +781,7 @@ fn nothing_left() {
     assert!(stage.manager.as_ref().unwrap().held().is_empty());
 }
 
+/// Messages of all kinds, a guest that is turned away, and descriptors: nothing of it takes memory.
 fn guests_talk() {
     let mut stage = Stage::new(0);
     let mut worker = stage.serving();
