@@ -108,11 +108,6 @@ impl Holder {
         !self.untold
     }
 
-    /// Some child has ended.
-    pub(crate) fn reap(&mut self) {
-        self.errands.reap();
-    }
-
     /// A parcel for something new.
     fn parcel(&mut self, name: &[u8]) -> Option<Stored> {
         match self.store.as_mut()?.add() {
