@@ -713,6 +713,59 @@ fn keeper_killed() {
     assert!(!stage::is_connected(&guest));
 }
 
+fn keeper_killed_in_between() {
+    let mut stage = Stage::managed();
+    let mut worker = stage.serving();
+    let mut guest = stage.guest(&mut worker, "disk");
+    let half = stage.guest(&mut worker, "half");
+    let unread = stage.guest(&mut worker, "unread");
+    is_answered(&mut guest, &mut worker);
+    for quiet in [&half, &unread] {
+        stage::says(quiet, &message(8, &[0; 8]), 0);
+    }
+    stage::says(&half, &message(8, &[0; 8])[..15], 0);
+    // That is read when the one after it is answered.
+    is_answered(&mut guest, &mut worker);
+    stage.keeper_dies();
+    worker.ends();
+    let mut worker = stage.worker();
+    assert_eq!(worker.asks("take"), "0");
+    assert_eq!(worker.asks("list"), "a disk=1 unread=2");
+    assert!(!stage::is_connected(&half));
+    for attach in ["attach 1", "attach 2"] {
+        worker.asks(attach);
+    }
+    is_answered(&mut guest, &mut worker);
+    is_answered(&mut { unread }, &mut worker);
+    stage.serves(&mut worker);
+}
+
+fn busy_manager() {
+    let mut stage = Stage::managed();
+    let mut worker = stage.serving();
+    let busy = stage.manager.as_ref().unwrap().held();
+    for number in 0..1200 {
+        worker.asks(&format!("keep {number}"));
+    }
+    drop(busy);
+    let start = std::time::Instant::now();
+    while stage.manager.as_ref().unwrap().held().len() < 1201 {
+        assert!(start.elapsed() < puppet::PATIENCE, "{}", stage.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(stage.wakeups(), 0, "all is told");
+    stage.serves(&mut worker);
+}
+
+fn nothing_left() {
+    let mut stage = Stage::managed();
+    let mut worker = stage.serving();
+    let _guest = stage.guest(&mut worker, "disk");
+    stage.serves(&mut worker);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(stage.manager.as_ref().unwrap().held().is_empty());
+}
+
 /// Messages of all kinds, a guest that is turned away, and descriptors: nothing of it takes memory.
 fn guests_talk() {
     let mut stage = Stage::new(0);
