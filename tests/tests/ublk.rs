@@ -335,7 +335,7 @@ fn swaps_while_workers_die(pool: &str, checker_arguments: &str) -> Result<()> {
             swapping_seconds()
         );
     let limit = QEMU + Duration::from_secs(swapping_seconds());
-    let console = QemuGuest::boot_with_tmem(192, 2, &checker, &script)?.finish(limit)?;
+    let console = QemuGuest::boot_with_tmem(256, 2, &checker, &script)?.finish(limit)?;
     swapped_well(&console)?;
     ensure!(number(&console, "@deaths ")? >= 8, "{}", console.join("\n"));
     Ok(())
