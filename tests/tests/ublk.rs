@@ -344,12 +344,12 @@ fn swaps_while_workers_die(pool: &str, checker_arguments: &str) -> Result<()> {
 #[test]
 #[ignore = "it survives a few deaths, then hangs: docs/reliability.md"]
 fn r1_a_machine_without_memory_survives_its_workers() -> Result<()> {
-    swaps_while_workers_die("--pool-size auto", "300 53 0 kind=light")
+    swaps_while_workers_die("--spare-worker on --pool-size auto", "300 53 0 kind=light")
 }
 
 /// The same with a pool that has no room left.
 #[test]
 #[ignore = "not seen to pass yet: docs/reliability.md"]
 fn r2_a_machine_whose_pool_is_full_survives_its_workers() -> Result<()> {
-    swaps_while_workers_die("--pool-size 24M", "72 54 0 kind=random pageout")
+    swaps_while_workers_die("--spare-worker on --pool-size 24M", "72 54 0 kind=random pageout")
 }

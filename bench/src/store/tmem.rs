@@ -2,6 +2,7 @@
 
 use std::{
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,8 @@ const OBJECT: ObjectId = ObjectId(0);
 
 /// One call of the store's compaction; between two the program looks whether it was asked to end.
 const COMPACT_FOR: Duration = Duration::from_millis(100);
+/// The first puts are not made before there is memory for them, however busy the machine; unless there is none for so long.
+const FIRST_STOCK: Duration = Duration::from_secs(10);
 
 /// A store and the one pool in it.
 pub(super) struct Tmem {
@@ -56,7 +59,12 @@ impl Tmem {
 
     /// Has memory found ahead of puts, as in the daemon, until what this gives is dropped.
     pub(super) fn stocked(&self) -> Result<StockKeeper, BenchError> {
-        StockKeeper::start(Arc::clone(&self.store), || u64::MAX).map_err(BenchError::Threads)
+        let keeper = StockKeeper::start(Arc::clone(&self.store), || u64::MAX).map_err(BenchError::Threads)?;
+        let start = Instant::now();
+        while !keeper.has_found() && start.elapsed() < FIRST_STOCK {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(keeper)
     }
 
     pub(super) fn usage(&self) -> StoreUsage {

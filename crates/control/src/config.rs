@@ -13,8 +13,8 @@ use tmem_store::{RecompressionOptions, WriteBackOptions};
 use crate::{
     BackgroundCpu, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec, Frontend, HttpListen,
     LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress, RecompressAge,
-    RecompressLevel, Reserve, Sandbox, TierMode, Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush,
-    disk_service::disk_weight, one_line::one_line,
+    RecompressLevel, Reserve, Sandbox, SpareWorker, TierMode, Watchdog, WorkerDeaths, WriteBackAge,
+    ZeroOnFlush, disk_service::disk_weight, one_line::one_line,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -74,6 +74,8 @@ pub struct Config {
     pub worker_deaths: WorkerDeaths,
     /// How long a worker may hang.
     pub watchdog: Watchdog,
+    /// Whether another one stands by for the worker that serves.
+    pub spare_worker: SpareWorker,
     /// Whether the process that serves confines itself.
     pub sandbox: Sandbox,
     /// The user that it then becomes.
@@ -109,6 +111,7 @@ impl Default for Config {
             nbd_tls_client_ca: None,
             worker_deaths: WorkerDeaths::default(),
             watchdog: Watchdog::default(),
+            spare_worker: SpareWorker::default(),
             sandbox: Sandbox::default(),
             user: None,
             log_level: LogLevel::default(),
@@ -299,7 +302,7 @@ mod tests {
         let config = parse(
             "pool-size = \"4G\"\nreserve = \"2G\"\npool-ceiling = \"8G\"\nreaction-ms = 50\nhttp = \"off\"\npoll-us = 0\nmax-compressed = 50\nrecompress = \"off\"\n\
              recompress-age = 5\nrecompress-level = 19\nbackground-cpu = 100\nlog-level = \"debug\"\n\
-             sandbox = \"on\"\nuser = \"nobody\"\n\
+             sandbox = \"on\"\nuser = \"nobody\"\nspare-worker = \"on\"\n\
              tier = \"/t\"\ntier-size = \"8G\"\ntier-mode = \"write-through\"\nwrite-back-age = 600\nzero-on-flush = \"on\"\nnbd-tls-cert = \"/c\"\nnbd-tls-key = \"/k\"\nnbd-tls-client-ca = \"/a\"\n\
              [[disk]]\nname = \"a\"\nsize = \"2G\"\nvhost-user = \"/s/a\"\ncap = \"512M\"\nweight = 7\nformat = \"none\"\nqueues = 3\n\
              [[disk]]\nname = \"b\"\nsize = 1048576\nvhost-user = \"/s/b\"\n\
@@ -313,6 +316,7 @@ mod tests {
         assert_eq!(config.reserve, Reserve::Fixed(ByteSize::from_bytes(2 << 30)));
         assert_eq!((config.recompress, config.zero_on_flush), (Recompress::Off, ZeroOnFlush::On));
         assert_eq!((config.sandbox, config.user.as_deref()), (Sandbox::On, Some("nobody")));
+        assert_eq!(config.spare_worker, SpareWorker::On);
         for (written, meant) in [("true", Sandbox::On), ("false", Sandbox::Off), ("\"off\"", Sandbox::Off)] {
             assert_eq!(parse(&format!("sandbox = {written}")).map(|config| config.sandbox), Ok(meant));
         }
@@ -384,6 +388,7 @@ mod tests {
             ("log-level = \"loud\"", "loud"),
             ("sandbox = \"perhaps\"", "perhaps"),
             ("sandbox = 1", "on, off, true or false"),
+            ("spare-worker = \"perhaps\"", "auto, on or off"),
             ("user = 998", "expected a string"),
             ("disk = 3", "disk"),
             ("[[disk]]\nsize = \"2G\"\nvhost-user = \"/a\"", "name"),
@@ -478,6 +483,7 @@ mod tests {
                 "recompress-level",
                 "reserve",
                 "sandbox",
+                "spare-worker",
                 "tier-mode",
                 "watchdog",
                 "worker-deaths",

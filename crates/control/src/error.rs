@@ -106,6 +106,12 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// None of the three.
+    #[error("`{text}` is not a choice for the spare worker: write auto, on or off")]
+    SpareWorker {
+        /// What was written.
+        text: String,
+    },
     /// Neither on nor off.
     #[error("`{text}` is not a choice for the sandbox: write on or off")]
     Sandbox {

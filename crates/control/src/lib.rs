@@ -15,6 +15,7 @@
 //! | [`MaxCompressed`] | how well a page must compress to be kept |
 //! | [`TierMode`], [`WriteBackAge`] | when pages go to the tier |
 //! | [`Sandbox`] | whether the process that serves confines itself |
+//! | [`SpareWorker`] | whether another one stands by for it |
 //! | [`Knobs`] | settings that can be changed while the daemon runs |
 //! | `client_knobs` | those of single clients among them |
 //! | [`ClientChanges`] | what can be changed of a client |
@@ -57,6 +58,7 @@ mod reserve;
 mod routes;
 mod sandbox;
 mod server;
+mod spare_worker;
 mod status;
 mod succession;
 mod tier_settings;
@@ -90,6 +92,7 @@ pub use reserve::Reserve;
 pub use routes::Control;
 pub use sandbox::Sandbox;
 pub use server::{ADMIN_SOCKET, Access, Server, serve_stream};
+pub use spare_worker::SpareWorker;
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
 pub use succession::{Processes, Succession, UpgradeStatus, Watchdog, WorkerDeaths};
 pub use tier_settings::{TierMode, WriteBackAge};

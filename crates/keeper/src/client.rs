@@ -174,12 +174,13 @@ impl Client {
         self.call(Code::Release, 0, name, &[]).map(drop)
     }
 
-    /// Hands a guest's connection over. Gives its number.
+    /// Hands a guest's connection over. Gives its number. If `guest` is a socket that listens, it is the next one there: a worker that accepted it
+    /// itself could die before it has handed it over.
     ///
     /// # Errors
-    /// The keeper has no room for another, or is gone.
-    pub fn adopt(&self, label: &str, guest: UnixStream, ends: GuestEnds) -> io::Result<u32> {
-        self.call(Code::Adopt, 0, label, &[guest.as_fd(), ends.library.as_fd(), ends.life.as_fd()])
+    /// Nobody waits there (`WouldBlock`); the keeper has no room for another, or is gone.
+    pub fn adopt(&self, label: &str, guest: BorrowedFd<'_>, ends: GuestEnds) -> io::Result<u32> {
+        self.call(Code::Adopt, 0, label, &[guest, ends.library.as_fd(), ends.life.as_fd()])
     }
 
     /// Serves a guest again whose connection is held; its whole session comes through `ends.library`.

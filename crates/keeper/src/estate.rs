@@ -4,10 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     net::{SocketAddr, TcpListener},
-    os::{
-        fd::{BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
@@ -109,8 +106,8 @@ impl Estate {
     /// Has a new guest's messages passed on; see [`Client::adopt`].
     ///
     /// # Errors
-    /// There is no room for another.
-    pub fn adopt(&self, label: &str, guest: UnixStream, ends: GuestEnds) -> io::Result<u32> {
+    /// As said there.
+    pub fn adopt(&self, label: &str, guest: BorrowedFd<'_>, ends: GuestEnds) -> io::Result<u32> {
         self.client()?.adopt(label, guest, ends)
     }
 

@@ -5,7 +5,11 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::{io::Errno, net::SendFlags};
+use rustix::{
+    fs::OFlags,
+    io::Errno,
+    net::{SendFlags, SocketFlags},
+};
 
 use crate::{
     errands::Errands,
@@ -220,11 +224,13 @@ impl Holder {
     fn adopt(&mut self, call: Datagram) -> Result<u32, Errno> {
         let Datagram { name, descriptors, .. } = call;
         let [guest, library, life] = descriptors.exactly()?;
+        let listens = rustix::net::sockopt::socket_acceptconn(&guest)?;
         // A label has one guest. Whoever brings another has lost sight of the one before, and so would every worker to come.
         self.close(|guest| guest.relay.label == name);
         if self.guests.len() >= MAX_CONNECTIONS {
             return Err(Errno::NOSPC);
         }
+        let guest = if listens { accept(&guest)? } else { guest };
         // A late word about one that is gone must not meet another, so a number comes again after all others.
         loop {
             self.last_number = self.last_number.wrapping_add(1);
@@ -283,6 +289,12 @@ impl Guest {
         let packed = self.relay.pack(&stored.parcel);
         packed.unwrap_or_else(|error| tell_unsafe(&self.relay.label, &error));
     }
+}
+
+/// Never waits. Whoever waits to be taken is not lost if the worker dies before it has asked for that, and held from then on.
+fn accept(listener: &OwnedFd) -> Result<OwnedFd, Errno> {
+    rustix::fs::fcntl_setfl(listener, rustix::fs::fcntl_getfl(listener)? | OFlags::NONBLOCK)?;
+    rustix::net::accept_with(listener, SocketFlags::CLOEXEC)
 }
 
 fn withdraw(store: Option<&FdStore>, stored: Option<Stored>) {

@@ -230,6 +230,8 @@ impl<'p> Keeper<'p> {
         let serves_already = self.serving.is_some();
         let result = match (call.code, who) {
             (Code::Beat, _) => return Ok(()),
+            // It may ask for what is not known here, when it is too late for it to leave all as it is.
+            (Code::Hello, _) if call.number > wire::VERSION => Err(Errno::PROTO),
             (Code::Hello, Who::Next | Who::Spare) => Ok(u32::from(serves_already)),
             (Code::Hello, Who::Serving) => Ok(0),
             (Code::Take, Who::Serving) => Ok(self.deaths),

@@ -52,7 +52,8 @@ pub(crate) enum Code {
     Keep = 6,
     /// What has that name is not needed any more.
     Release = 7,
-    /// A guest's connection is to be relayed: guest, library and life. Answered with its number.
+    /// A guest's connection is to be relayed: guest, library and life. The guest may be a socket that listens: then its next one is taken.
+    /// Answered with its number.
     Adopt = 8,
     /// A connection that is held has a worker again: library and life.
     Attach = 9,

@@ -102,7 +102,7 @@ impl Bench {
         let (guest, keepers_guest) = UnixStream::pair().unwrap();
         guest.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let (library, life, ends) = ends();
-        let number = keeper.adopt("disk", keepers_guest, ends).unwrap();
+        let number = keeper.adopt("disk", keepers_guest.as_fd(), ends).unwrap();
         Bench { keeper, number, guest, library, life }
     }
 
@@ -564,7 +564,7 @@ fn a_label_has_one_guest() {
     let mut bench = Bench::new();
     let (second, keepers_second) = UnixStream::pair().unwrap();
     let (_library, _life, ends) = ends();
-    let number = bench.keeper.adopt("disk", keepers_second, ends).unwrap();
+    let number = bench.keeper.adopt("disk", keepers_second.as_fd(), ends).unwrap();
     assert_eq!(bench.guest.read(&mut [0]).unwrap(), 0, "the first is turned away");
     let connections = bench.keeper.list().unwrap().connections;
     assert_eq!(connections.iter().map(|kept| kept.number).collect::<Vec<_>>(), [number]);

@@ -24,6 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct StockKeeper {
     store: Arc<Store>,
     is_ended: Arc<AtomicBool>,
+    has_found: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -38,7 +39,8 @@ impl StockKeeper {
         mut available_bytes: impl FnMut() -> u64 + Send + 'static,
     ) -> io::Result<Self> {
         let is_ended = Arc::new(AtomicBool::new(false));
-        let (of_thread, ended) = (Arc::clone(&store), Arc::clone(&is_ended));
+        let has_found = Arc::new(AtomicBool::new(false));
+        let (of_thread, ended, found) = (Arc::clone(&store), Arc::clone(&is_ended), Arc::clone(&has_found));
         store.engine().begin_stock();
         let thread = thread::Builder::new().name("stock".to_owned()).spawn(move || {
             touch_stack();
@@ -49,16 +51,24 @@ impl StockKeeper {
                 engine.0.stock.note_asking();
                 let is_stocked = engine.0.stock_up(available_bytes());
                 engine.0.stock.note_asked();
+                if is_stocked {
+                    found.store(true, Ordering::Release);
+                }
                 wait = if is_stocked { LOOK_EVERY } else { ASK_AGAIN_AFTER };
             }
         });
         match thread {
-            Ok(thread) => Ok(Self { store, is_ended, thread: Some(thread) }),
+            Ok(thread) => Ok(Self { store, is_ended, has_found, thread: Some(thread) }),
             Err(error) => {
                 store.engine().end_stock();
                 Err(error)
             }
         }
+    }
+
+    /// Whether it has found all that the first puts need. On a busy machine that can take longer than a put waits.
+    pub fn has_found(&self) -> bool {
+        self.has_found.load(Ordering::Acquire)
     }
 }
 

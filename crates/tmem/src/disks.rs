@@ -130,7 +130,10 @@ impl Disks {
             let running = slots.by_name.values().filter(|slot| matches!(slot, Slot::Running(_)));
             own_swap::queues_of(running.map(Slot::frontend))
         };
-        let Some(keeper) = self.transports.estate.keeper() else { return };
+        let Some(keeper) = self.transports.estate.keeper().filter(|_| self.transports.has_spare_worker)
+        else {
+            return;
+        };
         if let Err(error) = keeper.want_spare(queues.into()) {
             log::debug!("no spare worker can be had: {error}");
         }

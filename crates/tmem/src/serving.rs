@@ -20,6 +20,8 @@ pub(crate) struct Transports {
     pub(crate) poll_limit: PollLimit,
     pub(crate) nbd: Arc<NbdServer>,
     pub(crate) own_swap: OwnSwap,
+    /// Another process stands by while there is such a disk.
+    pub(crate) has_spare_worker: bool,
     /// What the worker before this one left.
     pub(crate) estate: Arc<Estate>,
     /// Which daemon this is: the next one with the same is its successor.

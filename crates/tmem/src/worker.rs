@@ -116,8 +116,15 @@ pub(crate) fn run(
         crate::faults::Damage::start(&store).context("cannot start the threads that damage pages")?;
     let heartbeat = Heartbeat::start(Arc::clone(&estate)).context("cannot start the heartbeat thread")?;
     let owner = runtime_dir.display().to_string();
-    let transports =
-        Transports { poll_limit, nbd: NbdServer::new(nbd), own_swap, estate: Arc::clone(&estate), owner };
+    let has_spare_worker = config.spare_worker.is_kept(HostMemory::read()?.total_bytes);
+    let transports = Transports {
+        poll_limit,
+        nbd: NbdServer::new(nbd),
+        own_swap,
+        has_spare_worker,
+        estate: Arc::clone(&estate),
+        owner,
+    };
     let disks = Arc::new(Disks::new(Arc::clone(&store), transports, memory.clone()));
     if let Some(left_disks) = &left_disks {
         inheritance.make_room();

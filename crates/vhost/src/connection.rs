@@ -1,8 +1,8 @@
 //! One guest's connection: the device, the library that drives it, and the keeper that passes the guest's messages on.
 
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,9 +31,9 @@ pub(crate) struct Connection {
 }
 
 /// Whom a connection is made for.
-pub(crate) enum Caller {
-    /// A guest that has just connected.
-    New(UnixStream),
+pub(crate) enum Caller<'l> {
+    /// A guest that has connected, and waits to be accepted.
+    New(&'l UnixListener),
     /// A guest of the process before this one, by the keeper's number. Its session is told to the library.
     Left(u32),
 }
@@ -51,7 +51,7 @@ pub(crate) enum News {
 impl Connection {
     /// Makes a device for a guest.
     pub(crate) fn open(
-        caller: Caller,
+        caller: Caller<'_>,
         disk: &Arc<SwapDisk>,
         options: &VhostOptions,
         counters: &Arc<Counters>,
@@ -129,7 +129,7 @@ impl Connection {
 fn start(
     daemon: &mut VhostUserDaemon<Arc<BlkDevice>>,
     device: &BlkDevice,
-    caller: Caller,
+    caller: Caller<'_>,
     label: &str,
     options: &VhostOptions,
 ) -> io::Result<(u32, UnixStream)> {
@@ -138,7 +138,15 @@ fn start(
     life.set_nonblocking(true)?;
     let ends = GuestEnds { library, life: keepers_life };
     let number = match caller {
-        Caller::New(guest) => options.estate.adopt(label, guest, ends)?,
+        Caller::New(listener) => {
+            let adopted = options.estate.adopt(label, listener.as_fd(), ends);
+            adopted.inspect_err(|error| {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    // Turned away rather than left to wait for what will not come.
+                    drop(listener.accept());
+                }
+            })?
+        }
         Caller::Left(number) => options.estate.attach(number, ends).map(|()| number)?,
     };
     let estate = options.estate.clone();

@@ -169,10 +169,44 @@ impl Listening {
     }
 
     fn accept(&mut self) {
+        if self.connection.is_some() {
+            return self.turn_away();
+        }
         let socket = self.options.socket.display();
-        let guest = match self.socket.listener.accept() {
-            Ok((guest, _)) => guest,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+        let caller = Caller::New(&self.socket.listener);
+        match Connection::open(caller, &self.disk, &self.options, &self.counters) {
+            Ok(connection) => {
+                if let Some(hidden) = self.visits.admit(Instant::now()) {
+                    log::info!("socket {socket}: guest connected ({hidden} more before it)");
+                }
+                self.enter(connection);
+            }
+            // It has left meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                if let Some(hidden) = self.log_limit.admit(Instant::now()) {
+                    log::error!(
+                        "socket {socket}: cannot serve the guest that connected: {error} ({hidden} like it not logged)"
+                    );
+                }
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+
+    /// A second guest while one is connected.
+    fn turn_away(&mut self) {
+        let socket = self.options.socket.display();
+        match self.socket.listener.accept() {
+            Ok(_) => {
+                Counters::count(&self.counters.refused_connections);
+                if let Some(hidden) = self.log_limit.admit(Instant::now()) {
+                    log::warn!(
+                        "socket {socket}: refused a second guest while one is connected ({hidden} like it not logged)"
+                    );
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 if let Some(hidden) = self.log_limit.admit(Instant::now()) {
                     log::warn!(
@@ -180,31 +214,6 @@ impl Listening {
                     );
                 }
                 std::thread::sleep(ACCEPT_PAUSE);
-                return;
-            }
-        };
-        if self.connection.is_some() {
-            Counters::count(&self.counters.refused_connections);
-            if let Some(hidden) = self.log_limit.admit(Instant::now()) {
-                log::warn!(
-                    "socket {socket}: refused a second guest while one is connected ({hidden} like it not logged)"
-                );
-            }
-            return;
-        }
-        match Connection::open(Caller::New(guest), &self.disk, &self.options, &self.counters) {
-            Ok(connection) => {
-                if let Some(hidden) = self.visits.admit(Instant::now()) {
-                    log::info!("socket {socket}: guest connected ({hidden} more before it)");
-                }
-                self.enter(connection);
-            }
-            Err(error) => {
-                if let Some(hidden) = self.log_limit.admit(Instant::now()) {
-                    log::error!(
-                        "socket {socket}: cannot serve the guest that connected: {error} ({hidden} like it not logged)"
-                    );
-                }
             }
         }
     }

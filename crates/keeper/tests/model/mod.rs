@@ -483,7 +483,10 @@ pub fn check(messages: &[Sent], wrong: Option<&Sent>, deaths: &[(usize, Death)],
     // With nobody to serve it as yet.
     let number = {
         let (_, _, ends) = ends();
-        keeper.adopt("disk", keepers_guest, ends).unwrap()
+        // The keeper has the only one then.
+        let number = keeper.adopt("disk", keepers_guest.as_fd(), ends).unwrap();
+        drop(keepers_guest);
+        number
     };
     let say = |message: &Sent| {
         let descriptors: Vec<_> = message.descriptors.iter().map(|which| files.get(*which).as_fd()).collect();

@@ -55,6 +55,7 @@ fn main() {
         ("what_a_worker_must_not_say_is_refused", nonsense),
         ("a_worker_that_reads_no_answers_is_killed", reads_nothing),
         ("a_guest_whose_worker_died_before_it_knew_is_there_for_the_next", died_adopting),
+        ("a_guest_that_waits_is_taken_by_the_keeper", taken_by_the_keeper),
         ("a_log_that_nobody_reads_is_not_waited_for", unread_log),
         ("a_keeper_that_is_killed_is_followed_by_one_that_finds_everything", keeper_killed),
         ("a_guest_that_was_just_saying_something_is_let_go_with_the_keeper", keeper_killed_in_between),
@@ -491,6 +492,7 @@ fn nonsense() {
     for code in [6, 8, 9, 15, 16, 17, 18] {
         assert_eq!(worker.asks(&format!("raw {code}")), "22", "no descriptors");
     }
+    assert_eq!(worker.asks("raw 1 200"), "71", "protocol error: a worker that is newer than the keeper");
     assert!(worker.asks("attach 99").contains("No such file"));
     worker.asks("close 99");
     assert_eq!(worker.asks("list"), "a");
@@ -505,6 +507,25 @@ fn reads_nothing() {
     stage.logs("does not read answers and is killed");
     let mut worker = stage.worker();
     assert_eq!(worker.asks("take"), "1");
+    stage.serves(&mut worker);
+}
+
+fn taken_by_the_keeper() {
+    let mut stage = Stage::new(5);
+    let mut worker = stage.serving();
+    let at = stage.path("s");
+    worker.tells(&format!("adopt-waiting disk {}", at.display()));
+    assert_eq!(worker.answer(), "listens");
+    let mut guest = UnixStream::connect(&at).unwrap();
+    guest.set_read_timeout(Some(puppet::PATIENCE)).unwrap();
+    assert_eq!(worker.answer(), "1");
+    is_answered(&mut guest, &mut worker);
+    worker.dies("abort");
+    let mut worker = stage.worker();
+    worker.asks("take");
+    assert_eq!(worker.asks("list"), "a listener disk=1");
+    worker.asks("attach 1");
+    is_answered(&mut guest, &mut worker);
     stage.serves(&mut worker);
 }
 

@@ -160,7 +160,23 @@ impl Work {
             "adopt" => {
                 let guest = UnixStream::connect(self.directory.join(GUESTS))?;
                 let (ends, life) = ends()?;
-                let number = keeper.adopt(rest, guest, ends)?;
+                let number = keeper.adopt(rest, guest.as_fd(), ends)?;
+                self.lives.push(life);
+                Ok(number.to_string())
+            }
+            "adopt-waiting" => {
+                let (label, path) = rest.split_once(' ').unwrap();
+                let bound = keeper.bind(path.as_ref(), 0o600)?;
+                keeper.keep("listener", bound.listener.as_fd())?;
+                let (first, _life) = ends()?;
+                let nobody = keeper.adopt(label, bound.listener.as_fd(), first).unwrap_err();
+                assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+                writeln!(&mut &self.control, "listens")?;
+                let (second, life) = ends()?;
+                bound.listener.set_nonblocking(false)?;
+                let mut polled = [rustix::event::PollFd::new(&bound.listener, rustix::event::PollFlags::IN)];
+                rustix::event::poll(&mut polled, None)?;
+                let number = keeper.adopt(label, bound.listener.as_fd(), second)?;
                 self.lives.push(life);
                 Ok(number.to_string())
             }
@@ -178,7 +194,8 @@ impl Work {
                 std::process::abort()
             }
             "raw" => {
-                raw(&[rest.parse().unwrap(), 0, 0, 0, 0, 0, 0, 0], &[])?;
+                let (code, number) = rest.split_once(' ').unwrap_or((rest, "0"));
+                raw(&[code.parse().unwrap(), 0, 0, 0, number.parse().unwrap(), 0, 0, 0], &[])?;
                 let mut answer = [0; 8];
                 let (bytes, _) = rustix::net::recv(socket(), &mut answer, RecvFlags::empty())?;
                 assert_eq!((bytes, answer[0]), (8, 65), "refused");

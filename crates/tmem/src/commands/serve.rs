@@ -9,8 +9,8 @@ use anyhow::Context;
 use clap::Args;
 use tmem_control::{
     BackgroundCpu, ByteSize, Config, ControlError, HttpListen, LogLevel, MaxCompressed, PoolCeiling,
-    PoolSize, Reaction, Recompress, RecompressAge, RecompressLevel, Reserve, Sandbox, TierMode, Watchdog,
-    WorkerDeaths, WriteBackAge, ZeroOnFlush, poll_us,
+    PoolSize, Reaction, Recompress, RecompressAge, RecompressLevel, Reserve, Sandbox, SpareWorker, TierMode,
+    Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush, poll_us,
 };
 use tmem_keeper::{Client, Keeper, KeeperOptions, Program};
 
@@ -85,6 +85,9 @@ pub(crate) struct Arguments {
     /// A worker with a thread that has been at one request for so many seconds is killed and replaced, or off [default: 60]
     #[arg(long, value_name = "N|off", allow_negative_numbers = true)]
     watchdog: Option<Watchdog>,
+    /// Whether a host that is its own swap (ublk) has another process stand by for the one that serves; auto: with 1G of memory or more [default: auto]
+    #[arg(long, value_name = "auto|on|off")]
+    spare_worker: Option<SpareWorker>,
     /// Whether the process that serves gives up all that it does not need: on or off [default: on]
     #[arg(long, value_name = "on|off")]
     sandbox: Option<Sandbox>,
@@ -128,6 +131,7 @@ impl Arguments {
         config.zero_on_flush = self.zero_on_flush.unwrap_or(config.zero_on_flush);
         config.worker_deaths = self.worker_deaths.unwrap_or(config.worker_deaths);
         config.watchdog = self.watchdog.unwrap_or(config.watchdog);
+        config.spare_worker = self.spare_worker.unwrap_or(config.spare_worker);
         config.sandbox = self.sandbox.unwrap_or(config.sandbox);
         config.user = self.user.clone().or(config.user);
         config.log_level = self.log_level.unwrap_or(config.log_level);
