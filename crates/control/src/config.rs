@@ -388,7 +388,7 @@ mod tests {
             ("log-level = \"loud\"", "loud"),
             ("sandbox = \"perhaps\"", "perhaps"),
             ("sandbox = 1", "on, off, true or false"),
-            ("spare-worker = \"perhaps\"", "auto, on or off"),
+            ("spare-worker = \"perhaps\"", "on or off"),
             ("user = 998", "expected a string"),
             ("disk = 3", "disk"),
             ("[[disk]]\nsize = \"2G\"\nvhost-user = \"/a\"", "name"),

@@ -106,8 +106,8 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
-    /// None of the three.
-    #[error("`{text}` is not a choice for the spare worker: write auto, on or off")]
+    /// Neither on nor off.
+    #[error("`{text}` is not a choice for the spare worker: write on or off")]
     SpareWorker {
         /// What was written.
         text: String,

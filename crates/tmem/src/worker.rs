@@ -5,7 +5,7 @@ use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use tmem_control::{
     ADMIN_SOCKET, ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, HttpListen,
-    Knobs, LogLevel, PoolSize, PoolSizing, Server, ZeroOnFlush,
+    Knobs, LogLevel, PoolSize, PoolSizing, Server, SpareWorker, ZeroOnFlush,
 };
 use tmem_faults::Point;
 use tmem_keeper::Estate;
@@ -116,7 +116,7 @@ pub(crate) fn run(
         crate::faults::Damage::start(&store).context("cannot start the threads that damage pages")?;
     let heartbeat = Heartbeat::start(Arc::clone(&estate)).context("cannot start the heartbeat thread")?;
     let owner = runtime_dir.display().to_string();
-    let has_spare_worker = config.spare_worker.is_kept(HostMemory::read()?.total_bytes);
+    let has_spare_worker = config.spare_worker == SpareWorker::On;
     let transports = Transports {
         poll_limit,
         nbd: NbdServer::new(nbd),
@@ -207,7 +207,9 @@ fn get_fit_for_swap(config: &Config) -> Result<()> {
         Err(error) if !is_asked_for => log::debug!("disks on ublk are not possible: {error}"),
         result => result.context("the configuration's disks")?,
     }
-    if let Err(error) = tmem_store::never_swap_memory_files() {
+    if config.spare_worker == SpareWorker::On
+        && let Err(error) = tmem_store::never_swap_memory_files()
+    {
         log::debug!("pages are in memory files that this host may swap out: {error}");
     }
     Ok(())

@@ -85,8 +85,8 @@ pub(crate) struct Arguments {
     /// A worker with a thread that has been at one request for so many seconds is killed and replaced, or off [default: 60]
     #[arg(long, value_name = "N|off", allow_negative_numbers = true)]
     watchdog: Option<Watchdog>,
-    /// Whether a host that is its own swap (ublk) has another process stand by for the one that serves; auto: with 1G of memory or more [default: auto]
-    #[arg(long, value_name = "auto|on|off")]
+    /// Whether a host that is its own swap (ublk) has another process stand by for the one that serves: on or off [default: off]
+    #[arg(long, value_name = "on|off")]
     spare_worker: Option<SpareWorker>,
     /// Whether the process that serves gives up all that it does not need: on or off [default: on]
     #[arg(long, value_name = "on|off")]
