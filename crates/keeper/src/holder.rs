@@ -14,7 +14,7 @@ use rustix::{
 use crate::{
     errands::Errands,
     fd_store::{FdStore, Stored},
-    keeper::say,
+    log_lines::say,
     parcel::Kind,
     relay::{Flow, Relay},
     session::Session,

@@ -21,6 +21,8 @@ use crate::{
     fd_store::FdStore,
     hired::{Hired, SPARE_STAND_BY, STAND_BY},
     holder::{Holder, answer},
+    log_lines::{Complaints, say},
+    own_memory::stay_in_memory,
     post_mortem,
     process::{End, Prepared, Program},
     restarts::{Restarts, Verdict},
@@ -73,32 +75,6 @@ pub struct Keeper<'p> {
     /// Workers that died, those apart that made way for another.
     deaths: u32,
     polled: Vec<libc::pollfd>,
-}
-
-/// Keeps guests from filling the log: a line in this time says that one was turned away.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
-
-/// What is said of guests that were turned away.
-#[derive(Default)]
-struct Complaints {
-    last: Option<Instant>,
-    hidden: u64,
-}
-
-impl Complaints {
-    fn tell(&mut self, label: &[u8], error: &dyn std::fmt::Display) {
-        let now = Instant::now();
-        if self.last.is_some_and(|last| now.duration_since(last) < COMPLAIN_EVERY) {
-            self.hidden += 1;
-            return;
-        }
-        self.last = Some(now);
-        let hidden = std::mem::take(&mut self.hidden);
-        say(format_args!(
-            "warn: guest of {}: connection closed: {error} ({hidden} like it not logged)",
-            label.escape_ascii()
-        ));
-    }
 }
 
 /// After a failed fork or exec: memory may come back.
@@ -567,32 +543,4 @@ enum Who {
     Serving,
     Next,
     Spare,
-}
-
-/// Where the host swaps to its own tmem, the keeper must not be swapped out, nor wait for I/O when the kernel finds memory for a fork: that might be
-/// I/O of the worker that it is about to start. It is small, so it never does, where that is allowed. Only pages that are touched take memory.
-/// Workers inherit the second and decide for themselves.
-fn stay_in_memory() {
-    /// Of `include/uapi/linux/prctl.h`.
-    const PR_SET_IO_FLUSHER: libc::c_int = 57;
-    let (on, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
-    // SAFETY: both take numbers.
-    unsafe {
-        libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT);
-        libc::prctl(PR_SET_IO_FLUSHER, on, none, none, none);
-    }
-}
-
-/// A line to stderr, as the worker's lines are, without memory from the heap. One that nobody reads is not waited for.
-pub(crate) fn say(text: std::fmt::Arguments<'_>) {
-    let mut line = arrayvec::ArrayVec::<u8, 1024>::new();
-    // A line that is too long is cut.
-    let _ = io::Write::write_fmt(&mut line, format_args!("tmem: {text}\n"));
-    let mut stderr = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one valid entry; the buffer is valid for its length. A line that cannot be written has nobody to be told to.
-    unsafe {
-        if libc::poll(&mut stderr, 1, 0) == 1 {
-            libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
-        }
-    }
 }

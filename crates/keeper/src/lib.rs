@@ -8,7 +8,9 @@
 //! |---|---|
 //! | `keeper`, `hired`, `spare`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
 //! | `post_mortem` | where the threads of a hung worker are |
+//! | `log_lines`, `own_memory` | what is said without asking for memory, and memory that stays |
 //! | `holder` | what is held, and what a worker may ask for |
+//! | `parcel`, `fd_store` | the same with the service manager, for the keeper's own death |
 //! | `errands`, `sockets` | what takes paths and privileges: listening sockets, and opening the tier |
 //! | `relay`, `channel` | passes the messages of one guest on |
 //! | `session`, `replay`, `vhost_user` | what a guest's session consists of |
@@ -30,6 +32,8 @@ mod hired;
 mod holder;
 mod in_process;
 mod keeper;
+mod log_lines;
+mod own_memory;
 mod parcel;
 mod post_mortem;
 mod process;

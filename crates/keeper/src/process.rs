@@ -16,7 +16,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::{
     fd_store::LISTEN_VARIABLES,
-    keeper::say,
+    log_lines::say,
     signals::Signals,
     wire::{self, Reason},
 };

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{hired::Hired, keeper::say};
+use crate::{hired::Hired, log_lines::say};
 
 /// Between a worker's word that it serves and its spare one's start: workers that die one after the other do not cost two processes each.
 const PAUSE: Duration = Duration::from_millis(500);
