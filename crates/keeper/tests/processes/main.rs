@@ -6,22 +6,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod counted;
+mod errands;
+mod keeper_deaths;
 mod manager;
 mod puppet;
+mod spares;
 mod stage;
+mod talk;
 
-use std::{
-    fs,
-    io::Read,
-    os::unix::{
-        fs::MetadataExt,
-        net::{UnixListener, UnixStream},
-    },
-    time::Duration,
-};
+use std::{io::Read, os::unix::net::UnixStream, time::Duration};
 
 use libtest_mimic::{Arguments, Trial};
 use stage::{Stage, with_program};
+use talk::{is_answered, message};
 
 fn main() {
     if std::env::var_os(tmem_keeper::SOCKET_VARIABLE).is_some() {
@@ -39,14 +36,14 @@ fn main() {
         ("a_program_that_takes_over_takes_everything", takes_over),
         ("one_that_stands_by_follows_one_that_dies", follows_a_death),
         ("one_that_stands_by_and_dies_leaves_the_place_to_another", dies_standing_by),
-        ("a_spare_one_follows_a_death_at_once_and_is_followed_by_another", spare_follows),
-        ("a_spare_one_is_of_the_program_that_serves", spare_of_the_same_program),
-        ("a_program_that_takes_over_ends_the_spare_one_of_that_before", spare_of_another_program),
-        ("another_spare_one_comes_when_another_is_wanted_and_none_when_none_is", other_spare),
-        ("spare_ones_that_end_by_themselves_come_less_and_less_often", spare_fails),
-        ("spare_ones_do_not_get_around_the_limit_of_deaths", spare_held),
-        ("a_spare_one_that_is_still_starting_is_waited_for", spare_starts),
-        ("a_spare_one_goes_when_the_worker_is_told_to", spare_at_the_end),
+        ("a_spare_one_follows_a_death_at_once_and_is_followed_by_another", spares::spare_follows),
+        ("a_spare_one_is_of_the_program_that_serves", spares::spare_of_the_same_program),
+        ("a_program_that_takes_over_ends_the_spare_one_of_that_before", spares::spare_of_another_program),
+        ("another_spare_one_comes_when_another_is_wanted_and_none_when_none_is", spares::other_spare),
+        ("spare_ones_that_end_by_themselves_come_less_and_less_often", spares::spare_fails),
+        ("spare_ones_do_not_get_around_the_limit_of_deaths", spares::spare_held),
+        ("a_spare_one_that_is_still_starting_is_waited_for", spares::spare_starts),
+        ("a_spare_one_goes_when_the_worker_is_told_to", spares::spare_at_the_end),
         ("sighup_during_the_start_is_no_failure", sighup_at_start),
         ("sigterm_ends_the_worker_first", sigterm),
         ("sigterm_while_nobody_serves_ends_the_keeper", sigterm_while_held),
@@ -57,14 +54,17 @@ fn main() {
         ("a_guest_whose_worker_died_before_it_knew_is_there_for_the_next", died_adopting),
         ("a_guest_that_waits_is_taken_by_the_keeper", taken_by_the_keeper),
         ("a_log_that_nobody_reads_is_not_waited_for", unread_log),
-        ("a_keeper_that_is_killed_is_followed_by_one_that_finds_everything", keeper_killed),
-        ("a_guest_that_was_just_saying_something_is_let_go_with_the_keeper", keeper_killed_in_between),
-        ("a_service_manager_that_is_busy_is_told_later", busy_manager),
-        ("a_service_manager_is_left_with_nothing", nothing_left),
-        ("sockets_are_made_and_go_as_they_should", sockets),
-        ("files_that_are_not_its_own_are_left_alone", others_files),
-        ("the_tier_is_all_that_is_opened", tier),
-        ("a_tier_that_does_not_answer_keeps_nobody_waiting", hung_tier),
+        ("a_keeper_that_is_killed_is_followed_by_one_that_finds_everything", keeper_deaths::keeper_killed),
+        (
+            "a_guest_that_was_just_saying_something_is_let_go_with_the_keeper",
+            keeper_deaths::keeper_killed_in_between,
+        ),
+        ("a_service_manager_that_is_busy_is_told_later", keeper_deaths::busy_manager),
+        ("a_service_manager_is_left_with_nothing", keeper_deaths::nothing_left),
+        ("sockets_are_made_and_go_as_they_should", errands::sockets),
+        ("files_that_are_not_its_own_are_left_alone", errands::others_files),
+        ("the_tier_is_all_that_is_opened", errands::tier),
+        ("a_tier_that_does_not_answer_keeps_nobody_waiting", errands::hung_tier),
         ("guests_talk_while_workers_come_and_go", guests_talk),
     ];
     let trials = tests.iter().map(|(name, test)| {
@@ -222,187 +222,6 @@ fn dies_standing_by() {
     stage.serves(&mut worker);
 }
 
-/// A spare worker that stands by for `worker`.
-fn spare_of(stage: &Stage, worker: &mut puppet::Puppet) -> puppet::Puppet {
-    let mut spare = stage.worker();
-    assert_eq!(spare.asks("hello"), "1", "another one serves");
-    assert_eq!(spare.asks("list"), "a");
-    assert_eq!(worker.asks("spare"), "none");
-    spare.tells("take");
-    stage::eventually(|| worker.asks("spare") == "stands by");
-    spare
-}
-
-fn spare_follows() {
-    let mut stage = Stage::new(0);
-    let mut worker = stage.serving();
-    for deaths in 1..6 {
-        worker.asks("want-spare 2");
-        let mut spare = spare_of(&stage, &mut worker);
-        assert_eq!(stage.wakeups(), 0, "while one stands by");
-        worker.dies("abort");
-        assert_eq!(spare.answer(), deaths.to_string());
-        assert_eq!(spare.asks("list"), "a");
-        assert_eq!(stage.children(), 1, "none before it serves and says that it wants one");
-        spare.asks("ready");
-        worker = spare;
-    }
-    assert_eq!(stage.wakeups(), 0, "none is wanted");
-    assert_eq!(stage.children(), 1);
-    stage.serves(&mut worker);
-}
-
-fn spare_of_the_same_program() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    stage.replace(&with_program("second"));
-    worker.asks("want-spare 2");
-    let mut spare = spare_of(&stage, &mut worker);
-    assert_eq!(spare.program, "first");
-    worker.dies("abort");
-    assert_eq!(spare.answer(), "1");
-    spare.asks("ready");
-    // What it must not do while it stands by.
-    spare.asks("want-spare 2");
-    let mut next = stage.worker();
-    for call in ["keep b", "release a", "ready", "upgrade", "close 1", "attach 1", "want-spare 3", "spare"] {
-        assert!(next.asks(call).contains("not permitted"), "{call}");
-    }
-    stage.serves(&mut spare);
-}
-
-fn spare_of_another_program() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    worker.asks("want-spare 2");
-    let spare = spare_of(&stage, &mut worker);
-    // One that fails leaves both alone.
-    stage.replace(&with_program("second"));
-    worker.asks("upgrade");
-    let mut next = stage.worker();
-    assert_eq!(worker.asks("upgrading"), "1");
-    assert_eq!(next.asks("hello"), "1");
-    next.dies("exit 3");
-    stage.logs("did not take over: it exited with 3");
-    assert_eq!((worker.asks("upgrading"), worker.asks("spare")), ("0".into(), "stands by".into()));
-    stage.signal(libc::SIGHUP);
-    let mut next = stage.worker();
-    assert_eq!(next.asks("take"), "0", "an upgrade is no death");
-    worker.ends();
-    spare.ends();
-    next.asks("ready");
-    next.asks("want-spare 2");
-    let mut spare = spare_of(&stage, &mut next);
-    assert_eq!(spare.program, "second");
-    // With the worker gone the spare one serves, and the program on disk takes over from that.
-    next.asks("upgrade");
-    let mut third = stage.worker();
-    next.dies("abort");
-    assert_eq!(spare.answer(), "1");
-    assert_eq!(third.asks("take"), "1");
-    spare.ends();
-    stage.serves(&mut third);
-}
-
-fn other_spare() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    worker.asks("want-spare 2");
-    let spare = spare_of(&stage, &mut worker);
-    worker.asks("want-spare 2");
-    worker.asks("want-spare 4");
-    spare.ends();
-    let spare = spare_of(&stage, &mut worker);
-    worker.asks("want-spare 0");
-    spare.ends();
-    assert_eq!(worker.asks("spare"), "none");
-    assert!(!stage.log().contains("no spare worker stands by"), "{}", stage.log());
-    std::thread::sleep(Duration::from_millis(700));
-    assert_eq!((stage.wakeups(), stage.children()), (0, 1));
-    worker.dies("abort");
-    let mut worker = stage.worker();
-    assert_eq!(worker.asks("take"), "1");
-    stage.serves(&mut worker);
-}
-
-fn spare_fails() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    worker.asks("want-spare 2");
-    let mut waits = Vec::new();
-    for _ in 0..4 {
-        let before = std::time::Instant::now();
-        stage.worker().dies("exit 3");
-        waits.push(before.elapsed());
-    }
-    // By their pauses alone, which nothing can shorten.
-    assert!(waits[1] >= Duration::from_secs(1) && waits[3] >= Duration::from_secs(4), "{waits:?}");
-    stage.logs("no spare worker stands by: it exited with 3");
-    assert_eq!(worker.asks("take"), "0", "no worker has died");
-    worker.dies("abort");
-    let mut worker = stage.worker();
-    assert_eq!(worker.asks("take"), "1");
-    stage.serves(&mut worker);
-}
-
-fn spare_held() {
-    let mut stage = Stage::new(3);
-    let mut worker = stage.serving();
-    for _ in 0..2 {
-        worker.asks("want-spare 2");
-        let mut spare = spare_of(&stage, &mut worker);
-        worker.dies("abort");
-        spare.answer();
-        spare.asks("ready");
-        worker = spare;
-    }
-    worker.asks("want-spare 2");
-    let spare = spare_of(&stage, &mut worker);
-    worker.dies("abort");
-    stage.logs("send SIGHUP to process");
-    spare.ends();
-    stage::eventually(|| stage.children() == 0);
-    assert_eq!(stage.wakeups(), 0);
-    stage.signal(libc::SIGHUP);
-    let mut worker = stage.worker();
-    assert_eq!(worker.asks("take"), "3");
-    stage.serves(&mut worker);
-}
-
-fn spare_starts() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    worker.asks("want-spare 2");
-    let mut spare = stage.worker();
-    worker.dies("abort");
-    stage.logs("died: it was killed by signal");
-    assert_eq!(stage.wakeups(), 0);
-    assert_eq!(stage.children(), 1);
-    assert_eq!(spare.asks("hello"), "0", "nobody else serves by now");
-    assert_eq!(spare.asks("take"), "1");
-    spare.asks("ready");
-    spare.asks("want-spare 2");
-    // The same with one that fails.
-    let next = stage.worker();
-    spare.dies("abort");
-    next.dies("exit 1");
-    let mut worker = stage.worker();
-    assert_eq!(worker.asks("take"), "2");
-    stage.serves(&mut worker);
-}
-
-fn spare_at_the_end() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    worker.asks("want-spare 2");
-    let spare = spare_of(&stage, &mut worker);
-    worker.asks("on-sigterm 5");
-    stage.signal(libc::SIGTERM);
-    spare.ends();
-    worker.ends();
-    assert_eq!(stage.ends(), 5);
-}
-
 fn sighup_at_start() {
     let mut stage = Stage::new(5);
     let worker = stage.worker();
@@ -555,236 +374,6 @@ fn unread_log() {
     let mut worker = stage.worker();
     assert_eq!(worker.asks("take"), "3");
     stage.serves(&mut worker);
-}
-
-fn sockets() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    let at = stage.path("s");
-    assert_eq!(worker.asks(&format!("bind 660 {}", at.display())), "made");
-    assert_eq!(fs::metadata(&at).unwrap().mode() & 0o777, 0o660);
-    UnixStream::connect(&at).unwrap();
-    worker.dies("abort");
-    assert!(UnixStream::connect(&at).is_err());
-
-    let mut worker = stage.worker();
-    worker.asks("take");
-    assert_eq!(worker.asks(&format!("bind 600 {}", at.display())), "replaced");
-    let again = worker.asks(&format!("bind 600 {}", at.display()));
-    assert!(again.contains("in use"), "{again}");
-    // What one worker made, another removes.
-    worker.dies("abort");
-    let mut worker = stage.worker();
-    worker.asks("take");
-    assert_eq!(worker.asks(&format!("unbind {}", at.display())), "");
-    assert!(!at.exists());
-    assert!(worker.asks(&format!("unbind {}", at.display())).contains("No such file"));
-    // More of them than there may be at one time, and nothing is left of any.
-    for round in 0..200 {
-        let at = stage.path(&format!("s{round}"));
-        assert_eq!(worker.asks(&format!("bind 600 {}", at.display())), "made");
-        assert_eq!(worker.asks(&format!("unbind {}", at.display())), "");
-        assert!(!at.exists());
-    }
-    assert!(worker.asks("bind-tcp 127.0.0.1:0").starts_with("127.0.0.1:"));
-    assert!(worker.asks("bind-tcp 192.0.2.1:1").contains("assign"));
-    stage.children_are(1);
-    stage.serves(&mut worker);
-}
-
-fn others_files() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    let at = stage.path("others");
-    let bind = format!("bind 600 {}", at.display());
-    let unbind = format!("unbind {}", at.display());
-    fs::write(&at, "precious").unwrap();
-    assert!(worker.asks(&bind).contains("non-socket"));
-    assert!(worker.asks(&unbind).contains("No such file"));
-    assert_eq!(fs::read(&at).unwrap(), b"precious");
-    fs::remove_file(&at).unwrap();
-
-    let live = UnixListener::bind(&at).unwrap();
-    assert!(worker.asks(&bind).contains("in use"));
-    assert!(worker.asks(&unbind).contains("No such file"));
-    assert!(at.exists());
-    // Nor where it once had its own.
-    drop(live);
-    assert_eq!(worker.asks(&bind), "replaced");
-    fs::remove_file(&at).unwrap();
-    let _live = UnixListener::bind(&at).unwrap();
-    worker.asks(&unbind);
-    UnixStream::connect(&at).unwrap();
-
-    for path in ["", "/", ".", "no/such/directory/s", &"x".repeat(108)] {
-        let said = worker.asks(&format!("bind 600 {path}"));
-        assert!(said.contains("os error"), "{path}: {said}");
-    }
-    stage.serves(&mut worker);
-}
-
-fn tier() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    let (make, look, direct) =
-        (libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, libc::O_PATH, libc::O_RDWR | libc::O_DIRECT);
-    assert!(worker.asks(&format!("open-tier {look}")).contains("No such file"));
-    worker.asks(&format!("open-tier {make}"));
-    assert_eq!(fs::metadata(stage.path(stage::TIER)).unwrap().mode() & 0o777, 0o600);
-    assert!(worker.asks(&format!("open-tier {make}")).contains("exists"));
-    assert_eq!(worker.asks(&format!("open-tier {look}")), "false");
-    assert_eq!(worker.asks(&format!("open-tier {direct}")), "true");
-    for flags in [libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC | direct, libc::O_RDWR | libc::O_CREAT, -1] {
-        let said = worker.asks(&format!("open-tier {flags}"));
-        assert!(said.contains("not permitted"), "{flags}: {said}");
-    }
-    stage.serves(&mut worker);
-}
-
-/// A pipe that nobody writes to is as good as a disk that does not answer.
-fn hung_tier() {
-    let mut stage = Stage::new(5);
-    let mut worker = stage.serving();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        stage.path(stage::TIER),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR,
-        0,
-    )
-    .unwrap();
-    let mut guest = stage.guest(&mut worker, "disk");
-    worker.tells(&format!("open-tier {}", libc::O_RDONLY | libc::O_DIRECT));
-    stage.children_are(2);
-    // The keeper goes on meanwhile, and what it closes is closed: the process that waits has nothing of its.
-    stage::says(&guest, &[[8, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0].as_slice(), &[0; 8]].concat(), 0);
-    stage::says(&guest, &[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], 0);
-    guest.read_exact(&mut [0; 20]).unwrap();
-    stage::says(&guest, &[[5, 0, 0, 0, 1, 0, 0, 0, 0x88, 0x13, 0, 0].as_slice(), &[0; 5000]].concat(), 0);
-    assert!(!stage::is_connected(&guest));
-    assert!(worker.answer().contains("timed out"));
-    let another = worker.asks(&format!("open-tier {}", libc::O_PATH));
-    assert!(another.contains("timed out"), "one at a time: {another}");
-    let at = stage.path("s");
-    assert_eq!(worker.asks(&format!("bind 600 {}", at.display())), "made");
-    // It does not outlive the keeper, nor does anything that it has hold the keeper's end up.
-    stage.serves(&mut worker);
-}
-
-fn message(code: u32, payload: &[u8]) -> Vec<u8> {
-    let words = [code, 1, payload.len() as u32].map(u32::to_ne_bytes);
-    [words.concat().as_slice(), payload].concat()
-}
-
-/// The worker's library answers with zeroes what is to be answered. The keeper has all of that behind it when it has answered the worker.
-fn is_answered(guest: &mut UnixStream, worker: &mut puppet::Puppet) {
-    stage::says(guest, &message(1, b""), 0);
-    let mut answer = [0; 12 + 8];
-    guest.read_exact(&mut answer).unwrap();
-    assert_eq!(answer[..8], [1, 0, 0, 0, 5, 0, 0, 0]);
-    assert_eq!(worker.asks("upgrading"), "0");
-}
-
-fn keeper_killed() {
-    let mut stage = Stage::managed();
-    let mut worker = stage.worker();
-    for call in ["hello", "take", "keep a", "keep b", "keep c", "keep a", "release b", "ready"] {
-        worker.asks(call);
-    }
-    let mut guest = stage.guest(&mut worker, "disk");
-    let leaving = stage.guest(&mut worker, "gone");
-    drop(leaving);
-    stage::says(&guest, &message(13, &0u64.to_ne_bytes()), 1);
-    is_answered(&mut guest, &mut worker);
-    for _ in 0..3 {
-        stage.keeper_dies();
-        worker.ends();
-        stage.logs("goes on with 2 files and sockets and 1 guests");
-        worker = stage.worker();
-        assert_eq!(worker.asks("hello"), "0");
-        assert_eq!(worker.asks("take"), "0");
-        assert_eq!(worker.asks("list"), "a c disk=1");
-        worker.asks("attach 1");
-        is_answered(&mut guest, &mut worker);
-    }
-    // What the keeper before made, this one removes, and nothing else.
-    let at = stage.path("s");
-    assert_eq!(worker.asks(&format!("bind-and-keep 600 {}", at.display())), "made");
-    stage.keeper_dies();
-    worker.ends();
-    let mut worker = stage.worker();
-    worker.asks("take");
-    UnixStream::connect(&at).unwrap();
-    assert!(worker.asks("unbind /etc/passwd").contains("No such file"));
-    assert_eq!(worker.asks(&format!("unbind {}", at.display())), "");
-    assert!(!at.exists());
-    worker.asks("release s");
-    worker.asks("attach 1");
-    is_answered(&mut guest, &mut worker);
-    // One that cannot start is a death, and not the end of all that is held.
-    stage.keeper_dies();
-    worker.ends();
-    stage.worker().dies("exit 1");
-    let mut worker = stage.worker();
-    assert_eq!(worker.asks("take"), "1");
-    assert_eq!(worker.asks("list"), "a c disk=1");
-    worker.asks("attach 1");
-    is_answered(&mut guest, &mut worker);
-    stage.serves(&mut worker);
-    assert!(!stage::is_connected(&guest));
-}
-
-fn keeper_killed_in_between() {
-    let mut stage = Stage::managed();
-    let mut worker = stage.serving();
-    let mut guest = stage.guest(&mut worker, "disk");
-    let half = stage.guest(&mut worker, "half");
-    let unread = stage.guest(&mut worker, "unread");
-    is_answered(&mut guest, &mut worker);
-    for quiet in [&half, &unread] {
-        stage::says(quiet, &message(8, &[0; 8]), 0);
-    }
-    stage::says(&half, &message(8, &[0; 8])[..15], 0);
-    // That is read when the one after it is answered.
-    is_answered(&mut guest, &mut worker);
-    stage.keeper_dies();
-    worker.ends();
-    let mut worker = stage.worker();
-    assert_eq!(worker.asks("take"), "0");
-    assert_eq!(worker.asks("list"), "a disk=1 unread=2");
-    assert!(!stage::is_connected(&half));
-    for attach in ["attach 1", "attach 2"] {
-        worker.asks(attach);
-    }
-    is_answered(&mut guest, &mut worker);
-    is_answered(&mut { unread }, &mut worker);
-    stage.serves(&mut worker);
-}
-
-fn busy_manager() {
-    let mut stage = Stage::managed();
-    let mut worker = stage.serving();
-    let busy = stage.manager.as_ref().unwrap().held();
-    for number in 0..1200 {
-        worker.asks(&format!("keep {number}"));
-    }
-    drop(busy);
-    let start = std::time::Instant::now();
-    while stage.manager.as_ref().unwrap().held().len() < 1201 {
-        assert!(start.elapsed() < puppet::PATIENCE, "{}", stage.log());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(stage.wakeups(), 0, "all is told");
-    stage.serves(&mut worker);
-}
-
-fn nothing_left() {
-    let mut stage = Stage::managed();
-    let mut worker = stage.serving();
-    let _guest = stage.guest(&mut worker, "disk");
-    stage.serves(&mut worker);
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(stage.manager.as_ref().unwrap().held().is_empty());
 }
 
 /// Messages of all kinds, a guest that is turned away, and descriptors: nothing of it takes memory.
