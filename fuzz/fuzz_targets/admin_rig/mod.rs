@@ -115,7 +115,7 @@ struct Alone;
 
 impl Succession for Alone {
     fn processes(&self) -> Processes {
-        Processes { keeper: 1, worker: 2, worker_deaths: 0, uptime: Duration::ZERO }
+        Processes { keeper: 1, worker: 2, worker_deaths: 0, spare: None, uptime: Duration::ZERO }
     }
 
     fn upgrade(&self) -> Result<(), AdminError> {
