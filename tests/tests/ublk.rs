@@ -75,8 +75,7 @@ fn r1_two_disks_are_block_devices_until_they_are_removed() -> Result<()> {
         done
         worker=$(worker | tr -d ' ')
         echo "@oom $(cat /proc/$daemon/oom_score_adj /proc/$worker/oom_score_adj | tr '\n' ' ')"
-        # The store's files have no names.
-        for file in /# bin/tmem heap stack; do
+        for file in tmem-arena bin/tmem heap stack; do
             echo "@locked $file $(awk -v name="$file" 'index($0, name) {found = 1} found && /^VmFlags/ {print; exit}' /proc/$worker/smaps)"
         done
 

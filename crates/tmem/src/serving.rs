@@ -68,7 +68,7 @@ impl Transports {
                 Ok((Serving::Nbd(export), Frontend::Nbd(address)))
             }
             Frontend::Ublk { queues, .. } => {
-                if tmem_store::never_swapped().is_none() {
+                if self.has_spare_worker && tmem_store::never_swapped().is_none() {
                     log::warn!(
                         "disk {}: this host may swap out what is stored, and hang, when a worker dies: that takes Linux 6.4 or later \
                          and CAP_SYS_ADMIN to rule out",
