@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, de};
 use tmem_store::{RECOMPRESSION_LEVELS, RecompressionOptions};
 
-use crate::ControlError;
+use crate::{ControlError, on_off::written_on_or_off};
 
 /// A day: whoever wants pages to be left alone for longer turns recompression off.
 const MAX_AGE_SECONDS: u32 = 86_400;
@@ -23,23 +23,7 @@ pub enum Recompress {
     Off,
 }
 
-impl FromStr for Recompress {
-    type Err = ControlError;
-
-    fn from_str(text: &str) -> Result<Self, ControlError> {
-        match text {
-            "on" => Ok(Self::On),
-            "off" => Ok(Self::Off),
-            _ => Err(ControlError::Recompress { text: text.to_owned() }),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Recompress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
+written_on_or_off!(Recompress);
 
 /// After how long without a put or a get a page is cold: 1 second to a day.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -48,6 +48,7 @@ mod memory_cgroup;
 mod metrics;
 mod nbd_address;
 mod nbd_tls;
+mod on_off;
 mod one_line;
 mod page;
 mod pool_ceiling;

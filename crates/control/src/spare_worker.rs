@@ -1,10 +1,6 @@
 //! Whether a spare worker stands by for the one that serves.
 
-use std::str::FromStr;
-
-use serde::{Deserialize, Deserializer, de};
-
-use crate::ControlError;
+use crate::on_off::written_on_or_off;
 
 /// Whether one is kept. Only a host that is its own swap has any use for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -16,20 +12,4 @@ pub enum SpareWorker {
     Off,
 }
 
-impl FromStr for SpareWorker {
-    type Err = ControlError;
-
-    fn from_str(text: &str) -> Result<Self, ControlError> {
-        match text {
-            "on" => Ok(Self::On),
-            "off" => Ok(Self::Off),
-            _ => Err(ControlError::SpareWorker { text: text.to_owned() }),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for SpareWorker {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
+written_on_or_off!(SpareWorker);
