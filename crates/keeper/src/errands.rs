@@ -178,7 +178,7 @@ impl Errands {
         let keeper = std::process::id();
         // SAFETY: this process has one thread, so the child may do anything.
         match unsafe { libc::fork() } {
-            -1 => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+            -1 => Err(wire::errno(&std::io::Error::last_os_error())),
             0 => {
                 if let Some(answer) = leave_all_but(answer, keeper) {
                     self.run(errand, note, answer);

@@ -182,14 +182,8 @@ impl Holder {
             Code::List => return self.list(worker),
             Code::Keep => self.keep(call),
             Code::Release => {
-                let store = self.store.as_ref();
-                self.files.retain_mut(|file| {
-                    let stays = file.name != call.name;
-                    if !stays {
-                        withdraw(store, file.stored.take());
-                    }
-                    stays
-                });
+                let gone = self.files.extract_if(.., |file| file.name == call.name);
+                gone.for_each(|file| withdraw(self.store.as_ref(), file.stored));
                 Ok(0)
             }
             Code::Adopt => self.adopt(call),
@@ -246,14 +240,8 @@ impl Holder {
     }
 
     fn close(&mut self, is_meant: impl Fn(&Guest) -> bool) {
-        let store = self.store.as_ref();
-        self.guests.retain_mut(|guest| {
-            let is_meant = is_meant(guest);
-            if is_meant {
-                withdraw(store, guest.stored.take());
-            }
-            !is_meant
-        });
+        let gone = self.guests.extract_if(.., |guest| is_meant(guest));
+        gone.for_each(|guest| withdraw(self.store.as_ref(), guest.stored));
     }
 
     fn attach(&mut self, call: Datagram) -> Result<u32, Errno> {

@@ -298,9 +298,8 @@ impl<'p> Keeper<'p> {
         if self.next.is_some() || self.stopping {
             return Err(Errno::BUSY);
         }
-        let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        let file = self.program.newest().map_err(errno)?;
-        let worker = self.program.start(&file, &self.signals).map_err(errno)?;
+        let file = self.program.newest().map_err(|error| wire::errno(&error))?;
+        let worker = self.program.start(&file, &self.signals).map_err(|error| wire::errno(&error))?;
         say(format_args!("info: worker {} stands by", worker.pid));
         self.next = Some(Hired::new(worker, file));
         Ok(0)

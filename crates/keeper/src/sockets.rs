@@ -17,6 +17,8 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 
+use crate::wire::errno;
+
 /// The longest path of a Unix socket, without the final zero.
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 
@@ -134,8 +136,7 @@ pub(crate) fn identity(path: &SocketPath) -> Result<Identity, Errno> {
 
 /// A socket that listens on TCP.
 pub(crate) fn bind_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let bound = TcpListener::bind(address).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
-    bound.map(OwnedFd::from)
+    TcpListener::bind(address).map(OwnedFd::from).map_err(|error| errno(&error))
 }
 
 /// Removes a socket that nobody listens on. Says whether there was one.
@@ -181,7 +182,7 @@ fn set_mode(directory: &OwnedFd, path: &SocketPath, mode: Mode) -> Result<(), Er
     // SAFETY: the name ends with a zero and lives until the call returns.
     match unsafe { libc::fchmodat(directory, name, mode.as_raw_mode(), libc::AT_SYMLINK_NOFOLLOW) } {
         0 => Ok(()),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        _ => Err(errno(&std::io::Error::last_os_error())),
     }
 }
 

@@ -163,6 +163,11 @@ impl Exactly for ArrayVec<OwnedFd, MAX_DESCRIPTORS> {
     }
 }
 
+/// The OS's number for an error.
+pub(crate) fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
 /// What an error of the OS says, without memory from the heap.
 pub(crate) struct Reason<'e>(pub(crate) &'e io::Error);
 
