@@ -1,9 +1,7 @@
 //! How often a subject wanted a page back, and how much more memory would have saved it that.
 
 use serde::{Deserialize, Serialize};
-use tmem_store::ReuseDistances;
-
-const PAGE_BYTES: u64 = 4096;
+use tmem_store::{PAGE_BYTES, ReuseDistances};
 
 /// Swap-ins by reuse distance, counted from some moment on: the difference of two is what happened in between.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,14 +43,14 @@ impl Demand {
 
 /// Swap-ins per second, and those that more memory would save.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rates {
+pub(crate) struct Rates {
     buckets: Vec<(u64, f64)>,
     older: f64,
 }
 
 impl Rates {
     /// Mixes in what was counted in the last `seconds`; what was before counts by `memory`, 0 to 1.
-    pub fn take_in(&mut self, counted: &Demand, seconds: f64, memory: f64) {
+    pub(crate) fn take_in(&mut self, counted: &Demand, seconds: f64, memory: f64) {
         let new = (1.0 - memory) / seconds.max(1e-3);
         self.buckets.iter_mut().for_each(|(_, rate)| *rate *= memory);
         for (end, count) in &counted.buckets {
@@ -67,21 +65,22 @@ impl Rates {
     }
 
     /// Swap-ins per second.
-    pub fn total(&self) -> f64 {
+    #[cfg(test)]
+    fn total(&self) -> f64 {
         self.buckets.iter().map(|(_, rate)| rate).sum::<f64>() + self.older
     }
 
     /// Those per second that so much more memory would save.
-    pub fn saved_by(&self, more_bytes: u64) -> f64 {
-        let more_pages = more_bytes / PAGE_BYTES;
+    pub(crate) fn saved_by(&self, more_bytes: u64) -> f64 {
+        let more_pages = more_bytes / PAGE_BYTES as u64;
         self.buckets.iter().take_while(|(end, _)| *end <= more_pages).map(|(_, rate)| rate).sum()
     }
 
     /// Amounts of memory at which another part of them is saved, in bytes, with what is saved then per second: rising in both.
-    pub fn steps(&self) -> impl Iterator<Item = (u64, f64)> + '_ {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (u64, f64)> + '_ {
         self.buckets.iter().scan(0.0, |sum, (end, rate)| {
             *sum += rate;
-            Some((end * PAGE_BYTES, *sum))
+            Some((end * PAGE_BYTES as u64, *sum))
         })
     }
 }

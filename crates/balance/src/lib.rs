@@ -22,7 +22,7 @@ mod trace;
 
 pub use balancer::{Balancer, Verdict};
 pub use committed_as::CommittedAs;
-pub use demand::{Demand, Rates};
+pub use demand::Demand;
 pub use fixed::Static;
 pub use policy::{Decision, Policy, Reason};
 pub use reuse::{Reuse, ReuseOptions};

@@ -43,11 +43,6 @@ pub enum Reason {
         /// Swap-ins per second.
         swap_ins: f64,
     },
-    /// It thrashes, and no amount of memory that is known would help.
-    BeyondHelp {
-        /// Swap-ins per second.
-        swap_ins: f64,
-    },
     /// It hardly swaps in, and is tried with less.
     Probed {
         /// Swap-ins per second.
@@ -103,9 +98,6 @@ impl fmt::Display for Reason {
             }
             Reason::Waits { swap_ins } => {
                 write!(f, "{swap_ins:.1} swap-ins a second, and nobody gives memory yet")
-            }
-            Reason::BeyondHelp { swap_ins } => {
-                write!(f, "{swap_ins:.1} swap-ins a second, of pages that no more memory would have kept")
             }
             Reason::Probed { swap_ins } => write!(f, "{swap_ins:.1} swap-ins a second: tried with less"),
             Reason::Gives { swap_ins } => {

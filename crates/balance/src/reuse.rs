@@ -15,6 +15,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use tmem_store::PAGE_BYTES;
+
 use crate::{
     demand::{Demand, Rates},
     policy::{Decision, Policy, Reason},
@@ -22,7 +24,6 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-const PAGE_BYTES: u64 = 4096;
 
 /// What a person may want to be otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -164,7 +165,7 @@ impl Reuse {
         };
         memory.rates.take_in(&counted, seconds, SMOOTHING);
         state.swap_ins = counted.swap_ins() as f64 / seconds;
-        let idle = self.options.idle_part * (subject.size_bytes / PAGE_BYTES) as f64 / 60.0;
+        let idle = self.options.idle_part * (subject.size_bytes / PAGE_BYTES as u64) as f64 / 60.0;
         let waits = pressure.is_some_and(|pressure| pressure > self.options.idle_pressure);
         state.mood = if state.swap_ins >= THRASHES_FROM * idle.max(1.0) {
             Mood::Thrashes
