@@ -25,21 +25,16 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
-def binary(given, features=()):
+def binary(given):
     """The tmem binary: the one that was given, or else built from this tree."""
     if given is None:
         say("building tmem")
-        subprocess.run(["cargo", "build", "--release", "--package", "tmem", *features], cwd=ROOT, check=True)
+        subprocess.run(["cargo", "build", "--release", "--package", "tmem"], cwd=ROOT, check=True)
         given = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute() / "release/tmem"
     if not given.exists():
         sys.exit(f"{given}: no such file; --tmem names the binary")
     # Guests have another working directory.
     return given.absolute()
-
-
-def build_for_guests(options):
-    """A daemon whose arena fits into the addresses that a program has in User-mode Linux."""
-    options.tmem = binary(options.tmem, ["--features", "tmem-store/few-addresses"])
 
 
 def prepare(options, rival="qemu-storage-daemon", package="qemu-utils (QEMU 10 from backports)"):

@@ -100,7 +100,7 @@ impl ContentsTag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DamagedEntry;
 
-/// Arena offsets fit into 37 bits of 8-byte units, and so do a tier's. A process of User-mode Linux has half a terabyte of addresses.
+/// Arena offsets fit into 37 bits of 8-byte units, and so do a tier's.
 pub(crate) const MAX_ARENA_BYTES: u64 = if cfg!(feature = "few-addresses") { 1 << 36 } else { 1 << 40 };
 
 /// The most places a tier can have.
