@@ -125,14 +125,14 @@ impl Disks {
 
     /// A host that is its own swap may have no memory for a worker that is started when this one is dead.
     fn ask_for_spare(&self) {
+        let Some(keeper) = self.transports.estate.keeper().filter(|_| self.transports.has_spare_worker)
+        else {
+            return;
+        };
         let queues = {
             let slots = self.slots();
             let running = slots.by_name.values().filter(|slot| matches!(slot, Slot::Running(_)));
             own_swap::queues_of(running.map(Slot::frontend))
-        };
-        let Some(keeper) = self.transports.estate.keeper().filter(|_| self.transports.has_spare_worker)
-        else {
-            return;
         };
         if let Err(error) = keeper.want_spare(queues.into()) {
             log::debug!("no spare worker can be had: {error}");
