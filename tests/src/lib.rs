@@ -9,6 +9,7 @@
 //! | `namespace`, `certificates` | a network of a test's own, and TLS in it |
 //! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped, and other programs for guests |
 //! | `uml` | boots User-Mode Linux on the host's file system |
+//! | `random` | numbers that follow from a seed |
 //! | `soak` | clients of daemons that go wrong on purpose, which know what each page may read as |
 //! | `qemu`, `initramfs` | boots a 6.12 kernel in QEMU, on an archive made here |
 //!
@@ -24,6 +25,7 @@ mod namespace;
 mod places;
 mod process;
 mod qemu;
+mod random;
 pub mod soak;
 mod tool;
 mod uml;
@@ -34,6 +36,7 @@ pub use daemon::{Answer, Daemon};
 pub use namespace::{FOREIGN_ADDRESS, Namespace};
 pub use process::Process;
 pub use qemu::{QemuGuest, kernel_and_initramfs};
+pub use random::Random;
 pub use tool::{fail, succeed, tool};
 pub use uml::UmlGuest;
 

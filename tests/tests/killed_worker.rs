@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tmem_tests::{Daemon, QemuGuest, UmlGuest, build_checker};
+use tmem_tests::{Daemon, QemuGuest, Random, UmlGuest, build_checker};
 
 const BOOT: Duration = Duration::from_secs(120);
 /// A kill every 0.5 to 3 s, on a machine that is slow.
@@ -21,22 +21,10 @@ fn given(name: &str, default: u64) -> Result<u64> {
     env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name}={text}")))
 }
 
-/// xorshift64*: repeatable from the seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
-
 /// Kills the worker `kills` times, each 0.5 to 3 s after the one before.
 fn kill_over_and_over(daemon: &Daemon, kills: u64, seed: u64) -> Result<()> {
     println!("TMEM_SEED={seed} TMEM_KILLS={kills}");
-    let mut random = Random(seed | 1);
+    let mut random = Random::new(seed);
     for kill in 0..kills {
         thread::sleep(Duration::from_millis(500 + random.below(2500)));
         let worker = daemon.kill_worker()?;

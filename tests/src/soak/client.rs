@@ -9,12 +9,13 @@ use std::{
 };
 
 use super::{
-    contents::{Content, NOTHING, PAGE, Random},
+    contents::{Content, NOTHING, PAGE},
     model::{Fault, Page},
     nbd::{Command, Connection},
     tally::{Tally, add},
     watch::{Excuse, Watch},
 };
+use crate::Random;
 
 /// A daemon whose worker died is back by then, however busy the machine.
 const BACK: Duration = Duration::from_secs(60);

@@ -1,5 +1,7 @@
 //! What clients write: pages that follow from a number.
 
+use crate::Random;
+
 /// A page in bytes.
 pub(super) const PAGE: usize = 4096;
 
@@ -21,12 +23,12 @@ impl Content {
         let kind = random.below(8);
         let (words, _) = page.as_chunks_mut::<8>();
         match kind {
-            0 => words.fill(random.next().to_le_bytes()[..4].repeat(2).try_into().unwrap_or_default()),
-            1 | 2 => words.iter_mut().for_each(|word| *word = random.next().to_le_bytes()),
+            0 => words.fill(random.draw().to_le_bytes()[..4].repeat(2).try_into().unwrap_or_default()),
+            1 | 2 => words.iter_mut().for_each(|word| *word = random.draw().to_le_bytes()),
             _ => {
                 // Few words again and again, each time with another number behind it.
                 for word in words.iter_mut() {
-                    let number = random.next();
+                    let number = random.draw();
                     *word = [b"page\0", b"guest", b"swap:", b"pool="][number as usize % 4]
                         .iter()
                         .copied()
@@ -40,26 +42,5 @@ impl Content {
             }
         }
         page
-    }
-}
-
-/// splitmix64 (Steele, Lea, Flood 2014): repeatable from the seed.
-#[derive(Clone, Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
     }
 }

@@ -13,11 +13,10 @@ use tempfile::TempDir;
 
 use super::{
     client::{Client, Place},
-    contents::Random,
     tally::Tally,
     watch::Watch,
 };
-use crate::{Daemon, UmlGuest, build_checker, places};
+use crate::{Daemon, Random, UmlGuest, build_checker, places};
 
 /// A command may meet a worker that dies, or is not there yet.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -211,7 +210,7 @@ impl Side {
         while !stop.load(Relaxed) {
             self.add_nbd_disk("visitor", PAGES)?;
             let place = self.place("visitor", pool, stop);
-            Client::new(place, PAGES, 0, 1, random.next()).run(100);
+            Client::new(place, PAGES, 0, 1, random.draw()).run(100);
             self.tmem(&["disk", "rm", "visitor", "--force"], "does not exist")?;
             let limit = format!("pool-size={}M", 48 + random.below(32));
             self.tmem(&["set", &limit], "nothing else will do")?;
