@@ -16,6 +16,9 @@ use crate::counters::{Counters, VhostCounts};
 use crate::error::VhostError;
 use crate::options::VhostOptions;
 
+/// How long a second guest waits for the first to leave. A hypervisor that is started as soon as the one before has ended, or
+/// been killed, would otherwise come too early now and then.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Pause after a failed accept, so that a lack of descriptors does not turn into a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,6 +53,7 @@ impl VhostFrontend {
             connected: connected.clone(),
             counters: counters.clone(),
             connection: None,
+            newcomer: None,
             log_limit: LogLimit::default(),
             visits: LogLimit::default(),
             leaves: LogLimit::default(),
@@ -98,6 +102,8 @@ struct Listening {
     connected: Arc<AtomicBool>,
     counters: Arc<Counters>,
     connection: Option<Connection>,
+    /// When the guest that waits for the one that is connected to leave is turned away.
+    newcomer: Option<Instant>,
     /// Limits the lines about connections that came to nothing: hypervisors try again every second.
     log_limit: LogLimit,
     /// Limits the lines about guests that come, and about those that leave.
@@ -111,8 +117,14 @@ impl Listening {
         loop {
             let mut polled = vec![read(self.stopped.as_raw_fd()), read(self.socket.listener.as_raw_fd())];
             polled.extend(self.connection.as_ref().map(|connection| read(connection.poll_fd())));
+            let mut timeout = -1;
+            if let Some(until) = self.newcomer {
+                // It is known of already.
+                polled[1].fd = -1;
+                timeout = until.saturating_duration_since(Instant::now()).as_millis() as i32 + 1;
+            }
             // SAFETY: the set is valid for its length.
-            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
             if ready < 0 {
                 let error = io::Error::last_os_error();
                 if error.kind() == io::ErrorKind::Interrupted {
@@ -126,8 +138,20 @@ impl Listening {
             }
             // First the guest that is there: where it has left, the next may come in.
             self.hear();
-            if polled[1].revents != 0 {
-                self.accept();
+            match self.newcomer {
+                Some(until) if self.connection.is_some() => {
+                    if Instant::now() >= until {
+                        self.newcomer = None;
+                        self.turn_away();
+                    }
+                }
+                Some(_) => {
+                    self.newcomer = None;
+                    self.accept();
+                }
+                None if polled[1].revents == 0 => {}
+                None if self.connection.is_some() => self.newcomer = Some(Instant::now() + PATIENCE),
+                None => self.accept(),
             }
         }
         self.disconnect(false);
@@ -169,9 +193,6 @@ impl Listening {
     }
 
     fn accept(&mut self) {
-        if self.connection.is_some() {
-            return self.turn_away();
-        }
         let socket = self.options.socket.display();
         let caller = Caller::New(&self.socket.listener);
         match Connection::open(caller, &self.disk, &self.options, &self.counters) {
@@ -194,8 +215,13 @@ impl Listening {
         }
     }
 
-    /// A second guest while one is connected.
+    /// The guests that came while the first one stays.
     fn turn_away(&mut self) {
+        while self.turn_one_away() {}
+    }
+
+    /// Whether there was one.
+    fn turn_one_away(&mut self) -> bool {
         let socket = self.options.socket.display();
         match self.socket.listener.accept() {
             Ok(_) => {
@@ -205,8 +231,9 @@ impl Listening {
                         "socket {socket}: refused a second guest while one is connected ({hidden} like it not logged)"
                     );
                 }
+                true
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Err(error) => {
                 if let Some(hidden) = self.log_limit.admit(Instant::now()) {
                     log::warn!(
@@ -214,6 +241,7 @@ impl Listening {
                     );
                 }
                 std::thread::sleep(ACCEPT_PAUSE);
+                false
             }
         }
     }
