@@ -18,8 +18,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use crate::{
-    ADMIN_SOCKET, AdminError, ClientChanges, ClientStatus, ControlError, DiskInfo, DiskList, DiskName,
-    DiskSpec, KnobChanges, KnobList, Status, UpgradeStatus,
+    ADMIN_SOCKET, AdminError, BalanceOrder, BalanceOrders, BalanceReport, ClientChanges, ClientStatus,
+    ControlError, DiskInfo, DiskList, DiskName, DiskSpec, KnobChanges, KnobList, Status, UpgradeStatus,
+    balancing::OrderAccepted,
 };
 
 /// The largest answer taken, in bytes: some ten thousand clients.
@@ -138,6 +139,26 @@ impl AdminClient {
     /// No daemon, it broke off, or it said no.
     pub fn upgrade(&self) -> Result<UpgradeStatus, ControlError> {
         self.parsed(&self.request(Method::POST, "/api/v1/upgrade", Bytes::new())?)
+    }
+
+    /// `POST /api/v1/balance`: tells what a balancer sees and does. Gives what people want of it.
+    ///
+    /// # Errors
+    /// No daemon, it broke off, or it said no.
+    pub fn report_balance(&self, report: &BalanceReport) -> Result<BalanceOrders, ControlError> {
+        let body = serde_json::to_vec(report).map_err(|error| self.broke_off(&error))?;
+        let text = self.request(Method::POST, "/api/v1/balance", Bytes::from(body))?;
+        self.parsed(&text)
+    }
+
+    /// `PATCH /api/v1/balance`: has the balancer take an order along. Gives its number, which the report's `heard` reaches.
+    ///
+    /// # Errors
+    /// No daemon, it broke off, or it said no.
+    pub fn order_balance(&self, order: &BalanceOrder) -> Result<u64, ControlError> {
+        let body = serde_json::to_vec(order).map_err(|error| self.broke_off(&error))?;
+        let text = self.request(Method::PATCH, "/api/v1/balance", Bytes::from(body))?;
+        self.parsed::<OrderAccepted>(&text).map(|accepted| accepted.number)
     }
 
     fn broke_off(&self, why: &dyn std::fmt::Display) -> ControlError {

@@ -20,6 +20,7 @@
 //! | `client_knobs` | those of single clients among them |
 //! | [`ClientChanges`] | what can be changed of a client |
 //! | [`DiskService`] | disks, as the admin API sees them |
+//! | [`BalanceReport`], [`BalanceOrder`] | what the balancer and the daemon tell each other |
 //! | [`Status`] | the status document |
 //! | `metrics` | the same numbers for Prometheus |
 //! | `page` | the same numbers for a browser |
@@ -30,6 +31,7 @@
 //! | [`ZeroOnFlush`] | whether blocks of forgotten pages are overwritten |
 
 mod background;
+mod balancing;
 mod byte_size;
 mod client;
 mod client_changes;
@@ -66,6 +68,10 @@ mod tier_settings;
 mod zero_on_flush;
 
 pub use background::{BackgroundCpu, Recompress, RecompressAge, RecompressLevel};
+pub use balancing::{
+    BalanceDecision, BalanceOrder, BalanceOrders, BalanceReport, BalancedGuest, LimitChanges, NumberedOrder,
+    StopHow,
+};
 pub use byte_size::ByteSize;
 pub use client::AdminClient;
 pub use client_changes::ClientChanges;

@@ -1,6 +1,10 @@
 //! Which request gets which answer.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -12,19 +16,24 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, patch},
+    routing::{delete, get, patch, post},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tmem_store::Store;
 use tokio::time::timeout;
 
 use crate::{
-    AdminError, ClientChanges, ClientStatus, DiskList, DiskName, DiskService, DiskSpec, KnobChanges, Knobs,
-    Status, Succession, UpgradeStatus, client_changes::no_such_client, metrics, one_line::one_line, page,
+    AdminError, BalanceOrder, BalanceReport, ClientChanges, ClientStatus, DiskList, DiskName, DiskService,
+    DiskSpec, KnobChanges, Knobs, Status, Succession, UpgradeStatus,
+    balancing::{Balancing, OrderAccepted},
+    client_changes::no_such_client,
+    metrics,
+    one_line::one_line,
+    page,
 };
 
-/// The largest request body, in bytes. A disk's specification takes a few hundred.
-const MAX_BODY_BYTES: usize = 64 << 10;
+/// The largest request body, in bytes. A disk's specification takes a few hundred, a balancer's report four hundred for each guest.
+const MAX_BODY_BYTES: usize = 256 << 10;
 
 /// A request's body is there by then. It fits into a few packets.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +46,7 @@ pub struct Control {
     succession: Arc<dyn Succession>,
     http: Option<SocketAddr>,
     sandbox: Option<String>,
+    balancing: Balancing,
 }
 
 impl Control {
@@ -48,7 +58,7 @@ impl Control {
         succession: Arc<dyn Succession>,
         http: Option<SocketAddr>,
     ) -> Self {
-        Self { store, disks, knobs, succession, http, sandbox: None }
+        Self { store, disks, knobs, succession, http, sandbox: None, balancing: Balancing::default() }
     }
 
     /// With what the process is confined to, for people; without: it is not confined.
@@ -71,7 +81,8 @@ impl Control {
         let (pool, clients) = self.store.snapshot();
         let (disks, tier) = (self.disks.list(), self.store.tier_usage());
         let status = Status::new(self.succession.processes(), self.http, pool, clients, disks, tier);
-        Status { sandbox: self.sandbox.clone(), ..status }
+        let balance = self.balancing.latest(Instant::now());
+        Status { sandbox: self.sandbox.clone(), balance, ..status }
     }
 }
 
@@ -108,6 +119,7 @@ pub(crate) fn admin(control: Arc<Control>) -> Router {
         .route("/api/v1/disks/{name}", delete(remove_disk))
         .route("/api/v1/clients/{name}", patch(change_client))
         .route("/api/v1/knobs", get(list_knobs).patch(set_knobs))
+        .route("/api/v1/balance", post(balance_report).patch(balance_order))
         .route("/api/v1/upgrade", get(upgrade_status).post(upgrade));
     with_fallbacks(routes)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -205,6 +217,23 @@ async fn set_knobs(
     let changes: KnobChanges = read_body(body)?;
     control.knobs.set(&changes)?;
     Ok(json(StatusCode::OK, &control.knobs.list()))
+}
+
+async fn balance_report(
+    State(control): State<Arc<Control>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let report: BalanceReport = read_body(body)?;
+    Ok(json(StatusCode::OK, &control.balancing.report(report, Instant::now())))
+}
+
+async fn balance_order(
+    State(control): State<Arc<Control>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let order: BalanceOrder = read_body(body)?;
+    let number = control.balancing.order(order, Instant::now())?;
+    Ok(json(StatusCode::ACCEPTED, &OrderAccepted { number }))
 }
 
 async fn upgrade_status(State(control): State<Arc<Control>>) -> Response {

@@ -7,14 +7,14 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 use tmem_store::{ClientKind, ClientUsage, StoreUsage, TierUsage};
 
-use crate::{ByteSize, DiskInfo, Processes};
+use crate::{BalanceReport, ByteSize, DiskInfo, Processes};
 
 mod client;
 
 pub use client::{ClientStatus, DiskStatus, ReuseBucket, ReuseStatus};
 
 /// The daemon's state at one moment. Sizes are in bytes, pages are 4 KiB.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the daemon.
     pub version: String,
@@ -40,6 +40,9 @@ pub struct Status {
     pub clients: Vec<ClientStatus>,
     /// Where pages go when there is no room for them in memory. Empty: there is no tier.
     pub tiers: Vec<TierStatus>,
+    /// What the balancer sees and does; null where none reports.
+    #[serde(default)]
+    pub balance: Option<BalanceReport>,
 }
 
 /// All clients together.
@@ -150,6 +153,7 @@ impl Status {
             pool: PoolStatus::from(pool),
             clients,
             tiers: tier.into_iter().map(TierStatus::from).collect(),
+            balance: None,
         }
     }
 }

@@ -109,6 +109,7 @@ fn the_names_are_fixed() {
     assert_eq!(
         names(&json),
         [
+            "balance",
             "clients",
             "http",
             "pid",
