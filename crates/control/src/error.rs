@@ -49,6 +49,32 @@ pub enum ControlError {
         /// Which are not.
         missing: String,
     },
+    /// An unknown policy of the balancer.
+    #[error("`{text}` is no policy: write reuse, committed-as or static")]
+    Policy {
+        /// What was written.
+        text: String,
+    },
+    /// A time between decisions that cannot be read or makes no sense.
+    #[error("`{text}` is no interval: write a number of seconds, 1 to 3600")]
+    Interval {
+        /// What was written.
+        text: String,
+    },
+    /// A part that cannot be read or makes no sense.
+    #[error("`{text}` is no part in percent: write a number, 0 to 100")]
+    Percent {
+        /// What was written.
+        text: String,
+    },
+    /// A guest of the balancer's that cannot be looked after as it is written.
+    #[error("guest {name}: {why}")]
+    Guest {
+        /// Its name, if it has one.
+        name: String,
+        /// What is wrong with it, and what to write.
+        why: &'static str,
+    },
     /// An unknown log level.
     #[error("`{text}` is not a log level: write error, warn, info, debug or trace")]
     LogLevel {

@@ -20,6 +20,7 @@
 //! | `client_knobs` | those of single clients among them |
 //! | [`ClientChanges`] | what can be changed of a client |
 //! | [`DiskService`] | disks, as the admin API sees them |
+//! | [`BalanceSettings`] | what the balancer is told |
 //! | [`BalanceReport`], [`BalanceOrder`] | what the balancer and the daemon tell each other |
 //! | [`Status`] | the status document |
 //! | `metrics` | the same numbers for Prometheus |
@@ -31,6 +32,7 @@
 //! | [`ZeroOnFlush`] | whether blocks of forgotten pages are overwritten |
 
 mod background;
+mod balance_settings;
 mod balancing;
 mod byte_size;
 mod client;
@@ -68,6 +70,10 @@ mod tier_settings;
 mod zero_on_flush;
 
 pub use background::{BackgroundCpu, Recompress, RecompressAge, RecompressLevel};
+pub use balance_settings::{
+    BalanceSettings, Budget, GuestAddress, GuestParts, GuestSpec, IdlePressure, IdleSwapIns, Interval,
+    Percent, PolicyName, Step, check_names,
+};
 pub use balancing::{
     BalanceDecision, BalanceOrder, BalanceOrders, BalanceReport, BalancedGuest, LimitChanges, NumberedOrder,
     StopHow,
