@@ -4,8 +4,9 @@
 KERNEL_META=linux-image-cloud-amd64
 KERNEL_SERIES=6.12
 
-# Drivers that guests load: of their disk, of ublk, and of NBD and a network to have it over, with what those need.
+# Drivers that guests load: of their disk, of ublk, of their balloon, and of NBD and a network to have it over, with what those need.
 KERNEL_MODULES=(drivers/block/virtio_blk drivers/block/ublk_drv drivers/block/nbd drivers/net/virtio_net drivers/net/net_failover net/core/failover)
+KERNEL_MODULES+=(drivers/virtio/virtio_balloon)
 
 # fetch_guest_kernel DIR: leaves DIR/vmlinuz and DIR/NAME.ko of each module. Does nothing where all are.
 fetch_guest_kernel() {

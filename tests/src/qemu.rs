@@ -39,6 +39,8 @@ const COMMANDS: &str = "sh mount insmod poweroff swapon cat grep echo sleep dmes
 const DISK_MODULES: [&str; 1] = ["virtio_blk"];
 /// What a guest has a block device of its own daemon's by.
 const UBLK_MODULES: [&str; 1] = ["ublk_drv"];
+/// What a guest has its balloon by.
+const BALLOON_MODULES: [&str; 1] = ["virtio_balloon"];
 /// What a guest has NBD by, each behind those that it needs.
 const NBD_MODULES: [&str; 4] = ["failover", "net_failover", "virtio_net", "nbd"];
 
@@ -105,6 +107,63 @@ impl QemuGuest {
         );
         let programs = ["tmem", "nbd-client"];
         Self::start("the QEMU guest with tmem", &arguments, &["nbd"], &programs, checker, &script)
+    }
+
+    /// Boots a guest with so much memory, a balloon and an agent. Its monitor is `qmp` in that directory, the agent's socket `qga`, and what `more` says
+    /// is added to QEMU's arguments. The agent is the script's to start, by `agent`.
+    ///
+    /// # Errors
+    /// As [`QemuGuest::boot`].
+    pub fn boot_with_balloon(
+        memory_mib: u64,
+        sockets: &Path,
+        more: &[&str],
+        checker: &Path,
+        script: &str,
+    ) -> Result<Self> {
+        let socket = |name| format!("unix:{},server=on,wait=off", sockets.join(name).display());
+        let agent = format!("socket,path={},server=on,wait=off,id=agent", sockets.join("qga").display());
+        let mut arguments = vec!["-m".to_owned(), format!("{memory_mib}M"), "-qmp".to_owned(), socket("qmp")];
+        arguments.extend(["-device", "virtio-serial-pci", "-chardev", &agent].map(str::to_owned));
+        arguments.extend(
+            ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"].map(str::to_owned),
+        );
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let agent = "mkdir -p /var/run\nagent() { qemu-ga --method virtio-serial --path /dev/vport*p1 --statedir /tmp & }\n";
+        let script = format!("export PATH=/bin\n{agent}{script}");
+        Self::start(
+            "the QEMU guest with a balloon",
+            &arguments,
+            &BALLOON_MODULES,
+            &["qemu-ga"],
+            checker,
+            &script,
+        )
+    }
+
+    /// Boots a guest that has a program of these tests, by its path, in `/bin`, the memory cgroup `/sys/fs/cgroup/small`, and an area to swap to, in
+    /// that file, as `/dev/vda`.
+    ///
+    /// # Errors
+    /// As [`QemuGuest::boot`].
+    pub fn boot_with_cgroup(program: &str, swap: &Path, checker: &Path, script: &str) -> Result<Self> {
+        let drive = format!("if=virtio,format=raw,file={}", swap.display());
+        let arguments = ["-m", "384M", "-smp", "2", "-drive", &drive].map(str::to_owned);
+        let script = format!(
+            "export PATH=/bin\nmount -t cgroup2 none /sys/fs/cgroup\necho +memory > /sys/fs/cgroup/cgroup.subtree_control\n\
+             mkdir /sys/fs/cgroup/small\n{script}"
+        );
+        Self::start("the QEMU guest with a cgroup", &arguments, &DISK_MODULES, &[program], checker, &script)
+    }
+
+    /// Memory of the host that the guest has now, in KiB.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")
     }
 
     fn start(
@@ -199,9 +258,11 @@ fn write_initramfs(
     for program in programs {
         let path = match *program {
             "tmem" => places::tmem_binary()?,
+            program if program.starts_with('/') => PathBuf::from(program),
             program => places::program(program)?,
         };
-        archive.program(&format!("bin/{program}"), &stripped(&path)?);
+        let name = path.file_name().with_context(|| format!("{program} is no program"))?;
+        archive.program(&format!("bin/{}", name.display()), &stripped(&path)?);
         for library in libraries(&path)? {
             archive.file_with_folders(&library, &read(Path::new(&library))?);
         }

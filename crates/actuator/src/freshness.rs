@@ -1,0 +1,41 @@
+//! Whether what a guest said is of now.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Statistics that are older say nothing of the guest as it is: it is asked every two seconds.
+const STALE: Duration = Duration::from_secs(15);
+
+/// Knows what was there before.
+#[derive(Default)]
+pub(crate) struct Freshness {
+    last: Duration,
+}
+
+impl Freshness {
+    /// Whether statistics of that moment, since 1970 by the host's clock, are others than before, and of now.
+    pub(crate) fn is_new(&mut self, at: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let is_new = at != self.last && now.saturating_sub(at) < STALE;
+        self.last = at;
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_and_of_now_counts() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+        let mut freshness = Freshness::default();
+        assert!(!freshness.is_new(Duration::ZERO), "there were none yet");
+        assert!(!freshness.is_new(now - Duration::from_secs(60)));
+        assert!(freshness.is_new(now) && !freshness.is_new(now));
+        assert!(freshness.is_new(now + Duration::from_secs(2)));
+        assert!(
+            freshness.is_new(Duration::from_secs(u64::MAX)),
+            "a clock that is wrong is no reason to fail"
+        );
+    }
+}
