@@ -22,13 +22,11 @@ fn binary(name: &str, variable: &str, way_out: &str) -> Result<PathBuf> {
     if let Some(path) = env::var_os(variable) {
         return existing(PathBuf::from(path), &format!("{variable} names no file"));
     }
-    // A test is TARGET/PROFILE/deps/NAME-HASH, the binary TARGET/PROFILE/tmem.
+    // A test is TARGET/PROFILE/deps/NAME-HASH, a program of ours TARGET/PROFILE/NAME, as the binary is.
     let test = env::current_exe().context("where this test is")?;
-    let profile = test.ancestors().nth(2);
-    existing(
-        profile.with_context(|| format!("this test is not in a target folder; set {variable}"))?.join(name),
-        way_out,
-    )
+    let folder = test.parent().with_context(|| format!("no folder; set {variable}"))?;
+    let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    existing(profile.join(name), way_out)
 }
 
 /// A file that `scripts/test` puts into `target/guests` of the checkout.

@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tmem_balance::Report;
@@ -67,6 +68,8 @@ fn look(directory: &Path) -> Result<Seen, ActuatorError> {
     let stats = read(&directory.join("memory.stat"))?;
     // Kernels without pressure information have no such file, and those told to keep none refuse to read it.
     let pressure = read(&directory.join("memory.pressure")).ok();
+    let cpu_time = read(&directory.join("cpu.stat")).ok().and_then(|text| stat(&text, "usage_usec"));
+    let cpu_time = cpu_time.map(Duration::from_micros);
     // Cached files that nobody has used twice go without anybody's waiting for them.
     let unused_bytes = stat(&stats, "inactive_file").unwrap_or(0).min(current_bytes);
     let report = Report {
@@ -74,7 +77,7 @@ fn look(directory: &Path) -> Result<Seen, ActuatorError> {
         committed_bytes: None,
         pressure: pressure.as_deref().and_then(some_pressure),
     };
-    Ok(Seen { size_bytes, max_bytes, report: Some(report), swap_ins: swap_ins(&stats) })
+    Ok(Seen { size_bytes, max_bytes, report: Some(report), swap_ins: swap_ins(&stats), cpu_time })
 }
 
 /// Pages: `pswpin` says it since Linux 6.14, and refaults of anonymous pages nearly the same since 5.9. Before, only faults that waited for a disk are counted.

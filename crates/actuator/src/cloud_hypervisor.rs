@@ -76,24 +76,26 @@ impl CloudHypervisor {
     }
 
     pub(crate) async fn look(&mut self) -> Result<Seen, ActuatorError> {
-        let info = self.info().await?;
+        let (info, cpu_time) = self.info().await?;
         let report = self.report().await?;
         let (size_bytes, max_bytes) = (info.memory_actual_size, info.config.memory.bytes());
-        Ok(Seen { size_bytes, max_bytes, report, swap_ins: None })
+        Ok(Seen { size_bytes, max_bytes, report, swap_ins: None, cpu_time })
     }
 
     pub(crate) async fn set(&mut self, target_bytes: u64) -> Result<(), ActuatorError> {
-        let balloon_bytes = self.info().await?.config.memory.bytes().saturating_sub(target_bytes);
+        let balloon_bytes = self.info().await?.0.config.memory.bytes().saturating_sub(target_bytes);
         let body = json!({"desired_balloon": balloon_bytes});
         rest::ask(&self.socket, Method::PUT, RESIZE, Some(body)).await?.done(&self.socket, RESIZE)
     }
 
-    async fn info(&self) -> Result<Info, ActuatorError> {
-        let info: Info = rest::ask(&self.socket, Method::GET, INFO, None).await?.read(&self.socket, INFO)?;
+    /// With its process's CPU time.
+    async fn info(&self) -> Result<(Info, Option<Duration>), ActuatorError> {
+        let answer = rest::ask(&self.socket, Method::GET, INFO, None).await?;
+        let info: Info = answer.read(&self.socket, INFO)?;
         if info.config.balloon.is_none() {
             return Err(ActuatorError::NoBalloon { place: self.socket.clone(), add: ADD });
         }
-        Ok(info)
+        Ok((info, answer.cpu_time()))
     }
 
     /// What the guest says. Older versions have no statistics, and a guest may not give any: both is a no here.

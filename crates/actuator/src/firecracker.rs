@@ -62,6 +62,7 @@ impl Firecracker {
         if balloon.status() == StatusCode::BAD_REQUEST {
             return Err(ActuatorError::NoBalloon { place: self.socket.clone(), add: ADD });
         }
+        let cpu_time = balloon.cpu_time();
         let balloon: Balloon = balloon.read(&self.socket, BALLOON)?;
         let (mut balloon_mib, mut report) = (balloon.amount_mib, None);
         if balloon.stats_polling_interval_s.unwrap_or(0) > 0 {
@@ -73,7 +74,7 @@ impl Firecracker {
             self.said = Some(statistics);
         }
         let size_bytes = without_balloon(&self.socket, max_bytes, balloon_mib.saturating_mul(MIB))?;
-        Ok(Seen { size_bytes, max_bytes, report, swap_ins: None })
+        Ok(Seen { size_bytes, max_bytes, report, swap_ins: None, cpu_time })
     }
 
     /// In whole MiB; what is not one more, the guest keeps.

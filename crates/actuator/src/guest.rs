@@ -1,5 +1,7 @@
 //! One guest or cgroup, whatever it runs under.
 
+use std::time::Duration;
+
 use tmem_balance::Report;
 
 use crate::{
@@ -18,6 +20,8 @@ pub struct Seen {
     pub report: Option<Report>,
     /// A cgroup's swap-ins since it was made, in pages. `None` for guests: what they swap in, their client in the store counts.
     pub swap_ins: Option<u64>,
+    /// How long it has kept CPUs busy since it was started, as the host counts. `None`: the host does not say.
+    pub cpu_time: Option<Duration>,
 }
 
 /// A guest or cgroup. It is connected to when it is asked or told, and again after whatever went wrong.
@@ -111,7 +115,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_not_believed() {
         let address = Address::Firecracker("/run/fc.sock".into());
-        let seen = |report| Seen { size_bytes: 100, max_bytes: 200, report, swap_ins: None };
+        let seen = |report| Seen { size_bytes: 100, max_bytes: 200, report, swap_ins: None, cpu_time: None };
         let believed = |report| checked(&address, seen(report)).expect("a guest").report;
         assert_eq!(believed(report(100, 300, 0.5)), report(100, 300, 0.5));
         assert_eq!(believed(report(101, u64::MAX, 1.5)), None);

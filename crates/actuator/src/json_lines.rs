@@ -4,7 +4,10 @@
 //! has new ones; it panics when a command was given up and another follows; and the agent can leave a connection's old answers in the
 //! channel, past which it finds no way (`guest-sync-delimited`). Its types for all of QEMU are 55 MB to build, for six commands.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::{
@@ -13,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    ActuatorError,
+    ActuatorError, cpu_time,
     limits::{MAX_ANSWER_BYTES, quoted},
 };
 
@@ -39,6 +42,11 @@ impl JsonLines {
         let stream = UnixStream::connect(place).await.map_err(unreachable)?;
         let received = Vec::new();
         Ok(JsonLines { place: place.into(), stream, received, looked_at: 0, left_bytes: MAX_ANSWER_BYTES })
+    }
+
+    /// How long whoever answers has kept CPUs busy, where it is a hypervisor.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        cpu_time::of_peer(&self.stream)
     }
 
     /// Where it is.

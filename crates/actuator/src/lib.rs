@@ -11,6 +11,7 @@
 //! | `cloud_hypervisor`, `firecracker` | their balloons, over REST |
 //! | `rest` | one HTTP request on a Unix socket |
 //! | `cgroup`, `reclaim` | a cgroup of version 2 |
+//! | `cpu_time` | whether a guest does anything, as the host counts |
 //! | `freshness` | whether what a guest said is of now |
 //! | `kernel_text` | numbers in texts of the kernel |
 //! | `limits` | what is too late, too long and too much |
@@ -23,6 +24,7 @@ mod address;
 mod agent;
 mod cgroup;
 mod cloud_hypervisor;
+mod cpu_time;
 mod error;
 mod firecracker;
 mod freshness;

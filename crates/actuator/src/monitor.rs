@@ -33,6 +33,11 @@ impl Monitor {
         Ok(monitor)
     }
 
+    /// How long QEMU has kept CPUs busy, if it is QEMU that listens.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        self.lines.cpu_time()
+    }
+
     /// Has a command carried out.
     pub(crate) async fn command(&mut self, name: &str, arguments: Value) -> Result<Value, ActuatorError> {
         self.lines.send(b"", &json!({"execute": name, "arguments": arguments})).await?;

@@ -153,7 +153,8 @@ impl BalloonDevice {
             committed_bytes: None,
             pressure: None,
         });
+        let cpu_time = monitor.cpu_time();
         self.connected = Some(connected);
-        Ok(Seen { size_bytes, max_bytes, report, swap_ins: None })
+        Ok(Seen { size_bytes, max_bytes, report, swap_ins: None, cpu_time })
     }
 }

@@ -1,6 +1,6 @@
 //! One HTTP request on a Unix socket.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::{
-    ActuatorError,
+    ActuatorError, cpu_time,
     limits::{MAX_ANSWER_BYTES, quoted},
 };
 
@@ -26,6 +26,7 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 pub(crate) struct Answer {
     status: StatusCode,
     body: Vec<u8>,
+    cpu_time: Option<Duration>,
 }
 
 /// Asks, on a connection of its own.
@@ -37,6 +38,7 @@ pub(crate) async fn ask(
 ) -> Result<Answer, ActuatorError> {
     let unreachable = |source| ActuatorError::Unreachable { place: place.into(), source };
     let stream = UnixStream::connect(place).await.map_err(unreachable)?;
+    let cpu_time = cpu_time::of_peer(&stream);
     let broke_off = |error: hyper::Error| ActuatorError::BrokeOff {
         place: place.into(),
         why: quoted(&error.to_string()),
@@ -63,7 +65,7 @@ pub(crate) async fn ask(
                 Err(_) => ActuatorError::TooLong { place: place.into(), limit_bytes: MAX_ANSWER_BYTES },
             }
         })?;
-        Ok(Answer { status, body: body.to_bytes().into() })
+        Ok(Answer { status, body: body.to_bytes().into(), cpu_time })
     };
     // The connection moves the bytes. It ends with the exchange, which also says what is wrong with it.
     let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
@@ -78,6 +80,11 @@ pub(crate) async fn ask(
 impl Answer {
     pub(crate) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// How long the process that answered has kept CPUs busy, where it is a hypervisor.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        self.cpu_time
     }
 
     /// What a yes says.

@@ -137,6 +137,7 @@ mod tests {
             size_bytes,
             demand: None,
             swapped_bytes: 0,
+            cpus: None,
             report: None,
             answers,
         }

@@ -76,6 +76,7 @@ mod tests {
             demand: None,
             swapped_bytes: swapped_mib * MIB,
             report: Some(Report { committed_bytes: committed_mib.map(|mib| mib * MIB), ..Report::default() }),
+            cpus: Some(0.5),
             answers: true,
         };
         let scene = Scene { at: Duration::ZERO, budget_bytes: u64::MAX, subjects: vec![subject] };

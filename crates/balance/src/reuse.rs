@@ -34,11 +34,13 @@ pub struct ReuseOptions {
     pub idle_pressure: f64,
     /// What an idle one is tried with less of at a time: this part of what it has above its floor.
     pub probe_part: f64,
+    /// Nobody carries out what is decided. So what it said before is not expected to show.
+    pub is_dry_run: bool,
 }
 
 impl Default for ReuseOptions {
     fn default() -> Self {
-        Self { idle_part: 0.002, idle_pressure: 0.001, probe_part: 0.03 }
+        Self { idle_part: 0.002, idle_pressure: 0.001, probe_part: 0.03, is_dry_run: false }
     }
 }
 
@@ -52,14 +54,16 @@ const ENOUGH: f64 = 0.9;
 const MORE: f64 = 1.1;
 /// Whoever thrashes gets this part of its size at least.
 const LEAST_GROWTH: u64 = 8;
-/// The most that an idle guest gives to others at a time, as a part of what it has above its floor: one that says it does not use that, one that does
-/// not, and one that is not idle.
+/// The most that a guest gives to others at a time, as a part of what it has above its floor: one that hardly swaps in and says that it does not use
+/// that, any other that hardly swaps in, and one that does.
 const UNUSED_GIVES: u64 = 2;
 const IDLE_GIVES: u64 = 4;
 const BUSY_GIVES: u64 = 16;
 /// Memory moves to whoever gains so many times what it costs the other.
 const WORTH: f64 = 2.0;
-/// Whoever got more keeps it for so long.
+/// Who hardly swaps in and keeps less of a CPU busy is asleep: it does not need its memory now, rather than just having enough of it.
+const ASLEEP_CPUS: f64 = 0.1;
+/// Whoever got more keeps it for so long, unless it falls asleep. Nor does anybody's target turn twice within that.
 const SETTLES: Duration = Duration::from_secs(60);
 /// What was too little is for so long, times how often it was found to be; for a fifth of that where others thrash.
 const REMEMBERS: Duration = Duration::from_secs(300);
@@ -90,6 +94,8 @@ struct Memory {
     target_bytes: u64,
     last_up: Option<Duration>,
     last_down: Option<Duration>,
+    /// When it was last given the contrary of what it had been given less than a minute before.
+    last_turn: Option<Duration>,
     /// The least size that it was seen with on its way down, and when.
     came_down: (u64, Duration),
     stuck_until: Duration,
@@ -104,6 +110,8 @@ struct Hurt {
     at: Duration,
     /// How often that was found.
     times: u32,
+    /// Its swap-ins per second then, at most.
+    swap_ins: f64,
 }
 
 /// How a subject is at the moment.
@@ -111,6 +119,9 @@ struct State {
     swap_ins: f64,
     pressure: Option<f64>,
     mood: Mood,
+    /// It hardly swaps in. That it waits for memory may come from giving some.
+    hardly_swaps: bool,
+    is_asleep: bool,
     weight: f64,
 }
 
@@ -132,6 +143,15 @@ struct Ask {
     gain: f64,
 }
 
+/// Memory that nobody has to give yet.
+#[derive(Clone, Copy)]
+struct Lack {
+    bytes: u64,
+    /// Of who gains most by it: swap-ins a second saved by a byte, and by all that it asks for, weighted.
+    gain: f64,
+    saved: f64,
+}
+
 impl Reuse {
     /// With these options.
     pub fn new(options: ReuseOptions) -> Reuse {
@@ -146,6 +166,8 @@ impl Reuse {
             swap_ins: 0.0,
             pressure,
             mood: Mood::Silent,
+            hardly_swaps: false,
+            is_asleep: false,
             weight: f64::from(subject.limits.weight) / 100.0,
         };
         if !subject.answers {
@@ -166,15 +188,19 @@ impl Reuse {
         memory.rates.take_in(&counted, seconds, SMOOTHING);
         state.swap_ins = counted.swap_ins() as f64 / seconds;
         let idle = self.options.idle_part * (subject.size_bytes / PAGE_BYTES as u64) as f64 / 60.0;
-        let waits = pressure.is_some_and(|pressure| pressure > self.options.idle_pressure);
+        state.hardly_swaps = state.swap_ins <= idle;
+        state.is_asleep = state.hardly_swaps && subject.cpus.is_some_and(|cpus| cpus < ASLEEP_CPUS);
+        // Who is asleep waits for nothing but what it is giving.
+        let waits =
+            !state.is_asleep && pressure.is_some_and(|pressure| pressure > self.options.idle_pressure);
         state.mood = if state.swap_ins >= THRASHES_FROM * idle.max(1.0) {
             Mood::Thrashes
-        } else if state.swap_ins > idle || waits {
+        } else if !state.hardly_swaps || waits {
             Mood::Content
         } else {
             Mood::Idle
         };
-        memory.remember_hurt(subject.size_bytes, state.mood, at);
+        memory.remember_hurt(subject.size_bytes, &state, at);
         state
     }
 
@@ -204,6 +230,7 @@ impl Memory {
             target_bytes: subject.size_bytes,
             last_up: None,
             last_down: None,
+            last_turn: None,
             came_down: (subject.size_bytes, at),
             stuck_until: Duration::ZERO,
             hurt: None,
@@ -212,13 +239,18 @@ impl Memory {
     }
 
     /// Remembers that it began to thrash after it came down.
-    fn remember_hurt(&mut self, size_bytes: u64, mood: Mood, at: Duration) {
+    fn remember_hurt(&mut self, size_bytes: u64, state: &State, at: Duration) {
+        let (mood, swap_ins) = (state.mood, state.swap_ins);
         let within = |when: Duration, time| at.saturating_sub(when) < time;
         let begins = mood == Mood::Thrashes && !self.is_thrashing;
         self.is_thrashing = mood == Mood::Thrashes;
         if begins && self.last_down.is_some_and(|down| within(down, SETTLES)) {
             let times = self.hurt.map_or(1, |hurt| hurt.times.saturating_add(1));
-            self.hurt = Some(Hurt { size_bytes, at, times });
+            self.hurt = Some(Hurt { size_bytes, at, times, swap_ins });
+        } else if let Some(hurt) = &mut self.hurt
+            && self.is_thrashing
+        {
+            hurt.swap_ins = hurt.swap_ins.max(swap_ins);
         } else if self.hurt.is_some_and(|hurt| mood == Mood::Idle && size_bytes < hurt.size_bytes) {
             // It does not need that any more.
             self.hurt = None;
@@ -239,7 +271,23 @@ impl Memory {
 
     /// Whether it may be given less now.
     fn may_go_down(&self, at: Duration) -> bool {
-        self.last_up.is_none_or(|up| at.saturating_sub(up) >= SETTLES) && at >= self.stuck_until
+        let is_settled = self.last_up.is_none_or(|up| at.saturating_sub(up) >= SETTLES);
+        (is_settled || self.last_down > self.last_up) && at >= self.stuck_until
+    }
+
+    /// Takes note of another target. A second turn within a minute is not made.
+    fn turn(&mut self, goes_up: bool, at: Duration) -> bool {
+        let within = |when: Option<Duration>| when.is_some_and(|when| at.saturating_sub(when) < SETTLES);
+        let (along, against) =
+            if goes_up { (self.last_up, self.last_down) } else { (self.last_down, self.last_up) };
+        if against > along && within(against) {
+            if within(self.last_turn) {
+                return false;
+            }
+            self.last_turn = Some(at);
+        }
+        *(if goes_up { &mut self.last_up } else { &mut self.last_down }) = Some(at);
+        true
     }
 
     /// Whether it is on its way down, and whether it has been for too long.
@@ -283,7 +331,7 @@ impl Policy for Reuse {
         asks.sort_by(|a, b| b.gain.total_cmp(&a.gain));
         let lacking = grant(scene, &asks, &states, &mut decisions);
         self.collect(scene, &states, lacking, &mut decisions);
-        self.note(scene, &decisions);
+        self.note(scene, &mut decisions);
         decisions
     }
 }
@@ -335,22 +383,30 @@ impl Reuse {
         }
     }
 
-    /// What it can give to others, and what it loses by a byte of that, in swap-ins a second, weighted.
-    fn offer(&self, subject: &Subject, state: &State, at: Duration) -> Option<(u64, f64)> {
+    /// What it can give to others, and what it loses by a byte of that, in swap-ins a second, weighted. They would be saved so many.
+    fn offer(&self, subject: &Subject, state: &State, at: Duration, saved: f64) -> Option<(u64, f64)> {
         let memory = self.memories.get(&subject.name)?;
         let is_there = subject.size_bytes <= memory.target_bytes.saturating_add(2 * LEAST_MOVE_BYTES);
-        if matches!(state.mood, Mood::New | Mood::Silent) || !memory.may_go_down(at) || !is_there {
+        let may_go_down = memory.may_go_down(at) || (state.is_asleep && at >= memory.stuck_until);
+        if matches!(state.mood, Mood::New | Mood::Silent) || !may_go_down || !is_there {
             return None;
         }
-        let (careful_bytes, may_be_tried) = memory.floor(subject, at);
-        let floor_bytes = if may_be_tried { subject.limits.floor_bytes } else { careful_bytes };
-        let above_bytes = subject.size_bytes.saturating_sub(floor_bytes);
+        let (careful_bytes, may_be_tried) = match memory.hurt {
+            // What that did to it is little beside what others suffer.
+            Some(hurt) if hurt.swap_ins * state.weight * WORTH < saved => (subject.limits.floor_bytes, true),
+            _ => memory.floor(subject, at),
+        };
+        let above_bytes = |floor_bytes: u64| subject.size_bytes.saturating_sub(floor_bytes);
         let is_unused = |bytes| subject.available_bytes().is_some_and(|available| available >= bytes);
-        let bytes = match state.mood {
-            // Whoever lies about that has the harm.
-            Mood::Idle if is_unused(above_bytes / UNUSED_GIVES) => above_bytes / UNUSED_GIVES,
-            Mood::Idle if careful_bytes == subject.limits.floor_bytes => above_bytes / IDLE_GIVES,
-            _ => above_bytes / BUSY_GIVES,
+        let careful_above_bytes = above_bytes(careful_bytes);
+        let bytes = if state.hardly_swaps && careful_above_bytes >= LEAST_MOVE_BYTES * IDLE_GIVES {
+            // Whoever lies about what it uses has the harm.
+            let unused_bytes = careful_above_bytes / UNUSED_GIVES;
+            if is_unused(unused_bytes) { unused_bytes } else { careful_above_bytes / IDLE_GIVES }
+        } else if may_be_tried {
+            above_bytes(subject.limits.floor_bytes) / BUSY_GIVES
+        } else {
+            careful_above_bytes / BUSY_GIVES
         };
         if bytes < LEAST_MOVE_BYTES {
             return None;
@@ -361,22 +417,16 @@ impl Reuse {
     }
 
     /// Takes what is lacking from those who lose least by it.
-    fn collect(
-        &self,
-        scene: &Scene,
-        states: &[State],
-        lacking: Option<(u64, f64)>,
-        decisions: &mut [Decision],
-    ) {
-        let Some((mut lacking_bytes, gain)) = lacking else { return };
+    fn collect(&self, scene: &Scene, states: &[State], lacking: Option<Lack>, decisions: &mut [Decision]) {
+        let Some(Lack { bytes: mut lacking_bytes, gain, saved }) = lacking else { return };
         let mut donors: Vec<_> = scene
             .subjects
             .iter()
             .zip(states)
             .enumerate()
             .filter_map(|(index, (subject, state))| {
-                let (bytes, loss) = self.offer(subject, state, scene.at)?;
-                (state.mood == Mood::Idle || loss * WORTH < gain).then_some((loss, index, bytes))
+                let (bytes, loss) = self.offer(subject, state, scene.at, saved)?;
+                (state.hardly_swaps || loss * WORTH < gain).then_some((loss, index, bytes))
             })
             .collect();
         donors.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -395,32 +445,38 @@ impl Reuse {
         }
     }
 
-    /// Remembers what was decided.
-    fn note(&mut self, scene: &Scene, decisions: &[Decision]) {
+    /// Remembers what was decided, and takes back second turns.
+    fn note(&mut self, scene: &Scene, decisions: &mut [Decision]) {
         for (subject, decision) in scene.subjects.iter().zip(decisions) {
             let Some(memory) = self.memories.get_mut(&subject.name) else { continue };
-            let before_bytes = memory.target_bytes;
-            memory.target_bytes = decision.target_bytes;
-            match decision.reason {
-                Reason::Grows { .. } if decision.target_bytes > before_bytes => {
-                    memory.last_up = Some(scene.at)
-                }
-                Reason::Probed { .. } | Reason::Gives { .. } => memory.last_down = Some(scene.at),
-                _ => {}
+            if self.options.is_dry_run {
+                memory.target_bytes = subject.size_bytes;
+                continue;
             }
+            let before_bytes = memory.target_bytes;
+            let goes_up = decision.target_bytes > before_bytes;
+            let may_turn = match decision.reason {
+                Reason::Grows { .. } if goes_up => memory.turn(true, scene.at),
+                Reason::Probed { .. } | Reason::Gives { .. } => memory.turn(false, scene.at),
+                _ => true,
+            };
+            if !may_turn {
+                *decision = Decision { target_bytes: before_bytes, reason: Reason::Settles };
+            }
+            memory.target_bytes = decision.target_bytes;
         }
     }
 }
 
-/// Gives what is there, to whoever gains most first. Says what is lacking, and what the one who lacks it would gain by a byte.
-fn grant(scene: &Scene, asks: &[Ask], states: &[State], decisions: &mut [Decision]) -> Option<(u64, f64)> {
+/// Gives what is there, to whoever gains most first. Says what is lacking.
+fn grant(scene: &Scene, asks: &[Ask], states: &[State], decisions: &mut [Decision]) -> Option<Lack> {
     let taken = scene
         .subjects
         .iter()
         .zip(&*decisions)
         .map(|(subject, decision)| subject.size_bytes.max(decision.target_bytes));
     let mut spare_bytes = scene.budget_bytes.saturating_sub(taken.sum());
-    let mut lacking: Option<(u64, f64)> = None;
+    let mut lacking: Option<Lack> = None;
     for ask in asks {
         let (subject, decision) = (&scene.subjects[ask.subject], &mut decisions[ask.subject]);
         let wanted_bytes = subject.size_bytes.saturating_add(ask.bytes).saturating_sub(decision.target_bytes);
@@ -432,8 +488,9 @@ fn grant(scene: &Scene, asks: &[Ask], states: &[State], decisions: &mut [Decisio
         }
         let rest_bytes = wanted_bytes - granted_bytes;
         if rest_bytes >= LEAST_MOVE_BYTES {
-            let (bytes, gain) = lacking.unwrap_or((0, ask.gain));
-            lacking = Some((bytes + rest_bytes, gain));
+            let saved = states[ask.subject].weight * ask.saved;
+            let lack = lacking.get_or_insert(Lack { bytes: 0, gain: ask.gain, saved });
+            lack.bytes += rest_bytes;
         }
     }
     lacking

@@ -41,6 +41,9 @@ pub struct Subject {
     pub demand: Option<Demand>,
     /// What it has in the pool, in bytes before compression.
     pub swapped_bytes: u64,
+    /// CPUs that it kept busy on average since the scene before, as its host counts; `None`: nobody knows.
+    #[serde(default)]
+    pub cpus: Option<f64>,
     /// What it says; `None`: nothing, or nothing new.
     pub report: Option<Report>,
     /// It can be reached. One that cannot is left alone.

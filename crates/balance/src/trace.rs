@@ -71,6 +71,7 @@ mod tests {
             demand: Some(Demand::new([(64, 3), (80, 9)], 2)),
             swapped_bytes: 5,
             report: Some(Report { pressure: Some(0.25), ..Report::default() }),
+            cpus: Some(0.5),
             answers: true,
         };
         Scene { at: Duration::from_secs(seconds), budget_bytes: 99, subjects: vec![subject] }

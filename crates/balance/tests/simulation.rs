@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use proptest::prelude::*;
 use tmem_balance::{
-    Balancer, CommittedAs, Demand, Limits, Policy, Report, Reuse, Scene, Static, Subject, Verdict,
+    Balancer, CommittedAs, Demand, Limits, Policy, Reason, Report, Reuse, Scene, Static, Subject, Verdict,
 };
 use tmem_store::ReuseDistances;
 
@@ -17,6 +17,8 @@ const INTERVAL: f64 = 5.0;
 /// A touch of a page that is in memory, and of one that is not, in seconds.
 const TOUCH: f64 = 2e-6;
 const SWAP_IN: f64 = 100e-6;
+/// Swapping a page out, which a guest does when its balloon takes memory that it uses.
+const SWAP_OUT: f64 = 40e-6;
 /// How fast a balloon goes up and down, in MiB a second.
 const BALLOON: f64 = 40.0;
 
@@ -35,6 +37,10 @@ struct Guest {
     counted: Vec<f64>,
     done: f64,
     swap_ins: f64,
+    /// Since it was looked at: time, CPU time, and time that it waited for memory, in seconds.
+    lived: f64,
+    worked: f64,
+    waited: f64,
 }
 
 impl Guest {
@@ -51,12 +57,16 @@ impl Guest {
             counted,
             done: 0.0,
             swap_ins: 0.0,
+            lived: 0.0,
+            worked: 0.0,
+            waited: 0.0,
         }
     }
 
     fn live(&mut self, seconds: f64, target: f64) {
         self.size += (target - self.size).clamp(-BALLOON * seconds, BALLOON * seconds);
         let room = (self.size - self.kernel).max(1.0);
+        let swapped_out = (self.resident - self.resident.min(room)) * MIB / PAGE;
         self.resident = self.resident.min(room).min(self.working_set);
         let misses_part = 1.0 - self.resident / self.working_set.max(1.0);
         let touches = (seconds * self.pace).min(seconds / (TOUCH + misses_part * SWAP_IN));
@@ -72,9 +82,15 @@ impl Guest {
         self.resident = (self.resident + misses * PAGE / MIB).min(room).min(self.working_set);
         self.done += touches;
         self.swap_ins += misses;
+        self.lived += seconds;
+        self.worked += touches * TOUCH + swapped_out * SWAP_OUT;
+        self.waited += misses * SWAP_IN + swapped_out * SWAP_OUT;
     }
 
-    fn subject(&self, name: String) -> Subject {
+    fn subject(&mut self, name: String) -> Subject {
+        let of_time = |seconds: f64| (self.lived > 0.0).then(|| (seconds / self.lived).min(1.0));
+        let (cpus, pressure) = (of_time(self.worked), of_time(self.waited));
+        (self.lived, self.worked, self.waited) = (0.0, 0.0, 0.0);
         let bytes = |mib: f64| (mib * MIB) as u64;
         let ends = ReuseDistances::default();
         let buckets = ends.buckets().zip(&self.counted).map(|((end, _), count)| (end, *count as u64));
@@ -91,8 +107,9 @@ impl Guest {
             report: Some(Report {
                 committed_bytes: Some(bytes(self.working_set + 8.0)),
                 available_bytes: Some(bytes((self.size - self.kernel - self.resident).max(0.0))),
-                pressure: None,
+                pressure,
             }),
+            cpus,
             answers: true,
         }
     }
@@ -125,7 +142,7 @@ fn run(
     for interval in 0..intervals {
         change(interval, guests);
         let subjects =
-            guests.iter().enumerate().map(|(at, guest)| guest.subject(format!("vm{at}"))).collect();
+            guests.iter_mut().enumerate().map(|(at, guest)| guest.subject(format!("vm{at}"))).collect();
         let at = Duration::from_secs_f64(INTERVAL * (interval + 1) as f64);
         let scene = Scene { at, budget_bytes: (budget * MIB) as u64, subjects };
         let verdicts = balancer.decide(&scene);
@@ -141,20 +158,22 @@ fn run(
     story
 }
 
-/// The most moves of one guest against its move before, within a minute.
+/// The most turns of one guest within a minute: that it is given less less than a minute after it was given more, or the other way round.
 fn turns_in_a_minute(story: &Story) -> usize {
     let guests = story.verdicts.first().map_or(0, Vec::len);
     let per_minute = (60.0 / INTERVAL) as usize;
     let turns = |guest: usize| {
         let mut last: Option<(usize, bool)> = None;
+        let mut last_target_bytes = 0;
         let mut turns = VecDeque::new();
         let mut most = 0;
-        for (at, pair) in story.verdicts.windows(2).enumerate() {
-            let (before, now) = (pair[0][guest].target_bytes, pair[1][guest].target_bytes);
-            if before == now {
+        for (at, verdicts) in story.verdicts.iter().enumerate() {
+            let Verdict { size_bytes, target_bytes, .. } = verdicts[guest];
+            let is_news = std::mem::replace(&mut last_target_bytes, target_bytes) != target_bytes;
+            if !is_news || size_bytes.abs_diff(target_bytes) < 1 << 20 {
                 continue;
             }
-            let up = now > before;
+            let up = target_bytes > size_bytes;
             if last.is_some_and(|(then, was_up)| was_up != up && at - then < per_minute) {
                 turns.push_back(at);
             }
@@ -171,10 +190,19 @@ const IDLE: f64 = 20.0;
 
 /// One large and idle, one small and thrashing; after half of the time they swap roles.
 fn wrong_sizes(policy: Box<dyn Policy>, sizes: [f64; 2], swaps: bool) -> (Story, Vec<Guest>) {
+    let changes_at = if swaps { 60 } else { usize::MAX };
+    wrong_sizes_with_change(policy, sizes, changes_at)
+}
+
+fn wrong_sizes_with_change(
+    policy: Box<dyn Policy>,
+    sizes: [f64; 2],
+    changes_at: usize,
+) -> (Story, Vec<Guest>) {
     let mut guests =
         vec![Guest::new(64.0, sizes[0], 640.0, 40.0, IDLE), Guest::new(64.0, sizes[1], 640.0, 400.0, 1e9)];
     let story = run(policy, &mut guests, 660.0, 120, |interval, guests| {
-        if swaps && interval == 60 {
+        if interval == changes_at {
             let (first, second) = guests.split_at_mut(1);
             std::mem::swap(&mut first[0].working_set, &mut second[0].working_set);
             std::mem::swap(&mut first[0].pace, &mut second[0].pace);
@@ -217,6 +245,19 @@ fn wrongly_sized_guests_become_right_and_do_nearly_all_that_they_could() {
     assert!(back as f64 * INTERVAL <= 60.0, "{back}");
 }
 
+/// It is not taken for one that just has enough at last.
+#[test]
+fn a_guest_that_falls_asleep_gives_what_it_got_a_short_while_ago() {
+    let (ideal, _) = wrong_sizes(Box::new(Static), [128.0, 512.0], false);
+    let changes_at = 8;
+    let (story, _) = wrong_sizes_with_change(Box::<Reuse>::default(), [512.0, 128.0], changes_at);
+    assert!(matches!(story.verdicts[5][1].reason, Reason::Grows { .. }), "{:?}", story.verdicts[5]);
+    let full = ideal.done[50];
+    let back = story.done[changes_at..].iter().position(|done| *done >= 0.9 * full).expect("never");
+    assert!(back as f64 * INTERVAL <= 40.0, "{back}");
+    assert!(turns_in_a_minute(&story) <= 1);
+}
+
 #[test]
 fn an_idle_guest_gives_up_most_and_is_at_full_speed_soon_after_it_wakes() {
     let mut guests = vec![Guest::new(64.0, 512.0, 512.0, 300.0, 0.0)];
@@ -241,7 +282,7 @@ fn weights_are_honoured() {
     let mut balancer = Balancer::new(Box::<Reuse>::default());
     for interval in 0..100 {
         let mut subjects: Vec<_> =
-            (0..).zip(&guests).map(|(at, guest)| guest.subject(format!("vm{at}"))).collect();
+            (0..).zip(&mut guests).map(|(at, guest)| guest.subject(format!("vm{at}"))).collect();
         subjects[0].limits.weight = 1000;
         let at = Duration::from_secs_f64(INTERVAL * (interval + 1) as f64);
         let verdicts = balancer.decide(&Scene { at, budget_bytes: (610.0 * MIB) as u64, subjects });

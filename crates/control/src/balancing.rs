@@ -39,6 +39,9 @@ pub struct BalanceReport {
     pub decisions: Vec<BalanceDecision>,
     /// The number of the last order that it has carried out.
     pub heard: u64,
+    /// It is about to end.
+    #[serde(default)]
+    pub is_ending: bool,
 }
 
 /// A guest or cgroup as the balancer sees it.
@@ -163,11 +166,29 @@ struct Inner {
 
 impl Balancing {
     /// Takes a report, and gives the orders that wait. `now` is when it came.
-    pub(crate) fn report(&self, mut report: BalanceReport, now: Instant) -> BalanceOrders {
+    ///
+    /// # Errors
+    /// [`AdminError::Conflict`]: another balancer is there. The two would take from each other's guests what they gave.
+    pub(crate) fn report(
+        &self,
+        mut report: BalanceReport,
+        now: Instant,
+    ) -> Result<BalanceOrders, AdminError> {
         let mut inner = self.lock();
         inner.forget_the_silent(now);
-        let before = inner.last.take().map(|(_, before)| before);
-        let known = before.filter(|before| before.pid == report.pid);
+        if let Some((_, other)) = &inner.last
+            && other.pid != report.pid
+        {
+            let pid = other.pid;
+            return Err(AdminError::Conflict(format!(
+                "a balancer with process id {pid} reports to this daemon already; `tmem balance stop` ends it"
+            )));
+        }
+        if report.is_ending {
+            inner.forget();
+            return Ok(BalanceOrders::default());
+        }
+        let known = inner.last.take().map(|(_, before)| before);
         let mut decisions = known.map(|before| before.decisions).unwrap_or_default();
         decisions.append(&mut report.decisions);
         decisions.drain(..decisions.len().saturating_sub(KEPT_DECISIONS));
@@ -176,7 +197,7 @@ impl Balancing {
         inner.last_number = inner.last_number.max(report.heard);
         inner.orders.retain(|order| order.number > report.heard);
         inner.last = Some((now, report));
-        BalanceOrders { orders: inner.orders.clone() }
+        Ok(BalanceOrders { orders: inner.orders.clone() })
     }
 
     /// Has the balancer take an order along. Gives its number.
@@ -221,9 +242,13 @@ impl Balancing {
 impl Inner {
     fn forget_the_silent(&mut self, now: Instant) {
         if self.last.as_ref().is_some_and(|(at, _)| now.saturating_duration_since(*at) > SILENCE) {
-            self.last = None;
-            self.orders.clear();
+            self.forget();
         }
+    }
+
+    fn forget(&mut self) {
+        self.last = None;
+        self.orders.clear();
     }
 }
 
@@ -277,14 +302,14 @@ mod tests {
     fn an_order_is_given_until_it_is_carried_out() {
         let (balancing, now) = (Balancing::default(), Instant::now());
         assert!(matches!(balancing.order(stop(), now), Err(AdminError::NotFound(_))));
-        assert_eq!(balancing.report(report(1, 7, &[]), now), BalanceOrders::default());
+        assert_eq!(balancing.report(report(1, 7, &[]), now).unwrap(), BalanceOrders::default());
         let number = balancing.order(stop(), now).unwrap();
         assert_eq!(number, 8, "after those of a daemon before this one");
         for _ in 0..2 {
-            let orders = balancing.report(report(1, 7, &[]), now).orders;
+            let orders = balancing.report(report(1, 7, &[]), now).unwrap().orders;
             assert_eq!(orders, [NumberedOrder { number, order: stop() }]);
         }
-        assert_eq!(balancing.report(report(1, 8, &[]), now).orders, []);
+        assert_eq!(balancing.report(report(1, 8, &[]), now).unwrap().orders, []);
         for _ in 0..MAX_ORDERS {
             balancing.order(stop(), now).unwrap();
         }
@@ -294,17 +319,21 @@ mod tests {
     #[test]
     fn decisions_add_up_and_a_silent_balancer_is_forgotten() {
         let (balancing, now) = (Balancing::default(), Instant::now());
-        balancing.report(report(1, 0, &["a"]), now);
-        balancing.report(report(1, 0, &[]), now);
-        balancing.report(report(1, 0, &["b"]), now);
+        balancing.report(report(1, 0, &["a"]), now).unwrap();
+        balancing.report(report(1, 0, &[]), now).unwrap();
+        balancing.report(report(1, 0, &["b"]), now).unwrap();
         let names = |report: BalanceReport| -> Vec<String> {
             report.decisions.into_iter().map(|decision| decision.guest).collect()
         };
         assert_eq!(names(balancing.latest(now + SILENCE).unwrap()), ["a", "b"]);
         balancing.report(report(1, 0, &["c"; 2 * KEPT_DECISIONS]), now);
         assert_eq!(names(balancing.latest(now).unwrap()), ["c"; KEPT_DECISIONS]);
-        balancing.report(report(2, 0, &["d"]), now);
-        assert_eq!(names(balancing.latest(now).unwrap()), ["d"], "another balancer");
+        assert!(matches!(balancing.report(report(2, 0, &["d"]), now), Err(AdminError::Conflict(_))));
+        let last = BalanceReport { is_ending: true, ..report(1, 0, &["d"]) };
+        balancing.report(last, now).unwrap();
+        assert_eq!(balancing.latest(now), None);
+        balancing.report(report(2, 0, &["e"]), now).unwrap();
+        assert_eq!(names(balancing.latest(now).unwrap()), ["e"], "another balancer");
         let later = now + SILENCE + Duration::from_millis(1);
         assert_eq!(balancing.latest(later), None);
         assert!(matches!(balancing.order(stop(), later), Err(AdminError::NotFound(_))));
@@ -313,7 +342,7 @@ mod tests {
     #[test]
     fn limits_that_make_no_sense_are_refused() {
         let (balancing, now) = (Balancing::default(), Instant::now());
-        balancing.report(report(1, 0, &[]), now);
+        balancing.report(report(1, 0, &[]), now).unwrap();
         let order = |name: &str, changes| {
             let guests = BTreeMap::from([(name.to_owned(), changes)]);
             balancing.order(BalanceOrder { guests, ..BalanceOrder::default() }, now)

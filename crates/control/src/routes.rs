@@ -224,7 +224,7 @@ async fn balance_report(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let report: BalanceReport = read_body(body)?;
-    Ok(json(StatusCode::OK, &control.balancing.report(report, Instant::now())))
+    Ok(json(StatusCode::OK, &control.balancing.report(report, Instant::now())?))
 }
 
 async fn balance_order(

@@ -22,9 +22,11 @@
 //! | `join` | waiting for these threads to end |
 //! | `own_swap` | whether this host swaps to its own daemon |
 //! | `notify` | readiness, told to systemd |
+//! | `balancing` | the balancer as a process |
 //! | `guest_config` | what to paste for each virtual machine monitor |
 //! | `table` | columns for people |
 
+mod balancing;
 mod commands;
 mod confine;
 mod descriptors;

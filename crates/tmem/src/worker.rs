@@ -302,7 +302,7 @@ async fn end_asked_for(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 /// To stderr, a line each, without a clock: journald has one.
-fn start_logging(level: LogLevel) {
+pub(crate) fn start_logging(level: LogLevel) {
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Trace)
         .format(|buffer, record| {

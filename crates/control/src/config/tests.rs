@@ -223,5 +223,8 @@ fn every_key_of_the_sample_is_real_and_shows_its_default() {
     assert_eq!(disk.format, DiskFormat::default());
     assert!(matches!(disk.frontend, Frontend::VhostUser { queues: 4, .. }));
     assert_eq!((&disk.dedup, disk.weight), (&DedupChoice::default(), tmem_store::Weight::default()));
-    assert_eq!(Config { disks: Vec::new(), ..config }, Config::default());
+    assert_eq!(
+        Config { disks: Vec::new(), balance: BalanceSettings::default(), ..config },
+        Config::default()
+    );
 }

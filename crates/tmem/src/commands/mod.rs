@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod balance;
 mod bench;
 mod disk;
 mod freeze;
@@ -46,6 +47,10 @@ pub(crate) enum Command {
     /// Put the new version in the place of the old one first. It looks whether it can go on with what the running one has stored, and takes
     /// over within some tens of milliseconds, or leaves everything as it is and exits with 1.
     Upgrade,
+    /// Give memory to the guests that gain most by it: look after them, and what they have
+    ///
+    /// Without a subcommand it is `start`. The balancer is a process of its own; it asks guests over their monitors, and the daemon how often they swap in.
+    Balance(Box<balance::Arguments>),
     /// Print what a guest needs to use a disk
     GuestConfig(guest_config::Arguments),
     /// Write the pages of a running process to a file, for benchmarks
@@ -72,6 +77,7 @@ impl Command {
             Self::Freeze(arguments) => freeze::run(&arguments, true, &client(runtime_dir)?),
             Self::Thaw(arguments) => freeze::run(&arguments, false, &client(runtime_dir)?),
             Self::Upgrade => upgrade::run(&client(runtime_dir)?),
+            Self::Balance(arguments) => balance::run(*arguments, client(runtime_dir)?),
             Self::GuestConfig(arguments) => guest_config::run(&arguments, &client(runtime_dir)?),
             Self::Sample(arguments) => sample::run(&arguments),
             Self::Bench(command) => bench::run(&command),
