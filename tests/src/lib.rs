@@ -11,6 +11,7 @@
 //! | `uml` | boots User-Mode Linux on the host's file system |
 //! | `random` | numbers that follow from a seed |
 //! | `soak` | clients of daemons that go wrong on purpose, which know what each page may read as |
+//! | `rebalance` | guests of the wrong sizes, and whether a policy makes them right |
 //! | `qemu`, `initramfs` | boots a 6.12 kernel in QEMU, on an archive made here |
 //!
 //! The tests are in `tests/`. They take the `tmem` binary that lies beside them in the target folder, or the one
@@ -26,6 +27,7 @@ mod places;
 mod process;
 mod qemu;
 mod random;
+pub mod rebalance;
 pub mod soak;
 mod tool;
 mod uml;

@@ -33,7 +33,7 @@ poweroff -f
 
 /// The busybox commands that scripts may use.
 const COMMANDS: &str = "sh mount insmod poweroff swapon cat grep echo sleep dmesg blkid mkdir uname test ls ip swapoff dd cmp blkdiscard kill \
-                        head tail sed awk wc tr printf cut ps free top";
+                        head tail sed awk wc tr printf cut ps free top stty";
 
 /// What a guest has its disk by.
 const DISK_MODULES: [&str; 1] = ["virtio_blk"];
@@ -166,6 +166,26 @@ impl QemuGuest {
         line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")
     }
 
+    /// Boots a guest with these arguments that has a disk as `/dev/vda`, a balloon and the guest agent, whose second serial line is the first that the
+    /// arguments name. The program is `/check_pages`.
+    ///
+    /// # Errors
+    /// As [`QemuGuest::boot`].
+    pub fn boot_with_balloon_and_disk(
+        name: &str,
+        arguments: &[String],
+        program: &Path,
+        script: &str,
+    ) -> Result<Self> {
+        let modules = ["virtio_blk", "virtio_balloon"];
+        Self::start(&format!("guest {name}"), arguments, &modules, &["qemu-ga"], program, script)
+    }
+
+    /// The lines of its console after the first so many.
+    pub fn lines_after(&self, known: usize) -> Vec<String> {
+        self.process.lines_after(known)
+    }
+
     fn start(
         name: &str,
         arguments: &[String],
@@ -180,8 +200,8 @@ impl QemuGuest {
         write_initramfs(&initramfs, modules, programs, checker, script)?;
         let mut command = Command::new(qemu);
         command
-            .args(arguments)
             .args(["-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args(arguments)
             .arg("-kernel")
             .arg(places::guest_file("vmlinuz")?)
             .arg("-initrd")
