@@ -11,6 +11,8 @@ TEST_PACKAGES+=(mount)
 TEST_PACKAGES+=(systemd)
 # NBD clients of all kinds, a rival for the benchmark, certificates, and networks of the tests' own.
 TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl iproute2)
+# A browser that looks at the dashboard.
+TEST_PACKAGES+=(chromium)
 # libFuzzer is in C++.
 FUZZ_PACKAGES=(g++ gcc libc6-dev python3 ca-certificates)
 # From bookworm-backports: older QEMU corrupts the state of guests with a 6.12 kernel.

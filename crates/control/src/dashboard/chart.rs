@@ -1,0 +1,248 @@
+//! Lines over time become SVG, with a legend that says the latest values in words.
+
+use std::ops::Range;
+
+use plotters::{
+    coord::{Shift, types::RangedCoordf64},
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
+
+use super::{
+    html::{self, put},
+    ink::{Ink, with_classes},
+};
+use crate::history::{History, Line, Span};
+
+/// Ticks at the values' axis are about so many.
+const VALUE_TICKS: usize = 4;
+/// Space for the labels.
+const LEFT: i32 = 46;
+const BELOW: i32 = 22;
+/// Room for half of the last label.
+const RIGHT: i32 = 14;
+
+/// What values are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unit {
+    Bytes,
+    PagesPerSecond,
+}
+
+/// How something is drawn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shape {
+    Line,
+    /// Filled down to zero.
+    Area,
+}
+
+/// One thing over time.
+pub(super) struct Series {
+    pub(super) label: &'static str,
+    pub(super) ink: Ink,
+    pub(super) shape: Shape,
+    pub(super) line: Line,
+    /// Its own value now, which is not what is drawn where it stands on another.
+    pub(super) now: Option<f32>,
+}
+
+/// A picture to be. What is first lies behind what follows.
+pub(super) struct Chart<'a> {
+    /// In words, for those who do not see it; foreign text is fine.
+    pub(super) title: &'a str,
+    pub(super) unit: Unit,
+    pub(super) size: (u32, u32),
+    /// How far back it reaches.
+    pub(super) reach: Reach,
+    /// The values' axis ends here, if nothing is larger.
+    pub(super) least_top: f64,
+    pub(super) series: Vec<Series>,
+}
+
+/// How far back a chart reaches: a round time, so that a daemon of five minutes does not have an hour of nothing.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Reach {
+    seconds: f64,
+    unit_seconds: f64,
+    unit: &'static str,
+}
+
+impl Reach {
+    /// As far as there is anything, within the span.
+    pub(super) fn of(history: &History, span: Span) -> Self {
+        let age = history.reach(span).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
+        let (steps, unit_seconds, unit): (&[f64], _, _) = match span {
+            Span::Hour => (&[5.0, 10.0, 20.0, 40.0, 60.0], 60.0, "min"),
+            Span::Day => (&[2.0, 4.0, 8.0, 12.0, 24.0], 3600.0, "h"),
+        };
+        let last = steps.last().copied().unwrap_or(1.0);
+        // A look may be late.
+        let enough = steps.iter().copied().find(|step| step * unit_seconds + 10.0 >= age).unwrap_or(last);
+        Self { seconds: enough * unit_seconds, unit_seconds, unit }
+    }
+
+    fn range(self) -> Range<f64> {
+        -self.seconds / self.unit_seconds..0.0
+    }
+
+    fn label(self, ago: f64) -> String {
+        if ago > -0.01 { "now".to_owned() } else { format!("−{} {}", tidy(-ago), self.unit) }
+    }
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Failed<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
+
+impl Chart<'_> {
+    /// A figure: the picture and its legend.
+    pub(super) fn put(&self, html: &mut String) {
+        let title = html::text(self.title);
+        put!(html, "<figure><figcaption>{title}</figcaption>");
+        let has_line = self.series.iter().any(|series| series.line.pieces.iter().any(|piece| piece.len() > 1));
+        if has_line {
+            match self.picture() {
+                Some(picture) => {
+                    let [width, height] = [self.size.0, self.size.1];
+                    put!(
+                        html,
+                        "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\"><title>{title}</title><desc>"
+                    );
+                    self.describe(html);
+                    put!(html, "</desc>\n{picture}</svg>");
+                }
+                None => html.push_str("<p class=\"nothing\">This chart cannot be drawn.</p>"),
+            }
+        } else {
+            html.push_str("<p class=\"nothing\">The line begins in some seconds.</p>");
+        }
+        html.push_str("<ul class=\"legend\">");
+        // As they lie: what is on top is first.
+        for series in self.series.iter().rev() {
+            put!(
+                html,
+                "<li><i class=\"key ink-{}\"></i>{} <b>{}</b></li>",
+                series.ink.class(),
+                series.label,
+                self.value(series.now)
+            );
+        }
+        html.push_str("</ul></figure>\n");
+    }
+
+    fn value(&self, value: Option<f32>) -> String {
+        match (self.unit, value) {
+            (_, None) => "–".to_owned(),
+            (Unit::Bytes, Some(bytes)) => html::size(bytes as u64),
+            (Unit::PagesPerSecond, rate) => format!("{}/s", html::rate(rate)),
+        }
+    }
+
+    fn describe(&self, html: &mut String) {
+        put!(html, "The last {} {}.", tidy(self.reach.seconds / self.reach.unit_seconds), self.reach.unit);
+        for series in &self.series {
+            let most = Some(series.line.max());
+            put!(html, " {}: {} now", series.label, self.value(series.now));
+            if series.shape == Shape::Line {
+                put!(html, ", {} at most", self.value(most));
+            }
+            html.push('.');
+        }
+    }
+
+    /// What is in the picture. `None`: plotters refused, which it has no reason to.
+    fn picture(&self) -> Option<String> {
+        let mut picture = String::new();
+        {
+            let root = SVGBackend::with_string(&mut picture, self.size).into_drawing_area();
+            if let Err(error) = self.draw(&root) {
+                log::warn!("a chart of the dashboard cannot be drawn: {error}");
+                return None;
+            }
+        }
+        // The caller has an outer element of its own.
+        let inner = picture.split_once('>')?.1.trim_end().strip_suffix("</svg>")?;
+        Some(with_classes(inner))
+    }
+
+    fn draw<'b>(&self, root: &Area<'b>) -> Result<(), Failed<'b>> {
+        let most = self.series.iter().map(|series| f64::from(series.line.max())).fold(self.least_top, f64::max);
+        let (scale, letter) = self.scale(most);
+        let top = (most / scale * 1.05).max(1e-3);
+        let mut chart = ChartBuilder::on(root)
+            .margin_top(8)
+            .margin_right(RIGHT)
+            .x_label_area_size(BELOW)
+            .y_label_area_size(LEFT)
+            .build_cartesian_2d(self.reach.range(), 0.0..top)?;
+        let grid = Ink::Grid.stand_in();
+        let label = Ink::Label.stand_in();
+        let words = TextStyle::from(("sans-serif", 15).into_font()).color(&label);
+        let centre = Pos::new(HPos::Center, VPos::Top);
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .max_light_lines(0)
+            .bold_line_style(grid)
+            .axis_style(grid)
+            .set_all_tick_mark_size(3)
+            .x_labels(6)
+            .y_labels(VALUE_TICKS)
+            .x_label_style(words.clone().pos(centre))
+            .y_label_style(words)
+            .x_label_formatter(&|ago| self.reach.label(*ago))
+            .y_label_formatter(&|value| format!("{}{letter}", tidy(*value)))
+            .draw()?;
+        for series in &self.series {
+            self.draw_series(&mut chart, series, scale)?;
+        }
+        root.present()
+    }
+
+    fn draw_series<'b>(
+        &self,
+        chart: &mut ChartContext<'_, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>,
+        series: &Series,
+        scale: f64,
+    ) -> Result<(), Failed<'b>> {
+        let first = -self.reach.seconds / self.reach.unit_seconds;
+        for piece in &series.line.pieces {
+            let points = piece
+                .iter()
+                .map(|reading| {
+                    let ago = -reading.ago.as_secs_f64() / self.reach.unit_seconds;
+                    (ago, f64::from(reading.value) / scale)
+                })
+                .filter(|(ago, _)| *ago >= first);
+            let colour = series.ink.stand_in();
+            match series.shape {
+                Shape::Line => chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?,
+                Shape::Area => chart.draw_series(AreaSeries::new(points, 0.0, colour))?,
+            };
+        }
+        Ok(())
+    }
+
+    /// What values are divided by, so that round numbers are round in binary units, and the unit's letter.
+    fn scale(&self, most: f64) -> (f64, &'static str) {
+        if self.unit == Unit::PagesPerSecond {
+            return (1.0, "");
+        }
+        let mut scale = 1.0;
+        let mut letter = "B";
+        for next in ["K", "M", "G", "T", "P", "E"] {
+            if most / scale < 1024.0 {
+                break;
+            }
+            scale *= 1024.0;
+            letter = next;
+        }
+        (scale, letter)
+    }
+}
+
+/// `5`, `0.5`, `12`, `1,500`: no more digits than the ticks need.
+fn tidy(value: f64) -> String {
+    let rounded = (value * 100.0).round() / 100.0;
+    if rounded.fract() == 0.0 && rounded >= 1000.0 { html::count(rounded as u64) } else { format!("{rounded}") }
+}
