@@ -18,11 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{
-    places,
-    process::Process,
-    tool::tool,
-};
+use crate::{places, process::Process, tool::tool};
 
 /// Chromium takes seconds to start, on a busy machine many.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -54,7 +50,11 @@ impl Chromium {
         let mut command = tool("chromium", &["--headless", "--remote-debugging-pipe", "about:blank"])?;
         // As root there is no sandbox; a container's /dev/shm is too small for it.
         command.args(["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run"]);
-        command.args(["--disable-extensions", "--disable-background-networking", "--disable-component-update"]);
+        command.args([
+            "--disable-extensions",
+            "--disable-background-networking",
+            "--disable-component-update",
+        ]);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
         let (commands, answers) = pipes(&mut command)?;
         let process = Process::start("chromium", &mut command)?;
@@ -123,7 +123,10 @@ impl Chromium {
     pub fn open(&mut self, url: &str) -> Result<()> {
         let answer = self.call("Page.navigate", json!({ "url": url }))?;
         ensure!(answer["errorText"].is_null(), "{url}: {answer}");
-        self.wait_until("the page is there", &format!("document.readyState == 'complete' && location.href == '{url}'"))
+        self.wait_until(
+            "the page is there",
+            &format!("document.readyState == 'complete' && location.href == '{url}'"),
+        )
     }
 
     /// The value of an expression in the page.
@@ -177,7 +180,8 @@ impl Chromium {
         let options = json!({ "format": "png", "captureBeyondViewport": true });
         let picture = self.call("Page.captureScreenshot", options)?["data"].take();
         let bytes = base64(picture.as_str().context("a picture")?);
-        std::fs::write(Path::new(&folder).join(format!("{name}.png")), bytes).context("cannot write a picture")
+        std::fs::write(Path::new(&folder).join(format!("{name}.png")), bytes)
+            .context("cannot write a picture")
     }
 
     fn call(&mut self, method: &str, parameters: Value) -> Result<Value> {
@@ -209,7 +213,9 @@ impl Chromium {
         let is_complaint = match method {
             "Runtime.exceptionThrown" => true,
             "Runtime.consoleAPICalled" => parameters["type"] != "log",
-            "Log.entryAdded" => parameters["entry"]["level"] != "info" && parameters["entry"]["level"] != "verbose",
+            "Log.entryAdded" => {
+                parameters["entry"]["level"] != "info" && parameters["entry"]["level"] != "verbose"
+            }
             _ => false,
         };
         if is_complaint {

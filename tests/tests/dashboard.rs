@@ -104,7 +104,8 @@ fn it_changes_by_itself_as_guests_come_swap_and_leave() -> Result<()> {
     swap(&daemon, "web1", 8)?;
     let number = "parseInt(document.querySelectorAll('.tile .number')[2].innerText)";
     browser.wait_until("uncompressed pages", &format!("{number} >= 8"))?;
-    browser.wait_until("a chart of the disk", "document.querySelectorAll('article svg.chart').length == 2")?;
+    browser
+        .wait_until("a chart of the disk", "document.querySelectorAll('article svg.chart').length == 2")?;
     browser.wait_until(
         "a line of what was swapped in",
         "document.querySelector('article figure:nth-of-type(2) polyline.ink-in')?.points.length > 1",
@@ -136,8 +137,11 @@ fn it_shows_what_the_balancer_decides_and_runs_nothing_of_it() -> Result<()> {
     for name in ["web1", "db1", evil] {
         browser.wait_until("a row of each guest", &has_row(name))?;
     }
+    browser.wait_until("a card of each guest", "document.querySelectorAll('article').length == 3")?;
     let text = browser.text()?;
-    for words in ["310 swap-ins a second", "▲ 320M", "does not answer the balancer", "idle: tried with a little less"] {
+    for words in
+        ["310 swap-ins a second", "▲ 320M", "does not answer the balancer", "idle: tried with a little less"]
+    {
         ensure!(text.contains(words), "{words}: {text}");
     }
     report(&daemon, &balancer(&guests, &["db1"]))?;

@@ -39,9 +39,9 @@ mod page;
 
 pub(crate) use page::{CONTENT_POLICY, SCRIPT, STYLE};
 
-/// What the page is drawn from beside the status.
+/// The page, and the history that it shows.
 #[derive(Debug)]
-pub(crate) struct Dashboard {
+pub struct Dashboard {
     started: Instant,
     inner: Mutex<Inner>,
 }
@@ -81,21 +81,25 @@ impl Default for Dashboard {
 }
 
 impl Dashboard {
-    /// Adds what is seen now to the history.
-    pub(crate) fn record(&self, status: &Status, host: WholeHost) {
-        let at = self.started.elapsed();
+    /// Adds what is seen to the history. `at` is the time since any moment, the same one each time.
+    pub fn record(&self, at: Duration, status: &Status, host: WholeHost) {
         let mut inner = self.lock();
         inner.history.record(at, status, host);
         inner.host = Some(host);
     }
 
+    /// For how long it has been there: as long as the process serves.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The whole page.
-    pub(crate) fn page(&self, status: &Status, span: Span) -> String {
+    pub fn page(&self, status: &Status, span: Span) -> String {
         page::page(&self.fragment(status, span), span)
     }
 
     /// What of the page changes.
-    pub(crate) fn fragment(&self, status: &Status, span: Span) -> String {
+    pub fn fragment(&self, status: &Status, span: Span) -> String {
         let mut inner = self.lock();
         let drawn = inner.draw(status, span);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -104,7 +108,7 @@ impl Dashboard {
             history: &inner.history,
             host: inner.host,
             drawn: &drawn,
-            serves_for: self.started.elapsed(),
+            serves_for: self.age(),
             now_ms: u64::try_from(now_ms).unwrap_or(u64::MAX),
         };
         let mut html = String::with_capacity(64 << 10);

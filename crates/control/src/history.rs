@@ -15,8 +15,8 @@ use crate::{BalancedGuest, ClientStatus, Status, WholeHost};
 
 mod points;
 
-pub(crate) use points::{GuestPoint, HostPoint, Line, Reading};
 use points::{GUEST_READINGS, HOST_READINGS, mean, no_reading};
+pub(crate) use points::{GuestPoint, HostPoint, Line, Reading};
 
 /// From one look to the next.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ const FINE_PER_COARSE: usize = 24;
 /// How far back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Span {
+pub enum Span {
     /// The last hour, a point every five seconds.
     #[default]
     Hour,
@@ -42,7 +42,7 @@ pub(crate) enum Span {
 
 /// The history of the host, the pool and the guests.
 #[derive(Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     looks: u64,
     fine: Times,
     coarse: Times,
@@ -89,7 +89,7 @@ struct Rates {
 
 impl History {
     /// Takes down what is seen now. `at` is the time on a clock that only goes forward, and is the owner's.
-    pub fn record(&mut self, at: Duration, status: &Status, host: WholeHost) {
+    pub(crate) fn record(&mut self, at: Duration, status: &Status, host: WholeHost) {
         let last = self.fine.0.back().copied();
         let elapsed = last.map(|last| at.saturating_sub(last)).filter(|elapsed| !elapsed.is_zero());
         let counts: BTreeMap<_, _> =
@@ -202,7 +202,8 @@ impl History {
 
     #[cfg(test)]
     fn bytes(&self) -> usize {
-        let tracked = |tracked: &Tracked| size_of::<Tracked>() + tracked.name.capacity() + tracked.track.bytes();
+        let tracked =
+            |tracked: &Tracked| size_of::<Tracked>() + tracked.name.capacity() + tracked.track.bytes();
         let times = (self.fine.0.capacity() + self.coarse.0.capacity()) * size_of::<Duration>();
         times + self.host.bytes() + self.guests.iter().map(tracked).sum::<usize>()
     }

@@ -126,6 +126,9 @@ mod tests {
         assert_eq!(host_memory_bytes().expect("meminfo"), host.total_bytes);
         assert!((1 << 20..host.total_bytes).contains(&free_memory_bytes().expect("meminfo")));
         let whole = WholeHost::read().expect("meminfo");
-        assert!(whole.total_bytes >= host.total_bytes && whole.total_bytes > whole.available_bytes, "{whole:?}");
+        assert!(
+            whole.total_bytes >= host.total_bytes && whole.total_bytes > whole.available_bytes,
+            "{whole:?}"
+        );
     }
 }

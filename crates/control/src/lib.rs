@@ -23,8 +23,8 @@
 //! | [`BalanceReport`], [`BalanceOrder`] | what the balancer and the daemon tell each other |
 //! | [`Status`] | the status document |
 //! | `metrics` | the same numbers for Prometheus |
-//! | `dashboard` | the same numbers for a browser, as charts |
-//! | [`History`] | what they were during the last day |
+//! | [`Dashboard`] | the same numbers for a browser, as charts |
+//! | `history` | what they were during the last day |
 //! | `routes` | which request gets which answer |
 //! | `one_line` | errors are one line |
 //! | [`Server`], [`serve_stream`] | the two listeners, and one connection without them |
@@ -78,6 +78,7 @@ pub use byte_size::ByteSize;
 pub use client::AdminClient;
 pub use client_changes::ClientChanges;
 pub use config::{Config, MAX_POLL_US, poll_us};
+pub use dashboard::Dashboard;
 pub use dedup_choice::DedupChoice;
 pub use disk_name::DiskName;
 pub use disk_service::{
@@ -85,7 +86,7 @@ pub use disk_service::{
     TRANSPORT_UBLK, TRANSPORT_VHOST_USER_BLK,
 };
 pub use error::ControlError;
-pub use history::History;
+pub use history::Span as DashboardSpan;
 pub use host_memory::{HostMemory, WholeHost, free_memory_bytes, host_memory_bytes};
 pub use knobs::{KnobChanges, KnobInfo, KnobList, KnobValues, Knobs};
 pub use listen::HttpListen;

@@ -80,7 +80,7 @@ impl Control {
             looks.tick().await;
             match WholeHost::read() {
                 Ok(host) => {
-                    self.dashboard.record(&self.status(), host);
+                    self.dashboard.record(self.dashboard.age(), &self.status(), host);
                     can_see = true;
                 }
                 Err(error) if can_see => {
@@ -332,8 +332,7 @@ fn html(html: String) -> Response {
 }
 
 fn text(content_type: &'static str, text: impl Into<Body>) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let headers = [(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (headers, text.into()).into_response()
 }
 

@@ -60,7 +60,11 @@ pub(super) fn put(html: &mut String, scene: &Scene<'_>) {
             put!(html, "<li class=\"{}\"><b>{}</b> <span>{line}</span></li>", weight.class(), weight.word());
         }
         if let more @ 1.. = lines.len().saturating_sub(MAX_LINES) {
-            put!(html, "<li class=\"note\"><b>Note</b> <span>and {} like these</span></li>", html::of(more as u64, "more line"));
+            put!(
+                html,
+                "<li class=\"note\"><b>Note</b> <span>and {} like these</span></li>",
+                html::of(more as u64, "more line")
+            );
         }
         html.push_str("</ul>");
     }
@@ -87,7 +91,8 @@ fn pool(lines: &mut Lines, scene: &Scene<'_>) {
     let pool = &scene.status.pool;
     // The headroom: clients over their share do not grow any more.
     if pool.held_bytes > pool.limit_bytes - pool.limit_bytes / 16 && pool.used_bytes > pool.limit_bytes / 2 {
-        let what = if scene.status.tiers.is_empty() { "new pages are refused soon" } else { "pages go to the tier" };
+        let what =
+            if scene.status.tiers.is_empty() { "new pages are refused soon" } else { "pages go to the tier" };
         let line = format!(
             "The pool holds {} of the {} that it may: {what}.",
             html::size(pool.held_bytes),
@@ -117,7 +122,9 @@ fn clients(lines: &mut Lines, scene: &Scene<'_>) {
         let name = html::text(&client.name);
         if client.checksum_errors > 0 {
             let damaged = html::of(client.checksum_errors, "damaged page");
-            let line = format!("<bdi>{name}</bdi>: {damaged}; each was an I/O error for the guest. Check the host's memory.");
+            let line = format!(
+                "<bdi>{name}</bdi>: {damaged}; each was an I/O error for the guest. Check the host's memory."
+            );
             lines.push((Weight::Bad, line));
         }
         if client.tier_errors > 0 {
@@ -126,11 +133,15 @@ fn clients(lines: &mut Lines, scene: &Scene<'_>) {
         }
         let refused = scene.history.refused_within(&client.name, RECENT_LOOKS);
         if client.frozen {
-            let line = format!("<bdi>{name}</bdi> is frozen: its new pages are refused until <code>tmem thaw</code>");
+            let line = format!(
+                "<bdi>{name}</bdi> is frozen: its new pages are refused until <code>tmem thaw</code>"
+            );
             lines.push((Weight::Note, line));
         } else if refused > 0 {
             let refused = html::of(refused, "page");
-            let line = format!("<bdi>{name}</bdi>: {refused} refused in the last five minutes; the guest keeps them in its own memory");
+            let line = format!(
+                "<bdi>{name}</bdi>: {refused} refused in the last five minutes; the guest keeps them in its own memory"
+            );
             lines.push((Weight::Warning, line));
         }
     }
@@ -145,13 +156,15 @@ fn balancer(lines: &mut Lines, scene: &Scene<'_>) {
                 lines.push((Weight::Warning, format!("<bdi>{name}</bdi>: {}", html::text(trouble))));
             }
             None if !guest.answers => {
-                let line = format!("<bdi>{name}</bdi> does not answer the balancer; its memory is left as it is");
+                let line =
+                    format!("<bdi>{name}</bdi> does not answer the balancer; its memory is left as it is");
                 lines.push((Weight::Warning, line));
             }
             None => {}
         }
     }
-    let without = super::guests::names(scene.status).into_iter().filter(|name| !scene.history.knows(name)).count();
+    let without =
+        super::guests::names(scene.status).into_iter().filter(|name| !scene.history.knows(name)).count();
     if scene.history.looks() > 0 && super::guests::names(scene.status).len() > MAX_GUESTS {
         let guests = html::of(without as u64, "guest");
         lines.push((Weight::Note, format!("{guests} without charts: {MAX_GUESTS} have a history, no more")));

@@ -16,11 +16,15 @@ use crate::history::{History, Line, Span};
 
 /// Ticks at the values' axis are about so many.
 const VALUE_TICKS: usize = 4;
+/// So are those at the axis of time.
+const TIME_TICKS: usize = 5;
+/// In pixels of a chart, which is about as wide as a phone; plotters divides it by 1.24.
+const FONT: u32 = 17;
 /// Space for the labels.
-const LEFT: i32 = 46;
-const BELOW: i32 = 22;
+const LEFT: i32 = 50;
+const BELOW: i32 = 24;
 /// Room for half of the last label.
-const RIGHT: i32 = 14;
+const RIGHT: i32 = 18;
 
 /// What values are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +103,8 @@ impl Chart<'_> {
     pub(super) fn put(&self, html: &mut String) {
         let title = html::text(self.title);
         put!(html, "<figure><figcaption>{title}</figcaption>");
-        let has_line = self.series.iter().any(|series| series.line.pieces.iter().any(|piece| piece.len() > 1));
+        let has_line =
+            self.series.iter().any(|series| series.line.pieces.iter().any(|piece| piece.len() > 1));
         if has_line {
             match self.picture() {
                 Some(picture) => {
@@ -166,7 +171,8 @@ impl Chart<'_> {
     }
 
     fn draw<'b>(&self, root: &Area<'b>) -> Result<(), Failed<'b>> {
-        let most = self.series.iter().map(|series| f64::from(series.line.max())).fold(self.least_top, f64::max);
+        let most =
+            self.series.iter().map(|series| f64::from(series.line.max())).fold(self.least_top, f64::max);
         let (scale, letter) = self.scale(most);
         let top = (most / scale * 1.05).max(1e-3);
         let mut chart = ChartBuilder::on(root)
@@ -177,7 +183,7 @@ impl Chart<'_> {
             .build_cartesian_2d(self.reach.range(), 0.0..top)?;
         let grid = Ink::Grid.stand_in();
         let label = Ink::Label.stand_in();
-        let words = TextStyle::from(("sans-serif", 15).into_font()).color(&label);
+        let words = TextStyle::from(("sans-serif", FONT).into_font()).color(&label);
         let centre = Pos::new(HPos::Center, VPos::Top);
         chart
             .configure_mesh()
@@ -186,7 +192,7 @@ impl Chart<'_> {
             .bold_line_style(grid)
             .axis_style(grid)
             .set_all_tick_mark_size(3)
-            .x_labels(6)
+            .x_labels(TIME_TICKS)
             .y_labels(VALUE_TICKS)
             .x_label_style(words.clone().pos(centre))
             .y_label_style(words)
@@ -244,5 +250,9 @@ impl Chart<'_> {
 /// `5`, `0.5`, `12`, `1,500`: no more digits than the ticks need.
 fn tidy(value: f64) -> String {
     let rounded = (value * 100.0).round() / 100.0;
-    if rounded.fract() == 0.0 && rounded >= 1000.0 { html::count(rounded as u64) } else { format!("{rounded}") }
+    if rounded.fract() == 0.0 && rounded >= 1000.0 {
+        html::count(rounded as u64)
+    } else {
+        format!("{rounded}")
+    }
 }

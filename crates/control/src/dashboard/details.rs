@@ -28,7 +28,8 @@ fn balancer(html: &mut String, scene: &Scene<'_>) {
         );
         return;
     };
-    let interval = if balance.interval_seconds.is_finite() { balance.interval_seconds.clamp(0.0, 1e6) } else { 0.0 };
+    let interval =
+        if balance.interval_seconds.is_finite() { balance.interval_seconds.clamp(0.0, 1e6) } else { 0.0 };
     put!(
         html,
         "<p>Policy <b>{}</b>, {}, {} for all together, every {interval} s. Process {}.</p>",
@@ -38,7 +39,9 @@ fn balancer(html: &mut String, scene: &Scene<'_>) {
         balance.pid
     );
     if balance.dry_run {
-        html.push_str("<p><span class=\"badge note\">dry run</span> It says what it would do, and does nothing.</p>");
+        html.push_str(
+            "<p><span class=\"badge note\">dry run</span> It says what it would do, and does nothing.</p>",
+        );
     }
     if balance.decisions.is_empty() {
         html.push_str("<p class=\"nothing\">No decisions yet: nobody needed more or less.</p></section>\n");

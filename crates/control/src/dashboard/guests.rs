@@ -65,12 +65,22 @@ pub(super) fn put(html: &mut String, scene: &Scene<'_>) {
     }
     html.push_str("</tbody></table></div>\n");
     if guests.len() > MAX_ROWS {
-        put!(html, "<p class=\"nothing\">and {}</p>", html::of((guests.len() - MAX_ROWS) as u64, "more guest"));
+        put!(
+            html,
+            "<p class=\"nothing\">and {}</p>",
+            html::of((guests.len() - MAX_ROWS) as u64, "more guest")
+        );
     }
     html.push_str("<div class=\"cards\">");
-    for (name, guest) in &guests {
-        if let Some(charts) = scene.drawn.guests.get(*name) {
-            card(html, name, *guest, charts);
+    for (name, guest) in guests.iter().take(MAX_ROWS) {
+        let charts = scene.drawn.guests.get(*name).map(String::as_str);
+        if charts.is_some() || guest.balanced.is_some() {
+            card(
+                html,
+                name,
+                *guest,
+                charts.unwrap_or("<p class=\"nothing\">No charts: it has no history yet.</p>"),
+            );
         }
     }
     html.push_str("</div></section>\n");
@@ -153,7 +163,8 @@ pub(super) fn charts(history: &History, span: Span, name: &str) -> String {
     let line = |reading| history.guest(span, name, reading, POINTS).unwrap_or_default();
     let now = |reading| history.guest_now(name, reading);
     let reach = Reach::of(history, span);
-    let series = |label, ink, shape, reading| Series { label, ink, shape, line: line(reading), now: now(reading) };
+    let series =
+        |label, ink, shape, reading| Series { label, ink, shape, line: line(reading), now: now(reading) };
     let is_balanced = !line(GuestPoint::Size).pieces.is_empty();
     let is_client = !line(GuestPoint::Used).pieces.is_empty();
     let mut memory = Vec::new();
@@ -171,7 +182,9 @@ pub(super) fn charts(history: &History, span: Span, name: &str) -> String {
         memory.push(series("in the pool", Ink::Pool, shape, GuestPoint::Used));
     }
     let mut html = String::new();
-    let chart = |title: &str, unit, least_top, series| Chart { title, unit, size: CHART, reach, least_top, series }.put(&mut html);
+    let chart = |title: &str, unit, least_top, series| {
+        Chart { title, unit, size: CHART, reach, least_top, series }.put(&mut html)
+    };
     let mut chart = chart;
     chart("Memory", Unit::Bytes, 1024.0 * 1024.0, memory);
     if is_client {

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::history::{History, HostPoint, Line, Span};
 
-const CHART: (u32, u32) = (520, 230);
+const CHART: (u32, u32) = (380, 190);
 /// Points of a line: more than that no eye can tell apart at this size.
-const POINTS: usize = 180;
+const POINTS: usize = 160;
 
 /// Numbers and charts.
 pub(super) fn put(html: &mut String, scene: &Scene<'_>) {
@@ -37,7 +37,11 @@ pub(super) fn put(html: &mut String, scene: &Scene<'_>) {
         html,
         "Uncompressed",
         &html::size(pool.logical_bytes),
-        &format!("{}, {}", html::ratio(pool.logical_bytes, in_use(scene)), html::of(pool.stored_pages, "page")),
+        &format!(
+            "{}, {}",
+            html::ratio(pool.logical_bytes, in_use(scene)),
+            html::of(pool.stored_pages, "page")
+        ),
         Some((in_use(scene), pool.logical_bytes.max(in_use(scene)), Ink::Logical)),
     );
     let [swap_ins, swap_outs, refused] =
@@ -63,7 +67,10 @@ fn in_use(scene: &Scene<'_>) -> u64 {
 
 /// A number with what it means, and maybe a bar: so much of so much.
 fn tile(html: &mut String, title: &str, number: &str, rest: &str, bar: Option<(u64, u64, Ink)>) {
-    put!(html, "<div class=\"tile\"><h2>{title}</h2><p class=\"number\">{number}</p><p class=\"rest\">{rest}</p>");
+    put!(
+        html,
+        "<div class=\"tile\"><h2>{title}</h2><p class=\"number\">{number}</p><p class=\"rest\">{rest}</p>"
+    );
     if let Some((part, whole, ink)) = bar {
         let width = (100.0 * part as f64 / whole.max(1) as f64).clamp(0.0, 100.0);
         put!(

@@ -48,9 +48,8 @@ fn quiet() -> Status {
 fn looked_at(status: &Status, looks: u32) -> Dashboard {
     let dashboard = Dashboard::default();
     for look in 0..looks {
-        dashboard.lock().history.record(Duration::from_secs(5) * look, status, HOST);
+        dashboard.record(Duration::from_secs(5) * look, status, HOST);
     }
-    dashboard.lock().host = Some(HOST);
     dashboard
 }
 
@@ -70,7 +69,10 @@ fn every_guest_is_there_once_with_its_numbers() {
     }
     let row = "<tr><th scope=\"row\"><bdi>vm1</bdi></th><td class=\"words\"><span class=\"badge good\">connected</span> </td><td>512M</td><td>768M</td>";
     assert!(html.contains(row), "{html}");
-    assert!(html.contains("no swap disk") && html.contains("it swaps") && html.contains("thrashing"), "{html}");
+    assert!(
+        html.contains("no swap disk") && html.contains("it swaps") && html.contains("thrashing"),
+        "{html}"
+    );
     assert!(html.contains("qemu, 256M to 1.0G") && html.contains("Policy <b>reuse</b>, 2 guests"), "{html}");
     // Three charts of all, two of each client, one of the guest that is no client.
     assert_eq!(html.matches("<svg class=\"chart\"").count(), 3 + 2 + 2 + 1);
@@ -101,7 +103,13 @@ fn no_foreign_text_is_markup() {
     balance.policy = foreign();
     for (name, trouble) in [(foreign(), Some(foreign())), (format!("{FOREIGN}2"), None)] {
         let kind = foreign();
-        balance.guests.push(BalancedGuest { name, kind, trouble, reason: foreign(), ..BalancedGuest::default() });
+        balance.guests.push(BalancedGuest {
+            name,
+            kind,
+            trouble,
+            reason: foreign(),
+            ..BalancedGuest::default()
+        });
     }
     balance.decisions[0].guest = foreign();
     balance.decisions[0].reason = foreign();
@@ -109,7 +117,10 @@ fn no_foreign_text_is_markup() {
     let dashboard = looked_at(&status, 3);
     for html in [dashboard.fragment(&status, Span::Hour), dashboard.fragment(&status, Span::Day)] {
         assert!(!html.contains("<script") && !html.contains("alert('"), "{html}");
-        assert!(html.matches("&lt;script&gt;alert(&#39;&quot;&amp;\\n&#39;)&lt;/script&gt;").count() >= 15, "{html}");
+        assert!(
+            html.matches("&lt;script&gt;alert(&#39;&quot;&amp;\\n&#39;)&lt;/script&gt;").count() >= 15,
+            "{html}"
+        );
     }
     assert_eq!(dashboard.page(&status, Span::Hour).matches("<script").count(), 1, "our own");
 }
@@ -139,7 +150,8 @@ fn numbers_that_make_no_sense_are_shown_all_the_same() {
         (client.gets, client.puts, client.refused_puts) = (u64::MAX, u64::MAX, u64::MAX);
     }
     status.pool.limit_bytes = 0;
-    (status.pool.held_bytes, status.pool.used_bytes, status.pool.logical_bytes) = (u64::MAX, u64::MAX, u64::MAX);
+    (status.pool.held_bytes, status.pool.used_bytes, status.pool.logical_bytes) =
+        (u64::MAX, u64::MAX, u64::MAX);
     status.tiers[0].live_bytes = u64::MAX;
     let html = fragment(&status);
     assert!(html.contains("16.0E") && !html.contains("NaN") && !html.contains("cannot be drawn"), "{html}");
@@ -152,7 +164,10 @@ fn what_is_wrong_is_on_top() {
     status.tiers[0].trouble = Some("<no space>".to_owned());
     let mut balance = balance();
     balance.guests[0].answers = false;
-    balance.guests.push(BalancedGuest { trouble: Some("its monitor is silent".to_owned()), ..balance.guests[0].clone() });
+    balance.guests.push(BalancedGuest {
+        trouble: Some("its monitor is silent".to_owned()),
+        ..balance.guests[0].clone()
+    });
     status.balance = Some(balance);
     let html = fragment(&status);
     let top = html.split_once("class=\"tiles\"").unwrap().0;
@@ -167,7 +182,8 @@ fn what_is_wrong_is_on_top() {
     ] {
         assert!(top.contains(line), "{line}: {top}");
     }
-    let [bad, warning, note] = ["class=\"bad\"", "class=\"warning\"", "class=\"note\""].map(|class| top.find(class).unwrap());
+    let [bad, warning, note] =
+        ["class=\"bad\"", "class=\"warning\"", "class=\"note\""].map(|class| top.find(class).unwrap());
     assert!(bad < warning && warning < note, "the worst first: {top}");
 }
 
@@ -177,11 +193,15 @@ fn refused_pages_and_a_full_pool_are_told() {
     let dashboard = looked_at(&status, 2);
     assert!(dashboard.fragment(&status, Span::Hour).contains("Nothing needs attention."));
     status.clients[1].refused_puts += 10_000;
-    dashboard.lock().history.record(Duration::from_secs(15), &status, HOST);
+    dashboard.record(Duration::from_secs(15), &status, HOST);
     let html = dashboard.fragment(&status, Span::Hour);
     assert!(html.contains("<bdi>vm2</bdi>: 10,000 pages refused in the last five minutes"), "{html}");
     (status.pool.held_bytes, status.pool.used_bytes) = (status.pool.limit_bytes, status.pool.limit_bytes);
-    assert!(dashboard.fragment(&status, Span::Hour).contains("The pool holds 4.0G of the 4.0G that it may: pages go to the tier."));
+    assert!(
+        dashboard
+            .fragment(&status, Span::Hour)
+            .contains("The pool holds 4.0G of the 4.0G that it may: pages go to the tier.")
+    );
 }
 
 #[test]
@@ -191,7 +211,10 @@ fn where_there_is_nothing_it_says_what_to_do() {
     for command in ["tmem disk add", "tmem balance start", "tmem serve --tier"] {
         assert!(html.contains(command), "{command}: {html}");
     }
-    assert!(html.contains("http-equiv=\"refresh\"") && html.contains("aria-current=\"page\">last hour"), "{html}");
+    assert!(
+        html.contains("http-equiv=\"refresh\"") && html.contains("aria-current=\"page\">last hour"),
+        "{html}"
+    );
 }
 
 /// Charts cost the most, and change with a look alone.
@@ -203,7 +226,7 @@ fn charts_are_drawn_once_for_each_look() {
     let (hour, day) = (drawn(Span::Hour), drawn(Span::Day));
     assert_eq!((hour, day), (drawn(Span::Hour), drawn(Span::Day)));
     let old = dashboard.lock().draw(&status, Span::Hour);
-    dashboard.record(&status, HOST);
+    dashboard.record(Duration::from_secs(15), &status, HOST);
     assert!(!std::ptr::eq(Arc::as_ptr(&old), drawn(Span::Hour)));
 }
 

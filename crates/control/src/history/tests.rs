@@ -115,9 +115,7 @@ fn the_hosts_memory_adds_up_even_if_guests_have_more_than_there_is() {
 #[test]
 fn so_many_guests_have_a_history_and_no_more() {
     let names: Vec<_> = (0..MAX_GUESTS + 1).map(|number| format!("vm{number:03}")).collect();
-    let of = |names: &[String]| {
-        status(&[], &names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>())
-    };
+    let of = |names: &[String]| status(&[], &names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>());
     let mut history = History::default();
     history.record(at(0), &of(&names), HOST);
     let last = names.last().unwrap();
