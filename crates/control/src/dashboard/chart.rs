@@ -41,6 +41,16 @@ pub(super) enum Shape {
     Area,
 }
 
+impl Shape {
+    /// As [`with_classes`] calls what is drawn like this.
+    fn class(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Area => "area",
+        }
+    }
+}
+
 /// One thing over time.
 pub(super) struct Series {
     pub(super) label: &'static str,
@@ -126,7 +136,8 @@ impl Chart<'_> {
         for series in self.series.iter().rev() {
             put!(
                 html,
-                "<li><i class=\"key ink-{}\"></i>{} <b>{}</b></li>",
+                "<li><i class=\"key {} ink-{}\"></i>{} <b>{}</b></li>",
+                series.shape.class(),
                 series.ink.class(),
                 series.label,
                 self.value(series.now)

@@ -7,7 +7,7 @@ use super::{
 use crate::{BalanceDecision, ClientStatus};
 
 /// Decisions that are shown, the latest first.
-const SHOWN_DECISIONS: usize = 20;
+const SHOWN_DECISIONS: usize = 12;
 /// Rows of the table of counters. The status has all.
 const MAX_ROWS: usize = 500;
 

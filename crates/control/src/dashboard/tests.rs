@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::{BalanceDecision, BalanceReport, BalancedGuest, status::tests::sample};
 
@@ -240,5 +242,38 @@ fn nothing_on_the_page_needs_more_than_its_policy_gives() {
     }
     for ink in html.split("ink-").skip(1).filter_map(|rest| rest.split(['"', ' ']).next()) {
         assert!(STYLE.contains(&format!(".ink-{ink}")), "the style sheet has no {ink}");
+    }
+}
+
+/// Names of tags, in their order.
+fn tags(html: &str) -> Vec<&str> {
+    html.split('<').skip(1).map(|rest| rest.split([' ', '>', '\n']).next().unwrap_or_default()).collect()
+}
+
+/// With this text wherever others say what stands there.
+fn said(text: &str) -> Status {
+    let foreign = || text.to_owned();
+    let mut balance = balance();
+    (balance.policy, balance.decisions[0].guest, balance.decisions[0].reason) =
+        (foreign(), foreign(), foreign());
+    let guest = BalancedGuest {
+        name: format!("z{text}"),
+        kind: foreign(),
+        reason: foreign(),
+        trouble: Some(foreign()),
+        ..BalancedGuest::default()
+    };
+    balance.guests.push(guest);
+    let mut status = Status { balance: Some(balance), sandbox: Some(foreign()), ..sample() };
+    (status.tiers[0].name, status.tiers[0].trouble) = (foreign(), Some(foreign()));
+    status
+}
+
+proptest! {
+    /// Whatever is said, the page is made of the same elements.
+    #[test]
+    fn no_text_changes_what_the_page_is_made_of(text in any::<String>()) {
+        let (with_text, with_x) = (fragment(&said(&text)), fragment(&said("x")));
+        prop_assert_eq!(tags(&with_text), tags(&with_x));
     }
 }
