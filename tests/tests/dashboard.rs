@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read, Write},
+    net::TcpListener,
     os::unix::net::UnixStream,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -89,7 +90,9 @@ fn ensure_no_complaints(browser: &mut Chromium) -> Result<()> {
 
 #[test]
 fn it_changes_by_itself_as_guests_come_swap_and_leave() -> Result<()> {
-    let daemon = daemon("127.0.0.1:0")?;
+    // A port of our own choice: with 0, the worker after one that dies has another.
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let daemon = daemon(&address)?;
     let mut browser = Chromium::start(WIDE)?;
     browser.open(&url(&daemon)?)?;
     let text = browser.text()?;
@@ -117,7 +120,38 @@ fn it_changes_by_itself_as_guests_come_swap_and_leave() -> Result<()> {
     ensure!(browser.evaluate("document.querySelector('details').open")? == true, "closed by a refresh");
     daemon.tmem_ok(&["disk", "rm", "web1"])?;
     browser.wait_until("no row of a disk that was removed", &format!("!{}", has_row("web1")))?;
+    ensure_no_complaints(&mut browser)?;
+    // What follows a worker that died has a new history, and the page goes on.
+    daemon.kill_worker()?;
+    browser.wait_until("the death is told", "document.body.innerText.includes('1 worker has died')")?;
+    ensure!(browser.evaluate(&has_row("db1"))? == true);
     ensure!(browser.evaluate("window.mark")? == "the same page");
+    daemon.stop().map(drop)
+}
+
+#[test]
+fn it_rests_while_nobody_looks() -> Result<()> {
+    let daemon = daemon("127.0.0.1:0")?;
+    let mut browser = Chromium::start(WIDE)?;
+    browser.open(&url(&daemon)?)?;
+    let asked =
+        "performance.getEntriesByType('resource').filter(entry => entry.name.endsWith('/fragment')).length";
+    browser.wait_until("it asks", &format!("{asked} > 0"))?;
+    let look = |is_hidden: bool| {
+        format!(
+            "Object.defineProperty(document, 'hidden', {{ value: {is_hidden}, configurable: true }}); \
+             document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    };
+    browser.evaluate(&look(true))?;
+    // Longer than an answer may take, and then than two would have been asked for.
+    thread::sleep(Duration::from_secs(5));
+    let before = browser.evaluate(asked)?;
+    thread::sleep(Duration::from_secs(12));
+    ensure!(browser.evaluate(asked)? == before, "it asks though nobody looks");
+    browser.evaluate(&look(false))?;
+    browser.wait_until("it asks again", &format!("{asked} > {before}"))?;
+    ensure!(browser.evaluate("document.getElementById('silence').hidden")? == true);
     ensure_no_complaints(&mut browser)?;
     daemon.stop().map(drop)
 }
@@ -148,10 +182,18 @@ fn it_shows_what_the_balancer_decides_and_runs_nothing_of_it() -> Result<()> {
     let decided = "document.querySelectorAll('[aria-label=\"Last decisions\"] tbody tr').length";
     browser.wait_until("the next decision", &format!("{decided} == 3"))?;
     ensure!(browser.evaluate("typeof window.evil")? == "undefined", "a guest's name was run");
+    ensure_no_complaints(&mut browser)?;
+    // The second wall: what would get into the page would not be run either, and that is told.
+    browser.evaluate(&format!(
+        "document.body.append(document.createRange().createContextualFragment({}))",
+        json!(evil)
+    ))?;
+    browser.wait_until("it is there", "!!document.querySelector('img')")?;
+    ensure!(browser.evaluate("typeof window.evil")? == "undefined", "an inline script was run");
+    ensure!(!browser.complaints().is_empty(), "nothing is said of it");
     // The balancer says nothing any more.
     browser.wait_until("no balancer", "document.body.innerText.includes('No balancer reports')")?;
     ensure!(browser.evaluate(&has_row("web1"))? == true && browser.evaluate(&has_row("db1"))? == false);
-    ensure_no_complaints(&mut browser)?;
     daemon.stop().map(drop)
 }
 
@@ -201,6 +243,11 @@ fn it_fits_a_phone_and_can_be_read_light_and_dark() -> Result<()> {
         backgrounds.push(browser.evaluate("getComputedStyle(document.body).backgroundColor")?);
     }
     ensure!(backgrounds[0] != backgrounds[1], "{backgrounds:?}");
+    // In one go: a refresh in between would take it out again.
+    let faint = "document.querySelector('.number').innerHTML = '<b>faint</b>', \
+                 document.querySelector('.number b').style.color = 'rgb(90, 90, 90)'";
+    let found = browser.evaluate(&format!("{faint}, {FAINT}"))?;
+    ensure!(found.as_array().map(Vec::len) == Some(1), "faint text is not found: {found}");
     let unnamed = "[...document.querySelectorAll('svg.chart')].filter(svg => !svg.querySelector('title').textContent).length";
     ensure!(browser.evaluate(unnamed)? == 0);
     ensure_no_complaints(&mut browser)?;

@@ -80,20 +80,22 @@ pub(super) struct Reach {
     seconds: f64,
     unit_seconds: f64,
     unit: &'static str,
+    /// What one waits for two points in.
+    soon: &'static str,
 }
 
 impl Reach {
     /// As far as there is anything, within the span.
     pub(super) fn of(history: &History, span: Span) -> Self {
         let age = history.reach(span).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
-        let (steps, unit_seconds, unit): (&[f64], _, _) = match span {
-            Span::Hour => (&[5.0, 10.0, 20.0, 40.0, 60.0], 60.0, "min"),
-            Span::Day => (&[2.0, 4.0, 8.0, 12.0, 24.0], 3600.0, "h"),
+        let (steps, unit_seconds, unit, soon): (&[f64], _, _, _) = match span {
+            Span::Hour => (&[5.0, 10.0, 20.0, 40.0, 60.0], 60.0, "min", "seconds"),
+            Span::Day => (&[2.0, 4.0, 8.0, 12.0, 24.0], 3600.0, "h", "minutes"),
         };
         let last = steps.last().copied().unwrap_or(1.0);
         // A look may be late.
         let enough = steps.iter().copied().find(|step| step * unit_seconds + 10.0 >= age).unwrap_or(last);
-        Self { seconds: enough * unit_seconds, unit_seconds, unit }
+        Self { seconds: enough * unit_seconds, unit_seconds, unit, soon }
     }
 
     fn range(self) -> Range<f64> {
@@ -129,7 +131,8 @@ impl Chart<'_> {
                 None => html.push_str("<p class=\"nothing\">This chart cannot be drawn.</p>"),
             }
         } else {
-            html.push_str("<p class=\"nothing\">The line begins in some seconds.</p>");
+            let soon = self.reach.soon;
+            put!(html, "<p class=\"nothing\">The line begins in some {soon}.</p>");
         }
         html.push_str("<ul class=\"legend\">");
         // As they lie: what is on top is first.

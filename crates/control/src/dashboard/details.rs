@@ -48,7 +48,7 @@ fn balancer(html: &mut String, scene: &Scene<'_>) {
         return;
     }
     html.push_str(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Last decisions\"><table><caption>Last decisions</caption>\
+        "<div class=\"scroll decisions\" tabindex=\"0\" role=\"region\" aria-label=\"Last decisions\"><table><caption>Last decisions</caption>\
          <thead><tr><th scope=\"col\" class=\"words\">when</th><th scope=\"col\" class=\"words\">guest</th><th scope=\"col\">from</th>\
          <th scope=\"col\">to</th><th scope=\"col\" class=\"words\">why</th></tr></thead><tbody>\n",
     );

@@ -121,7 +121,7 @@ pub(super) fn charts(history: &History, span: Span) -> String {
         });
     }
     Chart {
-        title: "The pool, and what its pages would take uncompressed",
+        title: "Pool, and its pages uncompressed",
         unit: Unit::Bytes,
         size: CHART,
         reach,
