@@ -87,7 +87,7 @@ pub(super) struct Reach {
 impl Reach {
     /// As far as there is anything, within the span.
     pub(super) fn of(history: &History, span: Span) -> Self {
-        let age = history.reach(span).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
+        let age = history.reach(span).map_or(0.0, |(first, last)| last.saturating_sub(first).as_secs_f64());
         let (steps, unit_seconds, unit, soon): (&[f64], _, _, _) = match span {
             Span::Hour => (&[5.0, 10.0, 20.0, 40.0, 60.0], 60.0, "min", "seconds"),
             Span::Day => (&[2.0, 4.0, 8.0, 12.0, 24.0], 3600.0, "h", "minutes"),
@@ -268,5 +268,88 @@ fn tidy(value: f64) -> String {
         html::count(rounded as u64)
     } else {
         format!("{rounded}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{WholeHost, history::Reading, status::tests::sample};
+
+    const SIZE: (u32, u32) = (380, 190);
+
+    fn line(pieces: &[&[(u64, f32)]]) -> Line {
+        let reading = |(ago, value): &(u64, f32)| Reading { ago: Duration::from_secs(*ago), value: *value };
+        Line { pieces: pieces.iter().map(|piece| piece.iter().map(reading).collect()).collect() }
+    }
+
+    fn drawn(shape: Shape, unit: Unit, line: Line) -> String {
+        let reach = Reach { seconds: 300.0, unit_seconds: 60.0, unit: "min", soon: "seconds" };
+        let series = vec![Series { label: "in", ink: Ink::In, shape, line, now: Some(7.0) }];
+        let mut html = String::new();
+        Chart { title: "a <title>", unit, size: SIZE, reach, least_top: 10.0, series }.put(&mut html);
+        html
+    }
+
+    /// Coordinates of what was drawn with the data's ink.
+    fn points(html: &str) -> Vec<Vec<(i64, i64)>> {
+        let data = html.lines().filter(|line| line.contains("ink-in") && line.contains("points="));
+        let pair = |pair: &str| {
+            let (x, y) = pair.split_once(',').unwrap();
+            (x.parse().unwrap(), y.parse().unwrap())
+        };
+        data.map(|line| {
+            let points = line.split_once("points=\"").unwrap().1.split_once('"').unwrap().0;
+            points.split_whitespace().map(pair).collect()
+        })
+        .collect()
+    }
+
+    #[test]
+    fn where_nothing_is_known_there_is_no_line() {
+        let pieces: [&[(u64, f32)]; 2] = [&[(300, 0.0), (200, 5.0)], &[(50, 5.0), (0, 10.0)]];
+        let html = drawn(Shape::Line, Unit::PagesPerSecond, line(&pieces));
+        let points = points(&html);
+        assert_eq!(points.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2], "{html}");
+        // From left to right, and upwards.
+        assert!(points.concat().is_sorted_by(|a, b| a.0 < b.0 && a.1 >= b.1), "{points:?}");
+        assert!(
+            html.contains("<title>a &lt;title&gt;</title>") && html.contains("in <b>7.0/s</b>"),
+            "{html}"
+        );
+        assert!(html.contains(">\nnow\n<") && html.contains(">\n−2 min\n<"), "{html}");
+    }
+
+    #[test]
+    fn nothing_is_drawn_outside_of_the_picture() {
+        for most in [0.0, 1e-30, 3.0, 1e6, u64::MAX as f32, f32::MAX] {
+            for unit in [Unit::Bytes, Unit::PagesPerSecond] {
+                for shape in [Shape::Line, Shape::Area] {
+                    let html =
+                        drawn(shape, unit, line(&[&[(9_999, most), (300, most), (100, 0.0), (0, most)]]));
+                    let points = points(&html).concat();
+                    assert!(points.len() >= 3, "{html}");
+                    let (width, height) = (i64::from(SIZE.0), i64::from(SIZE.1));
+                    assert!(
+                        points.iter().all(|(x, y)| (0..=width).contains(x) && (0..=height).contains(y)),
+                        "{points:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chart_reaches_back_in_round_steps() {
+        let mut history = History::default();
+        let reached = |history: &History| Reach::of(history, Span::Hour).seconds / 60.0;
+        assert_eq!(reached(&history), 5.0);
+        let host = WholeHost { total_bytes: 2, available_bytes: 1 };
+        for (minutes, expected) in [(0, 5.0), (5, 5.0), (6, 10.0), (39, 40.0), (55, 60.0), (600, 60.0)] {
+            history.record(Duration::from_secs(60 * minutes), &sample(), host);
+            assert_eq!(reached(&history), expected, "{minutes}");
+        }
     }
 }
