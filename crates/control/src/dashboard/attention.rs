@@ -91,8 +91,8 @@ fn pool(lines: &mut Lines, scene: &Scene<'_>) {
     let pool = &scene.status.pool;
     // The headroom: clients over their share do not grow any more.
     if pool.held_bytes > pool.limit_bytes - pool.limit_bytes / 16 && pool.used_bytes > pool.limit_bytes / 2 {
-        let what =
-            if scene.status.tiers.is_empty() { "new pages are refused soon" } else { "pages go to the tier" };
+        let has_tier = scene.status.tiers.iter().any(|tier| tier.state == "ready");
+        let what = if has_tier { "pages go to the tier" } else { "new pages are refused soon" };
         let line = format!(
             "The pool holds {} of the {} that it may: {what}.",
             html::size(pool.held_bytes),
