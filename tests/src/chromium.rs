@@ -56,6 +56,8 @@ impl Chromium {
             "--disable-component-update",
         ]);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
+        // It is killed in the end, and leaves there what it has.
+        command.env("TMPDIR", profile.path());
         let (commands, answers) = pipes(&mut command)?;
         let process = Process::start("chromium", &mut command)?;
         // Its ends of the pipes go with the command: ours shows the end when the browser is gone.
