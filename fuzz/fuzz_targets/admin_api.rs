@@ -1,7 +1,8 @@
 //! Requests to the admin socket and to the read-only listener, as bytes.
 //!
 //! The input chooses the beginning of a request, whose length is then right, or is the whole request. A real small store and real disks
-//! answer, disks without transports. A request that is refused changes nothing, and neither does anything on the read-only listener.
+//! answer, disks without transports. A request that is refused changes nothing, and neither does anything on the read-only listener. What a balancer
+//! reports is never markup on the dashboard.
 #![no_main]
 
 mod admin_rig;
@@ -72,10 +73,21 @@ fn answer(sent: &[u8]) -> Option<Answer> {
     Some(Answer { status, body })
 }
 
+/// What a balancer said is on the page, and none of it is markup.
+fn check_page(rig: &Rig) {
+    let sent = rig.ask(b"GET / HTTP/1.1\r\nhost: tmem\r\n\r\n".to_vec(), usize::MAX, Access::Reads);
+    let page = answer(&sent).expect("a page");
+    let html = String::from_utf8(page.body).expect("text");
+    assert!(page.status == 200 && html.contains("Policy <b>"), "{html}");
+    let elements = ["<script", "<img", "<iframe", "<style", "<link"].map(|tag| html.matches(tag).count());
+    assert_eq!(elements, [1, 0, 0, 0, 2], "{html}");
+}
+
 fuzz_target!(|input: &[u8]| {
     let Some(([choices, piece], rest)) = input.split_first_chunk::<2>() else { return };
     let access = if choices & 128 == 0 { Access::Admin } else { Access::Reads };
     let said = request(STARTS[usize::from(*choices) % STARTS.len()], rest);
+    let is_report = said.starts_with(b"POST /api/v1/balance ");
     RIG.with_borrow_mut(|rig| {
         rig.begin();
         let before = rig.state();
@@ -87,6 +99,9 @@ fuzz_target!(|input: &[u8]| {
         }
         if !is_done || access == Access::Reads {
             assert_eq!(rig.state(), before, "a request that was refused changed something");
+        }
+        if is_done && is_report {
+            check_page(rig);
         }
         rig.check_knobs();
         rig.end();

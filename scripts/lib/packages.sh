@@ -13,6 +13,8 @@ TEST_PACKAGES+=(systemd)
 TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl iproute2)
 # The agent that guests run, which says what their balloon does not.
 TEST_PACKAGES+=(qemu-guest-agent)
+# A browser that looks at the dashboard.
+TEST_PACKAGES+=(chromium)
 # libFuzzer is in C++.
 FUZZ_PACKAGES=(g++ gcc libc6-dev python3 ca-certificates)
 # From bookworm-backports: older QEMU corrupts the state of guests with a 6.12 kernel.

@@ -76,7 +76,10 @@ impl Daemon {
     ) -> Result<Self> {
         let directory = places::scratch()?;
         command.arg("--runtime-dir").arg(directory.path().join("run"));
-        command.args(["serve", "--http", "off", "--pool-size", pool_size]).args(more);
+        command.args(["serve", "--pool-size", pool_size]).args(more);
+        if !more.iter().any(|flag| flag == "--http") {
+            command.args(["--http", "off"]);
+        }
         let process = Process::start("tmem serve", &mut command)?;
         let daemon = Self { binary, process, directory };
         daemon.process.wait_for("tmem ", START)?;

@@ -7,6 +7,7 @@
 //! | `daemon` | `tmem serve` in a directory of its own, and the commands that talk to it |
 //! | `tool` | programs that are run to their end |
 //! | `namespace`, `certificates` | a network of a test's own, and TLS in it |
+//! | `chromium` | a browser, told what to do over the DevTools protocol |
 //! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped, and other programs for guests |
 //! | `uml` | boots User-Mode Linux on the host's file system |
 //! | `random` | numbers that follow from a seed |
@@ -20,6 +21,7 @@
 
 mod certificates;
 mod checker;
+mod chromium;
 mod daemon;
 mod initramfs;
 mod namespace;
@@ -34,6 +36,7 @@ mod uml;
 
 pub use certificates::Certificates;
 pub use checker::{build_checker, build_guest_program};
+pub use chromium::Chromium;
 pub use daemon::{Answer, Daemon};
 pub use namespace::{FOREIGN_ADDRESS, Namespace};
 pub use process::Process;

@@ -36,6 +36,26 @@ impl HostMemory {
     }
 }
 
+/// The whole host's memory at one moment, whatever cgroup this process is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WholeHost {
+    /// MemTotal of `/proc/meminfo`, in bytes.
+    pub total_bytes: u64,
+    /// MemAvailable: what programs can still have without swapping, in bytes.
+    pub available_bytes: u64,
+}
+
+impl WholeHost {
+    /// What the kernel says now.
+    ///
+    /// # Errors
+    /// As [`HostMemory::read`].
+    pub fn read() -> Result<Self, ControlError> {
+        let [total_bytes, available_bytes] = read_meminfo(["MemTotal", "MemAvailable"])?;
+        Ok(Self { total_bytes, available_bytes })
+    }
+}
+
 /// [`HostMemory::total_bytes`].
 ///
 /// # Errors
@@ -105,5 +125,10 @@ mod tests {
         assert!(host.total_bytes > host.available_bytes && host.available_bytes > 1 << 20, "{host:?}");
         assert_eq!(host_memory_bytes().expect("meminfo"), host.total_bytes);
         assert!((1 << 20..host.total_bytes).contains(&free_memory_bytes().expect("meminfo")));
+        let whole = WholeHost::read().expect("meminfo");
+        assert!(
+            whole.total_bytes >= host.total_bytes && whole.total_bytes > whole.available_bytes,
+            "{whole:?}"
+        );
     }
 }

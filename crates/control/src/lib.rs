@@ -24,7 +24,8 @@
 //! | [`BalanceReport`], [`BalanceOrder`] | what the balancer and the daemon tell each other |
 //! | [`Status`] | the status document |
 //! | `metrics` | the same numbers for Prometheus |
-//! | `page` | the same numbers for a browser |
+//! | [`Dashboard`] | the same numbers for a browser, as charts |
+//! | `history` | what they were during the last day |
 //! | `routes` | which request gets which answer |
 //! | `one_line` | errors are one line |
 //! | [`Server`], [`serve_stream`] | the two listeners, and one connection without them |
@@ -39,10 +40,12 @@ mod client;
 mod client_changes;
 mod client_knobs;
 mod config;
+mod dashboard;
 mod dedup_choice;
 mod disk_name;
 mod disk_service;
 mod error;
+mod history;
 mod host_memory;
 mod knobs;
 mod listen;
@@ -54,7 +57,6 @@ mod nbd_address;
 mod nbd_tls;
 mod on_off;
 mod one_line;
-mod page;
 mod pool_ceiling;
 mod pool_size;
 mod pool_sizing;
@@ -82,6 +84,7 @@ pub use byte_size::ByteSize;
 pub use client::AdminClient;
 pub use client_changes::ClientChanges;
 pub use config::{Config, MAX_POLL_US, poll_us};
+pub use dashboard::Dashboard;
 pub use dedup_choice::DedupChoice;
 pub use disk_name::DiskName;
 pub use disk_service::{
@@ -89,7 +92,8 @@ pub use disk_service::{
     TRANSPORT_UBLK, TRANSPORT_VHOST_USER_BLK,
 };
 pub use error::ControlError;
-pub use host_memory::{HostMemory, free_memory_bytes, host_memory_bytes};
+pub use history::Span as DashboardSpan;
+pub use host_memory::{HostMemory, WholeHost, free_memory_bytes, host_memory_bytes};
 pub use knobs::{KnobChanges, KnobInfo, KnobList, KnobValues, Knobs};
 pub use listen::HttpListen;
 pub use log_level::LogLevel;

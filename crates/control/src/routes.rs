@@ -20,16 +20,17 @@ use axum::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tmem_store::Store;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::{
     AdminError, BalanceOrder, BalanceReport, ClientChanges, ClientStatus, DiskList, DiskName, DiskService,
-    DiskSpec, KnobChanges, Knobs, Status, Succession, UpgradeStatus,
+    DiskSpec, KnobChanges, Knobs, Status, Succession, UpgradeStatus, WholeHost,
     balancing::{Balancing, OrderAccepted},
     client_changes::no_such_client,
+    dashboard::{self, Dashboard},
+    history::{LOOK_EVERY, Span},
     metrics,
     one_line::one_line,
-    page,
 };
 
 /// The largest request body, in bytes. A disk's specification takes a few hundred, a balancer's report four hundred for each guest.
@@ -47,6 +48,7 @@ pub struct Control {
     http: Option<SocketAddr>,
     sandbox: Option<String>,
     balancing: Balancing,
+    dashboard: Dashboard,
 }
 
 impl Control {
@@ -58,13 +60,36 @@ impl Control {
         succession: Arc<dyn Succession>,
         http: Option<SocketAddr>,
     ) -> Self {
-        Self { store, disks, knobs, succession, http, sandbox: None, balancing: Balancing::default() }
+        let (balancing, dashboard) = (Balancing::default(), Dashboard::default());
+        Self { store, disks, knobs, succession, http, sandbox: None, balancing, dashboard }
     }
 
     /// With what the process is confined to, for people; without: it is not confined.
     #[must_use]
     pub fn with_sandbox(self, sandbox: Option<String>) -> Self {
         Self { sandbox, ..self }
+    }
+
+    /// Looks at itself every few seconds for as long as it is polled, so that the dashboard has a history to show.
+    pub async fn keep_history(self: Arc<Self>) {
+        let mut looks = interval(LOOK_EVERY);
+        // After a time in which nothing ran there is a gap, and not a heap of points.
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut can_see = true;
+        loop {
+            looks.tick().await;
+            match WholeHost::read() {
+                Ok(host) => {
+                    self.dashboard.record(self.dashboard.age(), &self.status(), host);
+                    can_see = true;
+                }
+                Err(error) if can_see => {
+                    log::warn!("the dashboard has no history: {error}");
+                    can_see = false;
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     fn client_status(&self, name: &str) -> Result<ClientStatus, AdminError> {
@@ -146,12 +171,10 @@ async fn body_in_time(request: Request, next: Next) -> Response {
 
 fn read_routes() -> Router<Arc<Control>> {
     Router::new()
-        .route(
-            "/",
-            get(async |State(control): State<Arc<Control>>| {
-                text("text/html; charset=utf-8", page::render(&control.status()))
-            }),
-        )
+        .route("/", get(page))
+        .route("/fragment", get(fragment))
+        .route("/dashboard.css", get(async || text("text/css; charset=utf-8", dashboard::STYLE)))
+        .route("/dashboard.js", get(async || text("text/javascript; charset=utf-8", dashboard::SCRIPT)))
         .route(
             "/metrics",
             get(async |State(control): State<Arc<Control>>| {
@@ -275,8 +298,42 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn text(content_type: &'static str, text: String) -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))], text).into_response()
+/// What a page is asked for with. Other parameters are somebody else's.
+#[derive(Deserialize)]
+struct PageQuery {
+    #[serde(default)]
+    range: Span,
+}
+
+type AskedPage = Result<Query<PageQuery>, QueryRejection>;
+
+fn asked_span(query: AskedPage) -> Result<Span, Refusal> {
+    let Query(PageQuery { range }) = query
+        .map_err(|rejection| Refusal(rejection.status(), format!("query: {}", rejection.body_text())))?;
+    Ok(range)
+}
+
+async fn page(State(control): State<Arc<Control>>, query: AskedPage) -> Result<Response, Refusal> {
+    Ok(html(control.dashboard.page(&control.status(), asked_span(query)?)))
+}
+
+async fn fragment(State(control): State<Arc<Control>>, query: AskedPage) -> Result<Response, Refusal> {
+    Ok(html(control.dashboard.fragment(&control.status(), asked_span(query)?)))
+}
+
+/// A page that runs nothing but our script, in no frame of others'.
+fn html(html: String) -> Response {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, dashboard::CONTENT_POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, text("text/html; charset=utf-8", html)).into_response()
+}
+
+fn text(content_type: &'static str, text: impl Into<Body>) -> Response {
+    let headers = [(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (headers, text.into()).into_response()
 }
 
 /// Pretty, because people read it with curl, and small enough that nobody else minds.

@@ -256,6 +256,8 @@ async fn serve(
         keeper.ready().context("cannot tell the keeper")?;
     }
     confine::announce();
+    // Ends with the runtime.
+    tokio::spawn(Arc::clone(&control).keep_history());
     announce(&server, limit_bytes, config, goes_on);
     server.run(control, end_asked_for(&mut terminate, &mut interrupt)).await;
     admin.remove();

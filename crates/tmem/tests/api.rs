@@ -46,7 +46,16 @@ fn tcp_and_the_command_line_show_the_same_status() {
 
     let (code, body) = daemon.http("GET /");
     assert_eq!(code, 200);
-    assert!(body.contains("<td>vm1</td>") && body.contains("href=\"/metrics\""), "{body}");
+    assert!(body.contains("<bdi>vm1</bdi>") && body.contains("href=\"/metrics\""), "{body}");
+    for asked in ["GET /fragment", "GET /fragment?range=hour", "GET /?range=day&other=1"] {
+        let (code, body) = daemon.http(asked);
+        assert!(code == 200 && body.contains("<bdi>vm1</bdi>"), "{asked}: {code} {body}");
+    }
+    let (code, body) = daemon.http("GET /?range=week");
+    assert!(code == 400 && body.contains("hour"), "{code} {body}");
+    for file in ["GET /dashboard.css", "GET /dashboard.js"] {
+        assert_eq!(daemon.http(file).0, 200, "{file}");
+    }
 }
 
 #[test]
@@ -117,7 +126,7 @@ fn nonsense_on_the_admin_socket_is_told_what_it_is_and_changes_nothing() {
     let disk = |extra: &str| {
         format!(r#"{{"name": "vm2", "size_bytes": 1048576, "vhost_user": "/tmp/never.sock"{extra}}}"#)
     };
-    let large = format!("{{\"name\": \"{}\"}}", "x".repeat(70_000));
+    let large = format!("{{\"name\": \"{}\"}}", "x".repeat(300_000));
     for (request, body, expected, mentions) in [
         ("POST /api/v1/disks", "", 400, "request body"),
         ("POST /api/v1/disks", "{", 400, "request body"),
