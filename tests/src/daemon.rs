@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{namespace::Namespace, places, process::Process};
+use crate::{namespace::Namespace, places, process::Process, terminal::Terminal};
 
 const START: Duration = Duration::from_secs(15);
 const STOP: Duration = Duration::from_secs(15);
@@ -75,12 +76,40 @@ impl Daemon {
         more: &[String],
     ) -> Result<Self> {
         let directory = places::scratch()?;
-        command.arg("--runtime-dir").arg(directory.path().join("run"));
-        command.args(["serve", "--http", "off", "--pool-size", pool_size]).args(more);
-        let process = Process::start("tmem serve", &mut command)?;
-        let daemon = Self { binary, process, directory };
-        daemon.process.wait_for("tmem ", START)?;
-        Ok(daemon)
+        let process = serve(&mut command, directory.path(), pool_size, more)?;
+        Ok(Self { binary, process, directory })
+    }
+
+    /// `kill -9` for all of it, and nobody follows.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Another daemon in the place of one that was killed.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_again(&mut self, pool_size: &str) -> Result<()> {
+        self.process = serve(&mut Command::new(&self.binary), self.directory.path(), pool_size, &[])?;
+        Ok(())
+    }
+
+    /// A terminal of this size in which a tmem command runs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn terminal(&self, arguments: &[&str], columns: u16, rows: u16) -> Result<Terminal> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--runtime-dir").arg(self.directory.path().join("run")).args(arguments);
+        Terminal::start(command, columns, rows)
+    }
+
+    /// A connection to its admin socket.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn admin(&self) -> Result<UnixStream> {
+        UnixStream::connect(self.directory.path().join("run/admin.sock")).context("no admin socket")
     }
 
     /// A directory that lives as long as the daemon.
@@ -277,4 +306,13 @@ impl Daemon {
         }
         Ok(self.process.lines())
     }
+}
+
+/// Starts a daemon that has its runtime directory in this one, and waits until it answers.
+fn serve(command: &mut Command, directory: &Path, pool_size: &str, more: &[String]) -> Result<Process> {
+    command.arg("--runtime-dir").arg(directory.join("run"));
+    command.args(["serve", "--http", "off", "--pool-size", pool_size]).args(more);
+    let process = Process::start("tmem serve", command)?;
+    process.wait_for("tmem ", START)?;
+    Ok(process)
 }

@@ -5,6 +5,7 @@
 //! | `places` | where the binary, the guests' kernel and the programs are |
 //! | `process` | a child whose output is watched, and that never outlives its test |
 //! | `daemon` | `tmem serve` in a directory of its own, and the commands that talk to it |
+//! | `terminal` | a terminal whose screen can be read, with a program in it |
 //! | `tool` | programs that are run to their end |
 //! | `namespace`, `certificates` | a network of a test's own, and TLS in it |
 //! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped, and other programs for guests |
@@ -27,6 +28,7 @@ mod process;
 mod qemu;
 mod random;
 pub mod soak;
+mod terminal;
 mod tool;
 mod uml;
 
@@ -37,6 +39,7 @@ pub use namespace::{FOREIGN_ADDRESS, Namespace};
 pub use process::Process;
 pub use qemu::{QemuGuest, kernel_and_initramfs};
 pub use random::Random;
+pub use terminal::Terminal;
 pub use tool::{fail, succeed, tool};
 pub use uml::UmlGuest;
 

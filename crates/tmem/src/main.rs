@@ -23,7 +23,8 @@
 //! | `own_swap` | whether this host swaps to its own daemon |
 //! | `notify` | readiness, told to systemd |
 //! | `guest_config` | what to paste for each virtual machine monitor |
-//! | `table` | columns for people |
+//! | `table`, `figures` | columns and numbers for people |
+//! | `top` | `tmem top`: the live view |
 
 mod commands;
 mod confine;
@@ -32,6 +33,7 @@ mod disks;
 mod failure;
 #[cfg(feature = "fault-injection")]
 mod faults;
+mod figures;
 mod guest_config;
 mod heartbeat;
 mod inheritance;
@@ -48,6 +50,7 @@ mod stacks;
 mod stocking;
 mod succession;
 mod table;
+mod top;
 mod worker;
 mod write_back;
 
