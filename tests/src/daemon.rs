@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
@@ -9,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{namespace::Namespace, places, process::Process, terminal::Terminal};
@@ -104,12 +105,41 @@ impl Daemon {
         Terminal::start(command, columns, rows)
     }
 
-    /// A connection to its admin socket.
+    /// A request to its admin socket, `GET /metrics` and the like; gives the body of an answer that says yes.
     ///
     /// # Errors
-    /// It is not there.
-    pub fn admin(&self) -> Result<UnixStream> {
-        UnixStream::connect(self.directory.path().join("run/admin.sock")).context("no admin socket")
+    /// It is not there, or it said no.
+    pub fn admin(&self, request: &str, body: &str) -> Result<String> {
+        let socket = self.directory.path().join("run/admin.sock");
+        let mut stream = UnixStream::connect(&socket).context("no admin socket")?;
+        let length = body.len();
+        let head = "Host: tmem\r\nContent-Type: application/json";
+        write!(stream, "{request} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).context("the admin socket broke off")?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        ensure!(head.starts_with("HTTP/1.1 2"), "{request}: {answer}");
+        Ok(body.to_owned())
+    }
+
+    /// Tells it what a balancer would that has one guest, and has just decided about it.
+    ///
+    /// # Errors
+    /// As [`Daemon::admin`].
+    pub fn report_balance(&self, guest: &str, reason: &str) -> Result<()> {
+        let guests = json!([{
+            "name": guest, "kind": "qemu", "size_bytes": 1u64 << 30, "target_bytes": 1u64 << 29,
+            "floor_bytes": 1u64 << 28, "ceiling_bytes": 1u64 << 30, "weight": 100, "answers": true,
+            "available_bytes": 1u64 << 27, "pressure": 0.25, "reason": reason, "trouble": null,
+        }]);
+        let decisions = json!([{
+            "unix_ms": 0, "guest": guest, "from_bytes": 1u64 << 30, "to_bytes": 1u64 << 29, "reason": reason,
+        }]);
+        let report = json!({
+            "pid": 1, "policy": "reuse", "dry_run": false, "interval_seconds": 1.0, "budget_bytes": 1u64 << 31,
+            "guests": guests, "decisions": decisions, "heard": 0,
+        });
+        self.admin("POST /api/v1/balance", &report.to_string()).map(drop)
     }
 
     /// A directory that lives as long as the daemon.

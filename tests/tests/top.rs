@@ -1,12 +1,8 @@
 //! `tmem top` in a real terminal, with a real daemon.
 
-use std::{
-    io::{Read, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::json;
 use tmem_tests::{Daemon, Terminal};
 
 /// Nothing here takes more than two seconds; this is for a machine that is busy with other things.
@@ -27,33 +23,6 @@ fn send(process: u32, signal: libc::c_int) -> Result<()> {
     let id = libc::pid_t::try_from(process)?;
     // SAFETY: kill() touches no memory. Nobody has waited for this child.
     assert_eq!(unsafe { libc::kill(id, signal) }, 0);
-    Ok(())
-}
-
-/// Tells the daemon what a balancer would.
-fn report(daemon: &Daemon, guest: &str, reason: &str) -> Result<()> {
-    let guest_entry = json!({
-        "name": guest, "kind": "qemu", "size_bytes": 1u64 << 30, "target_bytes": 1u64 << 29, "floor_bytes": 1u64 << 28,
-        "ceiling_bytes": 1u64 << 30, "weight": 100, "answers": true, "available_bytes": null, "pressure": 0.25,
-        "reason": reason, "trouble": null,
-    });
-    let decision = json!({
-        "unix_ms": 0, "guest": guest, "from_bytes": 1u64 << 30, "to_bytes": 1u64 << 29, "reason": reason,
-    });
-    let body = json!({
-        "pid": 1, "policy": "reuse", "dry_run": false, "interval_seconds": 1.0, "budget_bytes": 1u64 << 31,
-        "guests": [guest_entry], "decisions": [decision], "heard": 0,
-    })
-    .to_string();
-    let mut stream = daemon.admin()?;
-    let length = body.len();
-    write!(
-        stream,
-        "POST /api/v1/balance HTTP/1.1\r\nHost: tmem\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).context("no answer")?;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     Ok(())
 }
 
@@ -112,7 +81,7 @@ fn a_terminal_is_given_back_however_it_ends() -> Result<()> {
 #[test]
 fn what_a_balancer_says_does_nothing_to_the_terminal() -> Result<()> {
     let daemon = Daemon::start("64M")?;
-    report(&daemon, "evil\u{1b}]0;pwned\u{7}\u{1b}[3J", "because\r\n\u{9b}5m")?;
+    daemon.report_balance("evil\u{1b}]0;pwned\u{7}\u{1b}[3J", "because\r\n\u{9b}5m")?;
     let mut terminal = daemon.terminal(&TOP, 120, 30)?;
     let settings = terminal.settings()?;
     terminal.wait_for("its guest", PATIENCE, |screen| {
@@ -158,7 +127,7 @@ fn without_a_terminal_it_says_what_to_do() -> Result<()> {
         "{}",
         answer.stderr
     );
-    report(&daemon, "vm1\u{1b}[2J", "why\u{7}")?;
+    daemon.report_balance("vm1\u{1b}[2J", "why\u{7}")?;
     let text = daemon.tmem_ok(&["top", "--once", "--interval", "0.1"])?;
     assert!(
         text.starts_with("tmem ") && text.contains("\nvm1      ") && text.contains(r"why\u{7}"),

@@ -27,7 +27,7 @@ pub(crate) fn uptime(seconds: u64) -> String {
 pub(crate) fn rate(per_second: Option<f64>) -> String {
     let Some(per_second) = per_second else { return "-".to_owned() };
     match per_second {
-        few if few == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         few if few < 9.95 => format!("{few:.1}"),
         some if some < 9_999.5 => format!("{some:.0}"),
         many if many < 9_999_500.0 => format!("{:.0}k", many / 1e3),

@@ -1,6 +1,6 @@
 //! Which columns fit.
 
-use super::{guests::Guest, plain::plain_within, view::Sort};
+use super::{guests::Guest, plain::name_within, view::Sort};
 use crate::figures::{rate, size};
 
 /// A name has at least so many cells, and at most.
@@ -136,7 +136,7 @@ pub(super) fn fitting(width: usize, guests: &[Guest]) -> (usize, Vec<&'static Co
 
 /// A guest's name within so many cells, and how many it takes.
 pub(super) fn name(guest: &Guest, width: usize) -> (String, usize) {
-    let name = plain_within(&guest.name, width);
+    let name = name_within(&guest.name, width);
     let cells = unicode_width::UnicodeWidthStr::width(name.as_str());
     (name, cells)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use unicode_width::UnicodeWidthChar;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// The text with what is not seen written out: control characters, which a terminal would obey, and what takes no place of its own, such
 /// as marks that turn the direction of writing around.
@@ -21,22 +21,39 @@ pub(super) fn plain(text: &str) -> String {
 
 /// The same, no wider than this; what is left out shows as `…`.
 pub(super) fn plain_within(text: &str, width: usize) -> String {
-    let width_of = |c: char| c.width().unwrap_or(0);
     let text = plain(text);
-    if text.chars().map(width_of).sum::<usize>() <= width {
+    if text.width() <= width {
         return text;
     }
-    let mut left = width.saturating_sub(1);
+    let Some(left) = width.checked_sub(1) else { return String::new() };
+    let mut cut: String = cells_of(text.chars(), left).into_iter().collect();
+    cut.push('…');
+    cut
+}
+
+/// A name, no wider than this. What is left out is in its middle: names of many guests begin alike and end with a number.
+pub(super) fn name_within(name: &str, width: usize) -> String {
+    let name = plain(name);
+    if name.width() <= width {
+        return name;
+    }
+    let Some(left) = width.checked_sub(1) else { return String::new() };
+    let end: Vec<char> = cells_of(name.chars().rev(), left / 2);
+    let mut cut: String = cells_of(name.chars(), left - left / 2).into_iter().collect();
+    cut.push('…');
+    cut.extend(end.into_iter().rev());
+    cut
+}
+
+/// As many of the characters as fit into so many cells.
+fn cells_of(characters: impl Iterator<Item = char>, cells: usize) -> Vec<char> {
+    let mut left = cells;
     let fits = |c: &char| {
-        let rest = left.checked_sub(width_of(*c));
+        let rest = left.checked_sub(c.width().unwrap_or(0));
         left = rest.unwrap_or(0);
         rest.is_some()
     };
-    let mut cut: String = text.chars().take_while(fits).collect();
-    if width > 0 {
-        cut.push('…');
-    }
-    cut
+    characters.take_while(fits).collect()
 }
 
 #[cfg(test)]
@@ -58,5 +75,16 @@ mod tests {
         assert_eq!(plain_within("東京都庁", 5), "東京…");
         assert_eq!(plain_within("東京", 1), "…");
         assert_eq!(plain_within("東京", 0), "");
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_keeps_its_end() {
+        assert_eq!(name_within("web-server-1", 12), "web-server-1");
+        assert_eq!(name_within("web-server-1", 9), "web-…er-1");
+        assert_eq!(name_within("web-server-1", 8), "web-…r-1");
+        assert_eq!(name_within("東京都庁", 6), "東…庁");
+        assert_eq!(name_within("long", 2), "l…");
+        assert_eq!(name_within("long", 1), "…");
+        assert_eq!(name_within("long", 0), "");
     }
 }
