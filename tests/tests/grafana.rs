@@ -49,7 +49,7 @@ fn matchers(text: &str) -> (Vec<(String, String)>, &str) {
         return (Vec::new(), text);
     };
     while let Some((label, after)) = rest.split_once('"') {
-        let (value, after) = after.split_once('"').expect("a quoted value");
+        let Some((value, after)) = after.split_once('"') else { panic!("no end of a value: {text}") };
         labels.push((label.trim_matches([' ', ',', '=', '~', '!']).to_owned(), value.to_owned()));
         rest = after;
         if let Some(after) = rest.strip_prefix('}') {
