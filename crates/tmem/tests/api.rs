@@ -117,7 +117,7 @@ fn nonsense_on_the_admin_socket_is_told_what_it_is_and_changes_nothing() {
     let disk = |extra: &str| {
         format!(r#"{{"name": "vm2", "size_bytes": 1048576, "vhost_user": "/tmp/never.sock"{extra}}}"#)
     };
-    let large = format!("{{\"name\": \"{}\"}}", "x".repeat(70_000));
+    let large = format!("{{\"name\": \"{}\"}}", "x".repeat(300_000));
     for (request, body, expected, mentions) in [
         ("POST /api/v1/disks", "", 400, "request body"),
         ("POST /api/v1/disks", "{", 400, "request body"),
