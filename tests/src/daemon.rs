@@ -18,6 +18,8 @@ use crate::{namespace::Namespace, places, process::Process, terminal::Terminal};
 
 const START: Duration = Duration::from_secs(15);
 const STOP: Duration = Duration::from_secs(15);
+/// A daemon's own program, in its directory.
+const COPY: &str = "tmem";
 const POLL: Duration = Duration::from_millis(50);
 
 /// What a tmem command did.
@@ -68,6 +70,32 @@ impl Daemon {
         let mut command = Command::new(&binary);
         command.env("TMEM_FAULTS", plan);
         Self::start_command(command, binary, pool_size, more)
+    }
+
+    /// A daemon from a copy of the program that lies in its directory, where [`Daemon::replace_program`] puts another. The plan is for that one,
+    /// if it goes wrong on purpose.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_copy(pool_size: &str, plan: &str) -> Result<Self> {
+        let (binary, directory) = (places::tmem_binary()?, places::scratch()?);
+        let copy = directory.path().join(COPY);
+        fs::copy(&binary, &copy).with_context(|| format!("cannot copy {}", binary.display()))?;
+        let mut command = Command::new(copy);
+        command.env("TMEM_FAULTS", plan);
+        let process = serve(&mut command, directory.path(), pool_size, &[])?;
+        Ok(Self { binary, process, directory })
+    }
+
+    /// Puts the program that goes wrong on purpose, or the usual one, in the place of the one that [`Daemon::start_copy`] started.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be copied.
+    pub fn replace_program(&self, by_faulty: bool) -> Result<()> {
+        let other = if by_faulty { places::faulty_binary()? } else { places::tmem_binary()? };
+        let new = self.directory.path().join("new");
+        fs::copy(&other, &new).with_context(|| format!("cannot copy {}", other.display()))?;
+        fs::rename(&new, self.directory.path().join(COPY)).context("cannot put a program in its place")
     }
 
     fn start_command(

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::{
     AdminError, BalanceOrder, BalanceReport, ClientChanges, ClientStatus, DiskList, DiskName, DiskService,
-    DiskSpec, KnobChanges, Knobs, Status, Succession, UpgradeStatus,
+    DiskSpec, KnobChanges, Knobs, Status, Succession, UpgradeState, UpgradeStatus,
     balancing::{Balancing, OrderAccepted},
     client_changes::no_such_client,
     metrics,
@@ -73,8 +73,12 @@ impl Control {
     }
 
     fn upgrade_status(&self) -> UpgradeStatus {
-        let pending = self.succession.is_upgrading();
-        UpgradeStatus { worker_pid: self.succession.processes().worker, pending }
+        let state = self.succession.upgrade_state();
+        UpgradeStatus {
+            worker_pid: self.succession.processes().worker,
+            pending: state == UpgradeState::UnderWay,
+            failed: state == UpgradeState::Failed,
+        }
     }
 
     fn status(&self) -> Status {

@@ -6,7 +6,8 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `keeper`, `hired`, `spare`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
+//! | `keeper`, `patience`, `hired`, `spare`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
+//! | `upgrading` | what has become of a program that was to take over |
 //! | `post_mortem` | where the threads of a hung worker are |
 //! | `log_lines`, `own_memory` | what is said without asking for memory, and memory that stays |
 //! | `holder` | what is held, and what a worker may ask for |
@@ -46,6 +47,7 @@ mod session;
 mod signals;
 mod sockets;
 mod spare;
+mod upgrading;
 mod vhost_user;
 mod wire;
 
@@ -58,4 +60,5 @@ pub use keeper::{Keeper, KeeperError, KeeperOptions};
 pub use manager::{Busy, Manager};
 pub use process::{Program, SOCKET_VARIABLE};
 pub use sockets::MAX_SOCKET_PATH_BYTES;
+pub use upgrading::Upgrading;
 pub use wire::MAX_NAME_BYTES;
