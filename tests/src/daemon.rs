@@ -2,20 +2,24 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{namespace::Namespace, places, process::Process};
+use crate::{namespace::Namespace, places, process::Process, terminal::Terminal};
 
 const START: Duration = Duration::from_secs(15);
 const STOP: Duration = Duration::from_secs(15);
+/// A daemon's own program, in its directory.
+const COPY: &str = "tmem";
 const POLL: Duration = Duration::from_millis(50);
 
 /// What a tmem command did.
@@ -68,6 +72,32 @@ impl Daemon {
         Self::start_command(command, binary, pool_size, more)
     }
 
+    /// A daemon from a copy of the program that lies in its directory, where [`Daemon::replace_program`] puts another. The plan is for that one,
+    /// if it goes wrong on purpose.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_copy(pool_size: &str, plan: &str) -> Result<Self> {
+        let (binary, directory) = (places::tmem_binary()?, places::scratch()?);
+        let copy = directory.path().join(COPY);
+        fs::copy(&binary, &copy).with_context(|| format!("cannot copy {}", binary.display()))?;
+        let mut command = Command::new(copy);
+        command.env("TMEM_FAULTS", plan);
+        let process = serve(&mut command, directory.path(), pool_size, &[])?;
+        Ok(Self { binary, process, directory })
+    }
+
+    /// Puts the program that goes wrong on purpose, or the usual one, in the place of the one that [`Daemon::start_copy`] started.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be copied.
+    pub fn replace_program(&self, by_faulty: bool) -> Result<()> {
+        let other = if by_faulty { places::faulty_binary()? } else { places::tmem_binary()? };
+        let new = self.directory.path().join("new");
+        fs::copy(&other, &new).with_context(|| format!("cannot copy {}", other.display()))?;
+        fs::rename(&new, self.directory.path().join(COPY)).context("cannot put a program in its place")
+    }
+
     fn start_command(
         mut command: Command,
         binary: PathBuf,
@@ -75,15 +105,69 @@ impl Daemon {
         more: &[String],
     ) -> Result<Self> {
         let directory = places::scratch()?;
-        command.arg("--runtime-dir").arg(directory.path().join("run"));
-        command.args(["serve", "--pool-size", pool_size]).args(more);
-        if !more.iter().any(|flag| flag == "--http") {
-            command.args(["--http", "off"]);
-        }
-        let process = Process::start("tmem serve", &mut command)?;
-        let daemon = Self { binary, process, directory };
-        daemon.process.wait_for("tmem ", START)?;
-        Ok(daemon)
+        let process = serve(&mut command, directory.path(), pool_size, more)?;
+        Ok(Self { binary, process, directory })
+    }
+
+    /// `kill -9` for all of it, and nobody follows.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Another daemon in the place of one that was killed.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_again(&mut self, pool_size: &str) -> Result<()> {
+        self.process = serve(&mut Command::new(&self.binary), self.directory.path(), pool_size, &[])?;
+        Ok(())
+    }
+
+    /// A terminal of this size in which a tmem command runs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn terminal(&self, arguments: &[&str], columns: u16, rows: u16) -> Result<Terminal> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--runtime-dir").arg(self.directory.path().join("run")).args(arguments);
+        Terminal::start(command, columns, rows)
+    }
+
+    /// A request to its admin socket, `GET /metrics` and the like; gives the body of an answer that says yes.
+    ///
+    /// # Errors
+    /// It is not there, or it said no.
+    pub fn admin(&self, request: &str, body: &str) -> Result<String> {
+        let socket = self.directory.path().join("run/admin.sock");
+        let mut stream = UnixStream::connect(&socket).context("no admin socket")?;
+        let length = body.len();
+        let head = "Host: tmem\r\nContent-Type: application/json";
+        write!(stream, "{request} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).context("the admin socket broke off")?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        ensure!(head.starts_with("HTTP/1.1 2"), "{request}: {answer}");
+        Ok(body.to_owned())
+    }
+
+    /// Tells it what a balancer would that has one guest, and has just decided about it.
+    ///
+    /// # Errors
+    /// As [`Daemon::admin`].
+    pub fn report_balance(&self, guest: &str, reason: &str) -> Result<()> {
+        let guests = json!([{
+            "name": guest, "kind": "qemu", "size_bytes": 1u64 << 30, "target_bytes": 1u64 << 29,
+            "floor_bytes": 1u64 << 28, "ceiling_bytes": 1u64 << 30, "weight": 100, "answers": true,
+            "available_bytes": 1u64 << 27, "pressure": 0.25, "reason": reason, "trouble": null,
+        }]);
+        let decisions = json!([{
+            "unix_ms": 0, "guest": guest, "from_bytes": 1u64 << 30, "to_bytes": 1u64 << 29, "reason": reason,
+        }]);
+        let report = json!({
+            "pid": 1, "policy": "reuse", "dry_run": false, "interval_seconds": 1.0, "budget_bytes": 1u64 << 31,
+            "guests": guests, "decisions": decisions, "heard": 0,
+        });
+        self.admin("POST /api/v1/balance", &report.to_string()).map(drop)
     }
 
     /// A directory that lives as long as the daemon.
@@ -280,4 +364,16 @@ impl Daemon {
         }
         Ok(self.process.lines())
     }
+}
+
+/// Starts a daemon that has its runtime directory in this one, and waits until it answers.
+fn serve(command: &mut Command, directory: &Path, pool_size: &str, more: &[String]) -> Result<Process> {
+    command.arg("--runtime-dir").arg(directory.join("run"));
+    command.args(["serve", "--pool-size", pool_size]).args(more);
+    if !more.iter().any(|flag| flag == "--http") {
+        command.args(["--http", "off"]);
+    }
+    let process = Process::start("tmem serve", command)?;
+    process.wait_for("tmem ", START)?;
+    Ok(process)
 }

@@ -5,6 +5,7 @@
 //! | `places` | where the binary, the guests' kernel and the programs are |
 //! | `process` | a child whose output is watched, and that never outlives its test |
 //! | `daemon` | `tmem serve` in a directory of its own, and the commands that talk to it |
+//! | `terminal` | a terminal whose screen can be read, with a program in it |
 //! | `tool` | programs that are run to their end |
 //! | `namespace`, `certificates` | a network of a test's own, and TLS in it |
 //! | `chromium` | a browser, told what to do over the DevTools protocol |
@@ -31,6 +32,7 @@ mod qemu;
 mod random;
 pub mod rebalance;
 pub mod soak;
+mod terminal;
 mod tool;
 mod uml;
 
@@ -42,6 +44,7 @@ pub use namespace::{FOREIGN_ADDRESS, Namespace};
 pub use process::Process;
 pub use qemu::{QemuGuest, kernel_and_initramfs};
 pub use random::Random;
+pub use terminal::Terminal;
 pub use tool::{fail, succeed, tool};
 pub use uml::UmlGuest;
 

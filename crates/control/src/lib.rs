@@ -111,6 +111,6 @@ pub use sandbox::Sandbox;
 pub use server::{ADMIN_SOCKET, Access, Server, serve_stream};
 pub use spare_worker::SpareWorker;
 pub use status::{ClientStatus, DiskStatus, PoolStatus, ReuseBucket, ReuseStatus, Status, TierStatus};
-pub use succession::{Processes, Succession, UpgradeStatus, Watchdog, WorkerDeaths};
+pub use succession::{Processes, Succession, UpgradeState, UpgradeStatus, Watchdog, WorkerDeaths};
 pub use tier_settings::{TierMode, WriteBackAge};
 pub use zero_on_flush::ZeroOnFlush;

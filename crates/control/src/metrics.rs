@@ -13,6 +13,8 @@ use prometheus_client::{
 
 use crate::{ClientStatus, Status, TierStatus};
 
+mod balance;
+
 /// What [`encode`] writes, for the Content-Type header.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -141,6 +143,9 @@ impl Collector for StatusCollector {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
         tiers(status, &mut encoder)?;
+        if let Some(report) = &status.balance {
+            balance::encode(report, &mut encoder)?;
+        }
         reuse_distances(status, &mut encoder)?;
         for families in [&CLIENT_GAUGES[..], &CLIENT_DISKS] {
             clients(status, &mut encoder, MetricType::Gauge, families, |metric, value| {

@@ -24,7 +24,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::{
     AdminError, BalanceOrder, BalanceReport, ClientChanges, ClientStatus, DiskList, DiskName, DiskService,
-    DiskSpec, KnobChanges, Knobs, Status, Succession, UpgradeStatus, WholeHost,
+    DiskSpec, KnobChanges, Knobs, Status, Succession, UpgradeState, UpgradeStatus, WholeHost,
     balancing::{Balancing, OrderAccepted},
     client_changes::no_such_client,
     dashboard::{self, Dashboard},
@@ -98,8 +98,12 @@ impl Control {
     }
 
     fn upgrade_status(&self) -> UpgradeStatus {
-        let pending = self.succession.is_upgrading();
-        UpgradeStatus { worker_pid: self.succession.processes().worker, pending }
+        let state = self.succession.upgrade_state();
+        UpgradeStatus {
+            worker_pid: self.succession.processes().worker,
+            pending: state == UpgradeState::UnderWay,
+            failed: state == UpgradeState::Failed,
+        }
     }
 
     fn status(&self) -> Status {

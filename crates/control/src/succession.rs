@@ -35,8 +35,20 @@ pub trait Succession: Send + Sync {
     /// It cannot be started, or one is just being.
     fn upgrade(&self) -> Result<(), AdminError>;
 
-    /// Whether that is under way.
-    fn is_upgrading(&self) -> bool;
+    /// What has become of that.
+    fn upgrade_state(&self) -> UpgradeState;
+}
+
+/// What has become of a program that was to take over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum UpgradeState {
+    /// None was to, or the last one serves.
+    #[default]
+    None,
+    /// It has been started, and does not serve yet.
+    UnderWay,
+    /// It has given up, and the one before it goes on.
+    Failed,
 }
 
 /// The answer to `GET` and `POST /api/v1/upgrade`.
@@ -44,8 +56,11 @@ pub trait Succession: Send + Sync {
 pub struct UpgradeStatus {
     /// The process that serves now.
     pub worker_pid: u32,
-    /// Another has been started and has not given up.
+    /// Another has been started, and neither serves nor has given up.
     pub pending: bool,
+    /// The last one that was to take over has given up, and the one before it goes on.
+    #[serde(default)]
+    pub failed: bool,
 }
 
 /// With so many deaths of workers in a minute the keeper starts no other: 1 to 1000; 0 is any number.

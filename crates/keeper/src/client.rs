@@ -21,7 +21,10 @@ use rustix::net::{
     sockopt::{Timeout, set_socket_timeout},
 };
 
-use crate::wire::{self, Code, Datagram};
+use crate::{
+    upgrading::Upgrading,
+    wire::{self, Code, Datagram},
+};
 
 /// What has to do with paths and takes longer is not waited for: as long as a tier's disk may take for a write.
 const ERRAND: Duration = Duration::from_secs(10);
@@ -207,12 +210,12 @@ impl Client {
         self.call(Code::Upgrade, 0, "", &[]).map(drop)
     }
 
-    /// Whether the program on disk has been started and has not given up.
+    /// What has become of the last [`Client::upgrade`], or SIGHUP.
     ///
     /// # Errors
     /// The keeper is gone.
-    pub fn is_upgrading(&self) -> io::Result<bool> {
-        Ok(self.call(Code::Upgrading, 0, "", &[])? != 0)
+    pub fn upgrading(&self) -> io::Result<Upgrading> {
+        Ok(Upgrading::of(self.call(Code::Upgrading, 0, "", &[])?))
     }
 
     /// Asks for a spare worker that stands by, to follow this one at once when it dies. What it finds held when it starts is what it can make ready for, so

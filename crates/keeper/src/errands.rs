@@ -28,6 +28,7 @@ use rustix::{
 
 use crate::{
     holder::MAX_FILES,
+    process::dies_with,
     sockets::{self, Identity, SocketPath},
     wire::{self, Code, Datagram, Exactly},
 };
@@ -241,8 +242,7 @@ fn leave_all_but(answer: &OwnedFd, keeper: u32) -> Option<BorrowedFd<'static>> {
     const ANSWER: RawFd = 3;
     // SAFETY: takes numbers only; whatever is closed is not used any more in this process.
     unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong);
-        if libc::getppid() as u32 != keeper || libc::dup2(answer.as_raw_fd(), ANSWER) != ANSWER {
+        if !dies_with(keeper) || libc::dup2(answer.as_raw_fd(), ANSWER) != ANSWER {
             return None;
         }
         let first = ANSWER as libc::c_uint + 1;

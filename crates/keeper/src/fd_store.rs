@@ -6,24 +6,17 @@
 use std::{
     collections::BTreeMap,
     env,
-    io::{self, IoSlice, Write},
-    mem::MaybeUninit,
-    os::{
-        fd::{FromRawFd, OwnedFd, RawFd},
-        unix::ffi::OsStrExt,
-    },
+    io::{self, Write},
+    os::fd::{FromRawFd, OwnedFd, RawFd},
 };
 
 use arrayvec::ArrayVec;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType,
+
+use crate::{
+    manager::{Busy, Manager},
+    parcel::Parcel,
 };
 
-use crate::parcel::Parcel;
-
-/// Where the manager listens.
-const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
 /// Which process is given descriptors, how many, and what they are called.
 const LISTEN_PID: &str = "LISTEN_PID";
 const LISTEN_COUNT: &str = "LISTEN_FDS";
@@ -38,8 +31,7 @@ const PREFIX: &str = "tmem-";
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct FdStore {
-    socket: OwnedFd,
-    manager: SocketAddrUnix,
+    manager: Manager,
     last_number: u32,
 }
 
@@ -57,14 +49,9 @@ impl FdStore {
     /// # Errors
     /// Its address makes no sense, or there are no descriptors left.
     pub(crate) fn from_environment() -> io::Result<Option<(FdStore, Vec<Stored>)>> {
-        let Some(address) = env::var_os(NOTIFY_VARIABLE) else { return Ok(None) };
-        let manager = match address.as_bytes() {
-            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
-            path => SocketAddrUnix::new(path)?,
-        };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        let mut store = FdStore { socket, manager, last_number: 0 };
+        // It may be busy, and nobody waits for it.
+        let Some(manager) = Manager::from_environment(Busy::Skip)? else { return Ok(None) };
+        let mut store = FdStore { manager, last_number: 0 };
         let mut left = Vec::new();
         for (number, parcel) in ends_left() {
             store.last_number = store.last_number.max(number);
@@ -108,15 +95,10 @@ impl FdStore {
     fn send(&self, text: std::fmt::Arguments<'_>, parcel: Option<&Parcel>) -> io::Result<()> {
         let mut bytes = ArrayVec::<u8, 64>::new();
         bytes.write_fmt(text)?;
-        let ends = parcel.map(Parcel::ends);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if let Some(ends) = &ends {
-            ancillary.push(SendAncillaryMessage::ScmRights(ends));
+        match parcel.map(Parcel::ends) {
+            Some(ends) => self.manager.tell_with(&bytes, &ends),
+            None => self.manager.tell(&bytes),
         }
-        let parts = [IoSlice::new(&bytes)];
-        rustix::net::sendmsg_addr(&self.socket, &self.manager, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
-        Ok(())
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Hired {
     pub(crate) worker: Worker,
     pub(crate) file: OwnedFd,
     pub(crate) is_ready: bool,
+    /// Its program has never served.
+    pub(crate) is_on_trial: bool,
     pub(crate) heard: Instant,
     /// It waits for the answer to `Take`.
     pub(crate) wants_to_take: bool,
@@ -34,12 +36,18 @@ impl Hired {
             worker,
             file,
             is_ready: false,
+            is_on_trial: false,
             heard: Instant::now(),
             wants_to_take: false,
             is_ending: false,
             is_heard: true,
             asked: None,
         }
+    }
+
+    /// It is to serve, and does not yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        !self.is_ready && !self.is_ending
     }
 
     /// It stands by for too long, whatever it says meanwhile.

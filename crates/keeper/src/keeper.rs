@@ -19,27 +19,36 @@ use rustix::{io::Errno, net::RecvFlags};
 use crate::{
     errands::Errands,
     fd_store::FdStore,
-    hired::{Hired, SPARE_STAND_BY, STAND_BY},
+    hired::Hired,
     holder::{Holder, answer},
     log_lines::{Complaints, say},
     own_memory::stay_in_memory,
-    post_mortem,
     process::{End, Prepared, Program},
     restarts::{Restarts, Verdict},
     signals::Signals,
     spare::Spare,
+    upgrading::Upgrading,
     wire::{self, Code, Datagram, Reason},
 };
+
+mod patience;
 
 /// How a keeper is to behave.
 #[derive(Clone, Debug)]
 pub struct KeeperOptions {
     /// With so many deaths of workers in a minute no other is started until SIGHUP; 0: always, 1000 at most.
     pub deaths_per_minute: u32,
+    /// A worker that serves no longer after its start is killed.
+    pub start: Duration,
     /// A worker that has been silent for so long is killed.
     pub patience: Option<Duration>,
     /// The tier: the only path that is opened for a worker.
     pub tier: Option<PathBuf>,
+}
+
+impl KeeperOptions {
+    /// Opening a store with 64 GiB of pages takes seconds, one with a terabyte some minutes.
+    pub const START: Duration = Duration::from_secs(600);
 }
 
 /// A keeper could not be started.
@@ -62,6 +71,10 @@ pub struct Keeper<'p> {
     next: Option<Hired>,
     /// Follows when the one that serves dies.
     spare: Spare,
+    /// What has become of the last program that was to take over.
+    upgrading: Upgrading,
+    /// While a program serves that has yet to show that it can: the one before it.
+    before: Option<OwnedFd>,
     /// The program of the worker that is to be started, and when.
     start_at: Option<(Instant, OwnedFd)>,
     /// The last try to start one failed, which was said.
@@ -81,10 +94,6 @@ pub struct Keeper<'p> {
 const RETRY: Duration = Duration::from_millis(100);
 /// A service manager that is too busy is told again after so long.
 const MANAGER_MS: libc::c_int = 100;
-/// A worker that has closed its socket has this long to end.
-const LEAVE: Duration = Duration::from_secs(60);
-/// A hung worker has this long to say where its threads are.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 /// More calls than fit in a worker's socket. One that says more and more does not keep others waiting.
 const CALLS_AT_ONCE: usize = 1024;
 
@@ -115,6 +124,8 @@ impl<'p> Keeper<'p> {
             serving: None,
             next: None,
             spare: Spare::default(),
+            upgrading: Upgrading::default(),
+            before: None,
             start_at: Some(first),
             start_failed: false,
             stopping: false,
@@ -212,7 +223,12 @@ impl<'p> Keeper<'p> {
             (Code::Hello, Who::Serving) => Ok(0),
             (Code::Take, Who::Serving) => Ok(self.deaths),
             (Code::Ready, Who::Serving) => {
-                self.serving.iter_mut().for_each(|hired| hired.is_ready = true);
+                if let Some(serving) = &mut self.serving {
+                    serving.is_ready = true;
+                    if std::mem::take(&mut serving.is_on_trial) {
+                        (self.upgrading, self.before) = (Upgrading::None, None);
+                    }
+                }
                 self.has_served = true;
                 self.say_who_died();
                 self.spare.may_come_after_a_pause();
@@ -237,7 +253,7 @@ impl<'p> Keeper<'p> {
             (Code::WantSpare, Who::Serving) => Ok(self.spare.is_wanted(call.number)),
             (Code::SparePid, Who::Serving) => Ok(self.spare.ready_pid()),
             (Code::Upgrade, Who::Serving) => self.stand_by(),
-            (Code::Upgrading, Who::Serving) => Ok(u32::from(self.next.is_some())),
+            (Code::Upgrading, Who::Serving) => Ok(self.upgrading.number()),
             (Code::List, _) | (_, Who::Serving) => {
                 let hired = match who {
                     Who::Serving => &self.serving,
@@ -285,12 +301,21 @@ impl<'p> Keeper<'p> {
     }
 
     fn let_serve(&mut self, hired: Hired) {
-        self.start_at = None;
+        if let Some((_, dead)) = self.start_at.take() {
+            self.keep_for_a_trial(&hired, dead);
+        }
         self.spare.is_wanted(0);
         let serving = self.serving.insert(hired);
         (serving.worker.started, serving.heard) = (Instant::now(), Instant::now());
         // One that is gone by now is noticed like any other death.
         let _ = answer(serving.worker.socket.as_fd(), Ok(self.deaths));
+    }
+
+    /// The program before one that has yet to show that it can serve.
+    fn keep_for_a_trial(&mut self, hired: &Hired, before: OwnedFd) {
+        if hired.is_on_trial {
+            self.before = Some(before);
+        }
     }
 
     /// Starts the program on disk beside the one that serves.
@@ -301,7 +326,8 @@ impl<'p> Keeper<'p> {
         let file = self.program.newest().map_err(|error| wire::errno(&error))?;
         let worker = self.program.start(&file, &self.signals).map_err(|error| wire::errno(&error))?;
         say(format_args!("info: worker {} stands by", worker.pid));
-        self.next = Some(Hired::new(worker, file));
+        self.next = Some(Hired { is_on_trial: true, ..Hired::new(worker, file) });
+        self.upgrading = Upgrading::UnderWay;
         Ok(0)
     }
 
@@ -389,6 +415,9 @@ impl<'p> Keeper<'p> {
         self.spare.forget_failures();
         if self.serving.is_some() {
             if let Err(error) = self.stand_by() {
+                if self.next.is_none() {
+                    self.upgrading = Upgrading::Failed;
+                }
                 say(format_args!("error: cannot start the program on disk: {}", Reason(&error.into())));
             }
             return;
@@ -406,7 +435,7 @@ impl<'p> Keeper<'p> {
             say(format_args!(
                 "error: the program on disk did not take over: {end}; the worker before it goes on"
             ));
-            self.next = None;
+            (self.next, self.upgrading) = (None, Upgrading::Failed);
         }
         self.spare.bury();
         let end = self.serving.as_ref().and_then(|serving| serving.worker.ended())?;
@@ -415,6 +444,10 @@ impl<'p> Keeper<'p> {
         self.holder.detach_all();
         let in_order = end == End::Exit(0) && dead.is_ready;
         if !self.stopping && !in_order && self.next.as_ref().is_some_and(|next| next.wants_to_take) {
+            // One that never served is nothing to go back to, and leaves what it would have gone back to.
+            if dead.is_ready {
+                self.before = Some(dead.file);
+            }
             self.promote();
             return None;
         }
@@ -428,6 +461,20 @@ impl<'p> Keeper<'p> {
         }
         self.deaths = self.deaths.saturating_add(1);
         self.say_who_died();
+        if dead.is_on_trial {
+            if self.next.is_none() {
+                self.upgrading = Upgrading::Failed;
+            }
+            // Of the program that is asked again nothing is known that would count against it.
+            if let Some(before) = self.before.take() {
+                say(format_args!(
+                    "error: worker {} took over and ended before it served: {end}; the program before it goes on",
+                    dead.worker.pid
+                ));
+                self.start_at = Some((Instant::now(), before));
+                return None;
+            }
+        }
         let (now, pid) = (Instant::now(), dead.worker.pid);
         match self.restarts.after_death(dead.worker.started, now) {
             Verdict::StartAgain { after } => {
@@ -456,76 +503,6 @@ impl<'p> Keeper<'p> {
         if let Some((pid, end)) = self.unsaid.take() {
             say(format_args!("error: worker {pid} died: {end}; another one goes on with what is held"));
         }
-    }
-
-    /// Kills whoever has not been heard of for too long.
-    fn look_after_hung(&mut self) {
-        let now = Instant::now();
-        let hung = |hired: &Hired, patience| !hired.is_ending && now.duration_since(hired.heard) >= patience;
-        for hired in [&mut self.serving, &mut self.next, &mut self.spare.hired].into_iter().flatten() {
-            if !hired.is_heard && hung(hired, LEAVE) {
-                say(format_args!("error: worker {} neither serves nor ends and is killed", hired.worker.pid));
-                hired.worker.signal(libc::SIGKILL);
-                hired.is_ending = true;
-            }
-        }
-        if let (Some(serving), Some(patience)) = (&mut self.serving, self.options.patience)
-            && serving.is_ready
-        {
-            match serving.asked {
-                None if hung(serving, patience) => {
-                    let pid = serving.worker.pid;
-                    say(format_args!(
-                        "error: worker {pid} was silent for {patience:?}: it hangs and is killed"
-                    ));
-                    // Where the host waits for this worker to find memory, a child would, too.
-                    if !self.spare.is_there() {
-                        post_mortem::describe(pid);
-                    }
-                    serving.worker.signal(libc::SIGUSR1);
-                    serving.asked = Some(now);
-                }
-                Some(asked) if now >= asked + LAST_WORDS => {
-                    serving.worker.signal(libc::SIGKILL);
-                    (serving.asked, serving.is_ending) = (None, true);
-                }
-                _ => {}
-            }
-        }
-        let limits = [(&mut self.next, STAND_BY), (&mut self.spare.hired, SPARE_STAND_BY)];
-        for (late, limit) in limits.into_iter().filter_map(|(hired, limit)| Some((hired.as_mut()?, limit))) {
-            if late.is_late(now, limit) {
-                say(format_args!("error: worker {} did not stand by in time and is killed", late.worker.pid));
-                late.worker.signal(libc::SIGKILL);
-                late.is_ending = true;
-            }
-        }
-    }
-
-    /// Until something has to be done whatever happens. -1: never.
-    fn timeout_ms(&self) -> libc::c_int {
-        let now = Instant::now();
-        let is_free = self.serving.is_none() && self.next.is_none() && !self.spare.is_coming();
-        let start = self.start_at.as_ref().filter(|_| is_free).map(|(at, _)| *at);
-        let silent = |hired: &Hired, patience| (!hired.is_ending).then(|| hired.heard + patience);
-        let hung = self.serving.as_ref().filter(|serving| serving.is_ready);
-        let hung = hung.zip(self.options.patience).and_then(|(serving, patience)| match serving.asked {
-            Some(asked) => Some(asked + LAST_WORDS),
-            None => silent(serving, patience),
-        });
-        let late = [(&self.next, STAND_BY), (&self.spare.hired, SPARE_STAND_BY)].into_iter();
-        let late = late.filter_map(|(hired, limit)| Some((hired.as_ref()?, limit)));
-        let late = late.filter(|(hired, _)| !hired.wants_to_take && !hired.is_ending);
-        let late = late.map(|(hired, limit)| hired.worker.started + limit).min();
-        let spare = self.spare.start_at().filter(|_| self.may_have_spare());
-        let left = [&self.serving, &self.next, &self.spare.hired]
-            .into_iter()
-            .flatten()
-            .filter(|hired| !hired.is_heard);
-        let left = left.filter_map(|hired| silent(hired, LEAVE)).min();
-        let first = [start, hung, late, spare, left].into_iter().flatten().min();
-        let wait_ms = |at: Instant| at.saturating_duration_since(now).as_millis() + 1;
-        first.map_or(-1, |at| libc::c_int::try_from(wait_ms(at)).unwrap_or(libc::c_int::MAX))
     }
 
     fn hired(&mut self, who: Who) -> Option<&mut Hired> {

@@ -6,11 +6,13 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `keeper`, `hired`, `spare`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
+//! | `keeper`, `patience`, `hired`, `spare`, `process`, `restarts`, `signals` | starts workers, watches them, puts another in the place of one that is gone |
+//! | `upgrading` | what has become of a program that was to take over |
 //! | `post_mortem` | where the threads of a hung worker are |
 //! | `log_lines`, `own_memory` | what is said without asking for memory, and memory that stays |
 //! | `holder` | what is held, and what a worker may ask for |
 //! | `parcel`, `fd_store` | the same with the service manager, for the keeper's own death |
+//! | `manager` | how that is told anything |
 //! | `errands`, `sockets` | what takes paths and privileges: listening sockets, and opening the tier |
 //! | `relay`, `channel` | passes the messages of one guest on |
 //! | `session`, `replay`, `vhost_user` | what a guest's session consists of |
@@ -33,6 +35,7 @@ mod holder;
 mod in_process;
 mod keeper;
 mod log_lines;
+mod manager;
 mod own_memory;
 mod parcel;
 mod post_mortem;
@@ -44,6 +47,7 @@ mod session;
 mod signals;
 mod sockets;
 mod spare;
+mod upgrading;
 mod vhost_user;
 mod wire;
 
@@ -53,6 +57,8 @@ pub use fd_store::is_heir;
 pub use holder::{MAX_CONNECTIONS, MAX_FILES};
 pub use in_process::in_process;
 pub use keeper::{Keeper, KeeperError, KeeperOptions};
+pub use manager::{Busy, Manager};
 pub use process::{Program, SOCKET_VARIABLE};
 pub use sockets::MAX_SOCKET_PATH_BYTES;
+pub use upgrading::Upgrading;
 pub use wire::MAX_NAME_BYTES;

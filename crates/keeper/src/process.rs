@@ -116,8 +116,7 @@ impl Prepared<'_> {
     fn become_worker(&self, file: &OwnedFd, socket: RawFd, signals: &Signals, keeper: u32) -> ! {
         // SAFETY: all pointers are to texts and lists that live as long as the program does, the lists end with a null.
         unsafe {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            let alive = libc::getppid() as u32 == keeper;
+            let alive = dies_with(keeper);
             let placed = if socket == SOCKET_NUMBER {
                 libc::fcntl(socket, libc::F_SETFD, 0)
             } else {
@@ -139,6 +138,15 @@ impl Prepared<'_> {
             }
             libc::_exit(127)
         }
+    }
+}
+
+/// Has this process die when its parent does. False: that was another than this one, so it is gone already. For use after fork().
+pub(crate) fn dies_with(parent: u32) -> bool {
+    // SAFETY: both take numbers only.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong);
+        libc::getppid() as u32 == parent
     }
 }
 

@@ -24,7 +24,8 @@
 //! | `notify` | readiness, told to systemd |
 //! | `balancing` | the balancer as a process |
 //! | `guest_config` | what to paste for each virtual machine monitor |
-//! | `table` | columns for people |
+//! | `table`, `figures` | columns and numbers for people |
+//! | `top` | `tmem top`: the live view |
 
 mod balancing;
 mod commands;
@@ -34,6 +35,7 @@ mod disks;
 mod failure;
 #[cfg(feature = "fault-injection")]
 mod faults;
+mod figures;
 mod guest_config;
 mod heartbeat;
 mod inheritance;
@@ -50,6 +52,7 @@ mod stacks;
 mod stocking;
 mod succession;
 mod table;
+mod top;
 mod worker;
 mod write_back;
 

@@ -3,8 +3,8 @@
 use std::{os::unix::process::parent_id, process, sync::Arc, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
-use tmem_control::{AdminError, Processes, Succession};
-use tmem_keeper::Estate;
+use tmem_control::{AdminError, Processes, Succession, UpgradeState};
+use tmem_keeper::{Estate, Upgrading};
 
 /// What the admin API is told of it.
 pub(crate) struct OneOfMany {
@@ -39,7 +39,11 @@ impl Succession for OneOfMany {
         })
     }
 
-    fn is_upgrading(&self) -> bool {
-        self.estate.keeper().is_some_and(|keeper| keeper.is_upgrading().unwrap_or(false))
+    fn upgrade_state(&self) -> UpgradeState {
+        match self.estate.keeper().and_then(|keeper| keeper.upgrading().ok()) {
+            Some(Upgrading::UnderWay) => UpgradeState::UnderWay,
+            Some(Upgrading::Failed) => UpgradeState::Failed,
+            Some(Upgrading::None) | None => UpgradeState::None,
+        }
     }
 }

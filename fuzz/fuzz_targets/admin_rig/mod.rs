@@ -11,7 +11,7 @@ use std::{
 
 use tmem_control::{
     Access, AdminError, Config, Control, DedupChoice, DiskFormat, DiskInfo, DiskName, DiskService, DiskSpec,
-    KnobChanges, KnobList, Knobs, Processes, Succession, serve_stream,
+    KnobChanges, KnobList, Knobs, Processes, Succession, UpgradeState, serve_stream,
 };
 use tmem_disk::{DiskOptions, Format, SwapDisk};
 use tmem_store::{
@@ -122,8 +122,8 @@ impl Succession for Alone {
         Err(AdminError::Conflict("there is no keeper".to_owned()))
     }
 
-    fn is_upgrading(&self) -> bool {
-        false
+    fn upgrade_state(&self) -> UpgradeState {
+        UpgradeState::None
     }
 }
 

@@ -13,6 +13,7 @@ mod puppet;
 mod spares;
 mod stage;
 mod talk;
+mod upgrades;
 
 use std::{io::Read, os::unix::net::UnixStream, time::Duration};
 
@@ -34,6 +35,17 @@ fn main() {
         ("a_program_that_refuses_leaves_the_old_one_alone", refuses),
         ("a_program_that_cannot_be_run_leaves_the_old_one_alone", cannot_be_run),
         ("a_program_that_takes_over_takes_everything", takes_over),
+        (
+            "a_program_that_fails_after_it_took_over_is_followed_by_the_one_before_it",
+            upgrades::fails_after_taking,
+        ),
+        ("a_program_that_never_serves_is_followed_by_the_one_before_it", upgrades::never_serves),
+        (
+            "a_program_that_follows_a_death_and_fails_is_followed_by_the_one_before_it",
+            upgrades::fails_after_a_death,
+        ),
+        ("a_first_worker_that_never_serves_is_a_failed_start", upgrades::first_never_serves),
+        ("a_worker_that_never_serves_is_killed_and_counts", upgrades::later_never_serves),
         ("one_that_stands_by_follows_one_that_dies", follows_a_death),
         ("one_that_stands_by_and_dies_leaves_the_place_to_another", dies_standing_by),
         ("a_spare_one_follows_a_death_at_once_and_is_followed_by_another", spares::spare_follows),
@@ -142,7 +154,7 @@ fn refuses() {
     let mut worker = stage.serving();
     stage.replace(&with_program("second"));
     worker.asks("upgrade");
-    assert_eq!(worker.asks("upgrading"), "1");
+    assert_eq!(worker.asks("upgrading"), "under way");
     assert!(worker.asks("upgrade").contains("busy"), "one at a time");
     let mut next = stage.worker();
     assert_eq!(next.program, "second");
@@ -153,7 +165,7 @@ fn refuses() {
     assert_eq!(next.asks("list"), "a");
     next.dies("exit 3");
     stage.logs("did not take over: it exited with 3");
-    assert_eq!(worker.asks("upgrading"), "0");
+    assert_eq!(worker.asks("upgrading"), "failed");
     worker.dies("abort");
     let mut worker = stage.worker();
     assert_eq!(worker.program, "first", "the same version goes on");

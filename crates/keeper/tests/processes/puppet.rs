@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use tmem_keeper::{Client, GuestEnds};
+use tmem_keeper::{Client, GuestEnds, Upgrading};
 
 use crate::stage::{CONTROL, DIRECTORY, GUESTS, PROGRAM_MARK};
 
@@ -156,7 +156,14 @@ impl Work {
                 let flags = rustix::fs::fcntl_getfl(&file)?;
                 Ok(flags.contains(rustix::fs::OFlags::RDWR).to_string())
             }
-            "upgrading" => keeper.is_upgrading().map(|is| u8::from(is).to_string()),
+            "upgrading" => keeper.upgrading().map(|state| {
+                match state {
+                    Upgrading::None => "none",
+                    Upgrading::UnderWay => "under way",
+                    Upgrading::Failed => "failed",
+                }
+                .to_owned()
+            }),
             "adopt" => {
                 let guest = UnixStream::connect(self.directory.join(GUESTS))?;
                 let (ends, life) = ends()?;

@@ -65,11 +65,11 @@ pub fn spare_of_another_program() {
     stage.replace(&with_program("second"));
     worker.asks("upgrade");
     let mut next = stage.worker();
-    assert_eq!(worker.asks("upgrading"), "1");
+    assert_eq!(worker.asks("upgrading"), "under way");
     assert_eq!(next.asks("hello"), "1");
     next.dies("exit 3");
     stage.logs("did not take over: it exited with 3");
-    assert_eq!((worker.asks("upgrading"), worker.asks("spare")), ("0".into(), "stands by".into()));
+    assert_eq!((worker.asks("upgrading"), worker.asks("spare")), ("failed".into(), "stands by".into()));
     stage.signal(libc::SIGHUP);
     let mut next = stage.worker();
     assert_eq!(next.asks("take"), "0", "an upgrade is no death");

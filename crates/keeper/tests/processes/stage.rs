@@ -40,6 +40,9 @@ pub const TIER: &str = "tier";
 /// Stands behind a program, before its name.
 pub const PROGRAM_MARK: &str = concat!("\nprogram", " name=");
 const PROGRAM: &str = "program";
+/// A file that is there for a keeper that does not wait long for a worker.
+const IMPATIENT: &str = "impatient";
+const START: Duration = Duration::from_secs(3);
 /// Exit code of a keeper that asked for memory.
 const ALLOCATED: i32 = 99;
 
@@ -49,7 +52,9 @@ pub fn keep() {
     let deaths_per_minute = std::env::var(DEATHS).unwrap().parse().unwrap();
     manager::is_ours();
     let program = Program::new(directory.join(PROGRAM), ["worker".into()], []).unwrap();
-    let options = KeeperOptions { deaths_per_minute, patience: None, tier: Some(directory.join(TIER)) };
+    let start = if directory.join(IMPATIENT).exists() { START } else { KeeperOptions::START };
+    let options =
+        KeeperOptions { deaths_per_minute, start, patience: None, tier: Some(directory.join(TIER)) };
     let keeper = Keeper::new(&program, options).unwrap();
     counted::begin();
     let code = keeper.run();
@@ -96,6 +101,13 @@ impl Stage {
         while std::io::Write::write(&mut writer, &[b'x'; 4096]).is_ok() {}
         rustix::io::ioctl_fionbio(&writer, false).unwrap();
         Stage::start(5, &with_program("first"), Some((reader.into(), writer.into())))
+    }
+
+    /// Workers have three seconds to be ready.
+    pub fn impatient() -> Stage {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(IMPATIENT), "").unwrap();
+        Stage::in_directory(directory, 5, &with_program("first"), None, None)
     }
 
     /// A service manager is there that holds what is held.

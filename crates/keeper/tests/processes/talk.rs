@@ -15,5 +15,5 @@ pub fn is_answered(guest: &mut UnixStream, worker: &mut puppet::Puppet) {
     let mut answer = [0; 12 + 8];
     guest.read_exact(&mut answer).unwrap();
     assert_eq!(answer[..8], [1, 0, 0, 0, 5, 0, 0, 0]);
-    assert_eq!(worker.asks("upgrading"), "0");
+    assert_eq!(worker.asks("upgrading"), "none");
 }

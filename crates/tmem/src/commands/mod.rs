@@ -9,6 +9,7 @@ mod knobs;
 mod sample;
 mod serve;
 mod status;
+mod top;
 mod upgrade;
 
 use std::{
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Disk(disk::Command),
     /// Show what the pool holds
     Status(status::Arguments),
+    /// Watch guests, the pool and the balancer live
+    Top(top::Arguments),
     /// Show the knobs: settings of the running daemon
     Get(knobs::GetArguments),
     /// Change knobs of the running daemon; until it ends
@@ -72,6 +75,7 @@ impl Command {
             Self::Serve(arguments) => serve::run(arguments, &runtime_dir::resolve(runtime_dir)?),
             Self::Disk(command) => disk::run(command, &client(runtime_dir)?),
             Self::Status(arguments) => status::run(&arguments, &client(runtime_dir)?),
+            Self::Top(arguments) => top::run(&arguments, client(runtime_dir)?),
             Self::Get(arguments) => knobs::get(&arguments, &client(runtime_dir)?),
             Self::Set(arguments) => knobs::set(arguments, &client(runtime_dir)?),
             Self::Freeze(arguments) => freeze::run(&arguments, true, &client(runtime_dir)?),

@@ -168,6 +168,7 @@ fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
         Program::new(path, env::args_os(), oom::spare_keeper()).context("cannot start this program again")?;
     let options = KeeperOptions {
         deaths_per_minute: config.worker_deaths.per_minute(),
+        start: KeeperOptions::START,
         patience: config.watchdog.time(),
         tier: config.tier.clone(),
     };

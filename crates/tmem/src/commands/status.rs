@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use clap::Args;
-use tmem_control::{AdminClient, ByteSize, Status};
+use tmem_control::{AdminClient, Status};
 
 use super::print;
 use crate::{
     Outcome,
+    figures::{ratio, size, uptime},
     table::{Align, Table},
 };
 
@@ -113,41 +114,4 @@ fn clients(status: &Status) -> String {
         ]);
     }
     table.render()
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize::from_bytes(bytes).rounded()
-}
-
-/// How many bytes of pages a byte of the pool holds.
-fn ratio(logical_bytes: u64, used_bytes: u64) -> String {
-    if used_bytes == 0 { "-".to_owned() } else { format!("{:.2}", logical_bytes as f64 / used_bytes as f64) }
-}
-
-fn uptime(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, minutes) => format!("{minutes}m{:02}s", seconds % 60),
-        (0, hours, minutes) => format!("{hours}h{minutes:02}m"),
-        (days, hours, _) => format!("{days}d{hours:02}h"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uptime_keeps_two_units() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (61, "1m01s"), (3_660, "1h01m"), (90_000, "1d01h")] {
-            assert_eq!(uptime(seconds), text);
-        }
-    }
-
-    #[test]
-    fn an_empty_pool_has_no_ratio() {
-        assert_eq!(ratio(0, 0), "-");
-        assert_eq!(ratio(8192, 4096), "2.00");
-    }
 }

@@ -28,18 +28,18 @@ pub(crate) fn run(client: &AdminClient) -> Outcome {
         thread::sleep(LOOK_EVERY);
         // While one takes over from the other, nobody answers.
         match client.upgrade_status() {
-            Ok(status) if status.worker_pid != before => {
+            Ok(status) if status.pending => {}
+            Ok(status) if status.worker_pid != before && !status.failed => {
                 return print(&format!(
                     "worker {} has taken over from {before}, version {}\n",
                     status.worker_pid,
                     client.status()?.version
                 ));
             }
-            Ok(status) if !status.pending => {
-                let text = "the program on disk did not take over, and the running one goes on; the daemon's log says why";
+            Ok(_) => {
+                let text = "the program on disk did not take over, and the one before it goes on; the daemon's log says why";
                 return Err(anyhow!("{text} (`journalctl -u tmem`)").into());
             }
-            Ok(_) => {}
             Err(error) if start.elapsed() > PATIENCE => return Err(error.into()),
             Err(_) => {}
         }
