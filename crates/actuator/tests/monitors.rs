@@ -87,7 +87,7 @@ async fn a_guest_balloons() {
 #[tokio::test]
 async fn old_statistics_are_nothing_new() {
     let begun = now();
-    for (at, available) in [(0, u64::MAX), (begun - 60, 7), (begun, u64::MAX)] {
+    for (at, available) in [(0, u64::MAX), (begun - 60, 7), (begun - 5, 7), (begun, u64::MAX)] {
         let monitor = monitor(move |name, _| {
             let statistics = json!({"last-update": at, "stats": {"stat-available-memory": available}});
             (name == "qom-get").then(|| json!({"return": statistics}).to_string())
@@ -271,6 +271,7 @@ async fn an_agent_says_what_a_balloon_does_not() {
         for _ in 0..2 {
             let report = guest.look().await.expect("a guest").report.expect("a report");
             assert_eq!((report.committed_bytes, report.pressure), (Some(2 * MIB), expected));
+            assert_eq!(report.available_bytes, Some(MIB), "it knows better than statistics");
             assert_eq!(open.load(Ordering::SeqCst), 0, "files are closed again");
         }
     }
