@@ -43,16 +43,36 @@ impl Rig {
     }
 }
 
+/// When something is said.
+#[derive(Clone, Copy, PartialEq)]
+enum When {
+    /// At once.
+    First,
+    /// When something was asked: what comes before that is not looked at.
+    Asked,
+    /// The same, behind the answer that an agent has to give first, with the number that it was asked for.
+    Synced,
+}
+
 /// Says these, one on each connection, and no more.
-async fn serve(listener: &UnixListener, said: &[&[u8]]) {
+async fn serve(listener: &UnixListener, when: When, said: &[&[u8]]) {
     for said in said {
         let Ok((mut stream, _)) = listener.accept().await else { return };
-        if stream.write_all(said).await.is_err() {
+        let mut asked = [0; 4096];
+        let mut first = Vec::new();
+        if when != When::First {
+            let got = stream.read(&mut asked).await.unwrap_or(0);
+            let text = String::from_utf8_lossy(&asked[..got]).into_owned();
+            if let Some((_, id)) = text.split_once("\"id\":").filter(|_| when == When::Synced) {
+                let id: String = id.chars().take_while(char::is_ascii_digit).collect();
+                first = format!("{{\"return\":{id}}}\n").into_bytes();
+            }
+        }
+        if stream.write_all(&[&first, *said].concat()).await.is_err() {
             continue;
         }
         let _ = stream.shutdown().await;
         // What is asked does not matter, but that it can be.
-        let mut asked = [0; 4096];
         while stream.read(&mut asked).await.is_ok_and(|got| got > 0) {}
     }
     // From here on it is closed at once.
@@ -89,10 +109,11 @@ fuzz_target!(|input: &[u8]| {
         let (monitor, agent) = (rig.directory.path().join("monitor"), rig.directory.path().join("agent"));
         // Under QEMU every other connection is the agent's.
         let qemu = who % 3 == 0;
-        let (agents, monitors): (Vec<_>, Vec<_>) =
-            connections.iter().enumerate().partition(|(at, _)| qemu && at % 2 == 1);
-        let said = |of: Vec<(usize, &&[u8])>| of.into_iter().map(|(_, said)| *said).collect::<Vec<&[u8]>>();
-        let (agents, monitors) = (said(agents), said(monitors));
+        let (mut monitors, mut agents) = (Vec::new(), Vec::new());
+        for (at, said) in connections.iter().enumerate() {
+            if qemu && at % 2 == 1 { agents.push(*said) } else { monitors.push(*said) }
+        }
+        let first = if qemu { When::First } else { When::Asked };
         let mut guest = Guest::new(match who % 3 {
             0 => Address::Qemu { monitor, agent: Some(agent) },
             1 => Address::CloudHypervisor(monitor),
@@ -101,11 +122,15 @@ fuzz_target!(|input: &[u8]| {
         rig.runtime.block_on(async {
             let all = async { tokio::time::timeout(Duration::from_secs(30), ask(&mut guest, 1 << 28)).await };
             let served = async {
-                tokio::select! { () = serve(&rig.monitor, &monitors) => (), () = serve(&rig.agent, &agents) => () }
+                tokio::select! { () = serve(&rig.monitor, first, &monitors) => (), () = serve(&rig.agent, When::Synced, &agents) => () }
             };
             tokio::select! {
                 asked = all => asked.expect("an answer, or the end of waiting"),
                 () = served => unreachable!("a listener fails"),
+            }
+            // Who has given up is not the next input's.
+            for listener in [&rig.monitor, &rig.agent] {
+                while tokio::time::timeout(Duration::ZERO, listener.accept()).await.is_ok() {}
             }
         });
     });

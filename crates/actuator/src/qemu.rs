@@ -91,8 +91,10 @@ impl Qemu {
         let (seen, said) = tokio::join!(in_time(&place, self.balloon.look()), asked);
         let mut seen = seen?;
         if let Some(said) = said {
-            let available_bytes = seen.report.and_then(|report| report.available_bytes);
-            seen.report = Some(Report { available_bytes: available_bytes.or(said.available_bytes), ..said });
+            // The agent's is of this moment.
+            let available_bytes =
+                said.available_bytes.or(seen.report.and_then(|report| report.available_bytes));
+            seen.report = Some(Report { available_bytes, ..said });
         }
         Ok(seen)
     }
@@ -123,6 +125,7 @@ impl BalloonDevice {
         let balloon = self.find_balloon(&mut monitor).await?;
         let interval =
             json!({"path": balloon, "property": "guest-stats-polling-interval", "value": STATISTICS_SECONDS});
+        self.freshness.begin();
         monitor.command("qom-set", interval).await?;
         Ok(Connected { monitor, balloon })
     }

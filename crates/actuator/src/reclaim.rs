@@ -110,3 +110,32 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).truncate(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     file.write_all(text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_later_target_takes_the_place_of_an_earlier_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name| directory.path().join(name);
+        for (name, text) in [("memory.current", "9\n"), ("memory.high", "max"), ("memory.reclaim", "")] {
+            fs::write(file(name), text).expect("a file");
+        }
+        let read = |name| fs::read_to_string(file(name)).expect("a file");
+        let until = Instant::now() + Duration::from_secs(60);
+        let reclaim = Arc::new(Reclaim::new(directory.path().into()));
+        let earlier = reclaim.begin().expect("a turn");
+        let later = reclaim.begin().expect("a turn");
+        // The kernel is still at both: no third thread waits for it.
+        assert!(matches!(reclaim.begin(), Err(ActuatorError::Busy { .. })));
+        later.tell(Some(7), until).expect("told");
+        assert_eq!((read("memory.high"), read("memory.reclaim")), ("7".into(), "2".into()));
+        earlier.tell(Some(5), until).expect("nothing to tell");
+        assert_eq!((read("memory.high"), read("memory.reclaim")), ("7".into(), "2".into()));
+        reclaim.begin().expect("a turn").tell(None, until).expect("told");
+        assert_eq!(read("memory.high"), "max");
+    }
+}

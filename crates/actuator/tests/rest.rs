@@ -157,7 +157,7 @@ async fn numbers_that_cannot_be_are_refused() {
 #[tokio::test]
 async fn answers_without_end_end() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n";
-    let endless = mock::Bytes::start(head.as_bytes(), &[b'7'; 1 << 16]);
+    let endless = mock::Bytes::answer(head.as_bytes(), &[b'7'; 1 << 16]);
     let mut guest = Guest::new(Address::CloudHypervisor(endless.socket()));
     assert!(matches!(guest.look().await, Err(ActuatorError::TooLong { .. })));
     for (first, again) in [
@@ -165,12 +165,12 @@ async fn answers_without_end_end() {
         ("HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n"),
         ("", "\u{7}"),
     ] {
-        let endless = mock::Bytes::start(first.as_bytes(), again.repeat(1000).as_bytes());
+        let endless = mock::Bytes::answer(first.as_bytes(), again.repeat(1000).as_bytes());
         let error = Guest::new(Address::Firecracker(endless.socket())).look().await.expect_err("no answer");
         let known = matches!(error, ActuatorError::BrokeOff { .. } | ActuatorError::Late { .. });
         assert!(known, "{first:?}: {error}");
     }
-    let closes = mock::Bytes::start(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"");
+    let closes = mock::Bytes::answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"");
     let error = Guest::new(Address::Firecracker(closes.socket())).look().await.expect_err("half an answer");
     assert!(matches!(error, ActuatorError::BrokeOff { .. }), "{error}");
 }

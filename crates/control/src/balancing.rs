@@ -326,7 +326,7 @@ mod tests {
             report.decisions.into_iter().map(|decision| decision.guest).collect()
         };
         assert_eq!(names(balancing.latest(now + SILENCE).unwrap()), ["a", "b"]);
-        balancing.report(report(1, 0, &["c"; 2 * KEPT_DECISIONS]), now);
+        balancing.report(report(1, 0, &["c"; 2 * KEPT_DECISIONS]), now).unwrap();
         assert_eq!(names(balancing.latest(now).unwrap()), ["c"; KEPT_DECISIONS]);
         assert!(matches!(balancing.report(report(2, 0, &["d"]), now), Err(AdminError::Conflict(_))));
         let last = BalanceReport { is_ending: true, ..report(1, 0, &["d"]) };
