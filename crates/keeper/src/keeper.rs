@@ -424,7 +424,7 @@ impl<'p> Keeper<'p> {
         }
         // The program of a worker that is to be started after a pause may be the one that does not work.
         match self.program.newest() {
-            Ok(file) => self.start_at = Some((Instant::now(), file)),
+            Ok(file) => (self.start_at, self.upgrading) = (Some((Instant::now(), file)), Upgrading::None),
             Err(error) => say(format_args!("error: cannot open the program on disk: {}", Reason(&error))),
         }
     }

@@ -67,6 +67,7 @@ pub fn fails_after_a_death() {
     let mut next = stage.worker();
     assert_eq!(next.asks("hello"), "1");
     worker.dies("abort");
+    stage.logs("died: it was killed by signal");
     assert_eq!(next.asks("take"), "1");
     next.dies("exit 3");
     let mut worker = stage.worker();
