@@ -170,6 +170,11 @@ impl Daemon {
         self.admin("POST /api/v1/balance", &report.to_string()).map(drop)
     }
 
+    /// The program that it runs.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// A directory that lives as long as the daemon.
     pub fn directory(&self) -> &Path {
         self.directory.path()

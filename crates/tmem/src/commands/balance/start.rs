@@ -19,7 +19,7 @@ use crate::{
 /// What `tmem balance start` takes. Flags win over the file.
 #[derive(Args)]
 pub(super) struct Start {
-    /// Configuration file, of which the section [balance] counts; without it no file is read
+    /// Configuration file, of which the section `balance` counts; without it no file is read
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What decides: reuse, committed-as or static [default: reuse]
