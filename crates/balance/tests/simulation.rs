@@ -7,7 +7,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use proptest::prelude::*;
 use tmem_balance::{
-    Balancer, CommittedAs, Demand, Limits, Policy, Reason, Report, Reuse, Scene, Static, Subject, Verdict,
+    Balancer, CommittedAs, Demand, Limits, Policy, Reason, Report, Reuse, ReuseOptions, Scene, Static,
+    Subject, Verdict,
 };
 use tmem_store::ReuseDistances;
 
@@ -273,6 +274,25 @@ fn an_idle_guest_gives_up_most_and_is_at_full_speed_soon_after_it_wakes() {
     let back = story.done[60..].iter().position(|done| *done >= 0.95 * full).expect("never");
     println!("gave {given:.2}, full speed after {} s", back as f64 * INTERVAL);
     assert!(back as f64 * INTERVAL <= 30.0, "{back}");
+}
+
+/// Nothing comes of what it says, so it says the same again, and takes nobody for stuck.
+#[test]
+fn a_dry_run_says_the_same_as_long_as_nothing_changes() {
+    let mut balancer =
+        Balancer::new(Box::new(Reuse::new(ReuseOptions { is_dry_run: true, ..ReuseOptions::default() })));
+    let mut guest = Guest::new(64.0, 512.0, 512.0, 300.0, 0.0);
+    for interval in 1..30 {
+        guest.live(INTERVAL, 512.0);
+        let subjects = vec![guest.subject("vm".to_owned())];
+        let at = Duration::from_secs_f64(INTERVAL * f64::from(interval));
+        let verdicts = balancer.decide(&Scene { at, budget_bytes: (512.0 * MIB) as u64, subjects });
+        let [verdict] = &verdicts[..] else { panic!("{verdicts:?}") };
+        if interval > 1 {
+            assert!(matches!(verdict.reason, Reason::Probed { .. }), "{interval}: {verdict:?}");
+            assert!(verdict.target_bytes < verdict.size_bytes, "{verdict:?}");
+        }
+    }
 }
 
 #[test]
