@@ -207,6 +207,10 @@ fn one_daemon_has_one_balancer_which_outlives_the_process_that_serves() {
         .fails(1, &["already", "tmem balance stop"]);
     send(daemon.worker(), libc::SIGKILL);
     eventually("it reports to the next one", reports);
+    drop(balancer); // kill -9
+    balancer = start(&cgroups, &daemon.dir, &[]);
+    let pid = Value::from(balancer.0.as_ref().unwrap().id());
+    eventually("another one is let in", || daemon.status()["balance"]["pid"] == pid);
     send(balancer.0.as_ref().unwrap().id(), libc::SIGTERM);
     ends_well(&mut balancer);
     assert_eq!(daemon.status()["balance"], Value::Null, "it has said so");

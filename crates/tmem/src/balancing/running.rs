@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use tmem_control::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval, sleep_until},
+    time::{MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use super::{
@@ -28,6 +29,8 @@ use super::{
 const UNREST: Duration = Duration::from_secs(2);
 /// So often the daemon is told what goes on, and asked what people want.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A balancer that was killed is forgotten by then.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(30);
 /// Smaller changes are not worth telling a guest.
 const LEAST_CHANGE_BYTES: u64 = 1 << 20;
 /// Decisions that wait for a daemon that is away.
@@ -133,9 +136,8 @@ impl Balancing {
     }
 
     async fn begin(&mut self) -> Result<()> {
-        let report = self.what_is();
-        match self.ask(move |admin| admin.report_balance(&report)).await {
-            Ok(_) => self.daemon = Daemon::There,
+        match self.introduce().await {
+            Ok(()) => self.daemon = Daemon::There,
             Err(ControlError::NoDaemon { .. }) if !self.needs_daemon() => {
                 self.daemon = Daemon::Away;
                 log::info!("no tmem daemon here: goes by what cgroups say of their own swap-ins");
@@ -167,6 +169,27 @@ impl Balancing {
     /// A guest's swap-ins are what the daemon counts; a cgroup counts its own.
     fn needs_daemon(&self) -> bool {
         self.guests.iter().any(|guest| !matches!(guest.spec.address, GuestAddress::Cgroup(_)))
+    }
+
+    /// The first report. The daemon forgets a balancer that was killed after a while; so long this one waits.
+    async fn introduce(&self) -> Result<(), ControlError> {
+        let end = Instant::now() + FORGOTTEN_WITHIN;
+        loop {
+            let report = self.what_is();
+            let refused = match self.ask(move |admin| admin.report_balance(&report)).await {
+                Err(error @ ControlError::Admin(AdminError::Conflict(_))) => error,
+                other => return other.map(drop),
+            };
+            let other = self.ask(AdminClient::status).await?.balance;
+            match other.map(|report| report.pid) {
+                Some(pid) if is_alive(pid) || Instant::now() > end => return Err(refused),
+                Some(pid) => {
+                    log::info!("the balancer before this one (process id {pid}) has not said good-bye; waits")
+                }
+                None => {}
+            }
+            sleep(REPORT_EVERY).await;
+        }
     }
 
     /// One look, one decision.
@@ -316,6 +339,11 @@ impl Balancing {
         let asked = spawn_blocking(move || what(&admin)).await;
         asked.unwrap_or_else(|error| Err(ControlError::HostMemory(io::Error::other(error))))
     }
+}
+
+/// Whether there is such a process here.
+fn is_alive(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 fn change_limits(guest: &mut Managed, changes: LimitChanges) {
