@@ -21,6 +21,8 @@ impl Freshness {
 
     /// Whether statistics of that moment, since 1970 by the host's clock, are others than before, and of now.
     pub(crate) fn is_new(&mut self, at: Duration) -> bool {
+        // A clock that was set back makes nothing old.
+        self.not_before = self.not_before.min(now());
         let is_new = at != self.last && at >= self.not_before && now().saturating_sub(at) < STALE;
         self.last = at;
         is_new

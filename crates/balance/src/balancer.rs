@@ -43,8 +43,9 @@ impl Balancer {
             .zip(self.policy.decide(scene))
             .map(|(subject, decision)| verdict(subject, decision))
             .collect();
-        bound_increases(scene, &mut verdicts);
+        // First who has more than there is for them, then who would get what is not there yet: a floor that was raised is given to by the others.
         cut_to_budget(scene, &mut verdicts);
+        bound_increases(scene, &mut verdicts);
         verdicts
     }
 }

@@ -27,6 +27,8 @@ pub struct Decision {
 pub enum Reason {
     /// Nothing is known of it yet.
     New,
+    /// Nobody counts its swap-ins.
+    Uncounted,
     /// It does not answer, and is left alone.
     Silent,
     /// The policy leaves all as it is.
@@ -91,6 +93,9 @@ impl fmt::Display for Reason {
         let mib = |bytes: &u64| bytes >> 20;
         match self {
             Reason::New => write!(f, "new here"),
+            Reason::Uncounted => {
+                write!(f, "left alone: no disk of that name in the pool, so its swap-ins are not known")
+            }
             Reason::Silent => write!(f, "does not answer: left alone"),
             Reason::Fixed => write!(f, "sizes are fixed"),
             Reason::Grows { swap_ins, saved } => {

@@ -13,15 +13,17 @@
 //! tried with so little again for some minutes, each time for longer. Where others thrash it may have to give earlier, but only a little, as long as that
 //! does it no harm.
 
+mod memory;
+
 use std::{collections::HashMap, time::Duration};
 
 use tmem_store::PAGE_BYTES;
 
 use crate::{
-    demand::{Demand, Rates},
     policy::{Decision, Policy, Reason},
     subject::{Scene, Subject},
 };
+use memory::Memory;
 
 const MIB: u64 = 1 << 20;
 
@@ -63,18 +65,11 @@ const BUSY_GIVES: u64 = 16;
 const WORTH: f64 = 2.0;
 /// Who hardly swaps in and keeps less of a CPU busy is asleep: it does not need its memory now, rather than just having enough of it.
 const ASLEEP_CPUS: f64 = 0.1;
-/// Whoever got more keeps it for so long, unless it falls asleep. Nor does anybody's target turn twice within that.
-const SETTLES: Duration = Duration::from_secs(60);
-/// What was too little is for so long, times how often it was found to be; for a fifth of that where others thrash.
-const REMEMBERS: Duration = Duration::from_secs(300);
-const REMEMBERS_AT_MOST: Duration = Duration::from_secs(3600);
 /// Of what it says that it does not use, an idle guest is tried without such a part at a time, and where that is little, so many times more slowly.
 const AVAILABLE_PART: u64 = 4;
 const SLOWER: u64 = 3;
-/// Room above what was too little.
-const ABOVE_HURT: f64 = 1.05;
-/// A guest that has not come down for so long is stuck.
-const STUCK: Duration = Duration::from_secs(30);
+/// So far apart are steps of an idle guest at least.
+const PROBES_EVERY: Duration = Duration::from_secs(4);
 /// Smaller moves are not worth a word.
 const LEAST_MOVE_BYTES: u64 = MIB;
 
@@ -83,35 +78,6 @@ const LEAST_MOVE_BYTES: u64 = MIB;
 pub struct Reuse {
     options: ReuseOptions,
     memories: HashMap<String, Memory>,
-}
-
-/// What is remembered of a subject.
-#[derive(Debug)]
-struct Memory {
-    at: Duration,
-    demand: Option<Demand>,
-    rates: Rates,
-    target_bytes: u64,
-    last_up: Option<Duration>,
-    last_down: Option<Duration>,
-    /// When it was last given the contrary of what it had been given less than a minute before.
-    last_turn: Option<Duration>,
-    /// The least size that it was seen with on its way down, and when.
-    came_down: (u64, Duration),
-    stuck_until: Duration,
-    hurt: Option<Hurt>,
-    is_thrashing: bool,
-}
-
-/// That it thrashed with so little.
-#[derive(Clone, Copy, Debug)]
-struct Hurt {
-    size_bytes: u64,
-    at: Duration,
-    /// How often that was found.
-    times: u32,
-    /// Its swap-ins per second then, at most.
-    swap_ins: f64,
 }
 
 /// How a subject is at the moment.
@@ -128,6 +94,7 @@ struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mood {
     New,
+    Uncounted,
     Silent,
     Idle,
     Content,
@@ -170,10 +137,13 @@ impl Reuse {
             is_asleep: false,
             weight: f64::from(subject.limits.weight) / 100.0,
         };
+        // What is counted when it answers again is of all the time in between.
         if !subject.answers {
-            memory.at = at;
             return state;
         }
+        let before_bytes = memory.size_bytes;
+        memory.see(subject.size_bytes);
+        memory.lets_go(subject.size_bytes, before_bytes, at);
         let counted = match (&subject.demand, &memory.demand) {
             (Some(demand), Some(before)) if seconds > 0.0 => Some(demand.since(before)),
             _ => None,
@@ -182,7 +152,7 @@ impl Reuse {
         memory.at = at;
         let Some(counted) = counted else {
             // Without a client in the pool its own word is all there is, which is enough to leave it what it has.
-            state.mood = Mood::New;
+            state.mood = if subject.demand.is_some() { Mood::New } else { Mood::Uncounted };
             return state;
         };
         memory.rates.take_in(&counted, seconds, SMOOTHING);
@@ -221,93 +191,6 @@ impl Reuse {
     }
 }
 
-impl Memory {
-    fn new(subject: &Subject, at: Duration) -> Memory {
-        Memory {
-            at,
-            demand: None,
-            rates: Rates::default(),
-            target_bytes: subject.size_bytes,
-            last_up: None,
-            last_down: None,
-            last_turn: None,
-            came_down: (subject.size_bytes, at),
-            stuck_until: Duration::ZERO,
-            hurt: None,
-            is_thrashing: false,
-        }
-    }
-
-    /// Remembers that it began to thrash after it came down.
-    fn remember_hurt(&mut self, size_bytes: u64, state: &State, at: Duration) {
-        let (mood, swap_ins) = (state.mood, state.swap_ins);
-        let within = |when: Duration, time| at.saturating_sub(when) < time;
-        let begins = mood == Mood::Thrashes && !self.is_thrashing;
-        self.is_thrashing = mood == Mood::Thrashes;
-        if begins && self.last_down.is_some_and(|down| within(down, SETTLES)) {
-            let times = self.hurt.map_or(1, |hurt| hurt.times.saturating_add(1));
-            self.hurt = Some(Hurt { size_bytes, at, times, swap_ins });
-        } else if let Some(hurt) = &mut self.hurt
-            && self.is_thrashing
-        {
-            hurt.swap_ins = hurt.swap_ins.max(swap_ins);
-        } else if self.hurt.is_some_and(|hurt| mood == Mood::Idle && size_bytes < hurt.size_bytes) {
-            // It does not need that any more.
-            self.hurt = None;
-        }
-    }
-
-    /// The least that it should have for a while, and whether less may be tried where others thrash.
-    fn floor(&self, subject: &Subject, at: Duration) -> (u64, bool) {
-        let floor_bytes = subject.limits.floor_bytes;
-        let Some(hurt) = self.hurt else { return (floor_bytes, true) };
-        let (age, remembers) = (at.saturating_sub(hurt.at), (REMEMBERS * hurt.times).min(REMEMBERS_AT_MOST));
-        if age >= remembers {
-            return (floor_bytes, true);
-        }
-        let above = (hurt.size_bytes as f64 * ABOVE_HURT) as u64;
-        (floor_bytes.max(above.min(subject.limits.ceiling_bytes)), age >= remembers / 5)
-    }
-
-    /// Whether it may be given less now.
-    fn may_go_down(&self, at: Duration) -> bool {
-        let is_settled = self.last_up.is_none_or(|up| at.saturating_sub(up) >= SETTLES);
-        (is_settled || self.last_down > self.last_up) && at >= self.stuck_until
-    }
-
-    /// Takes note of another target. A second turn within a minute is not made.
-    fn turn(&mut self, goes_up: bool, at: Duration) -> bool {
-        let within = |when: Option<Duration>| when.is_some_and(|when| at.saturating_sub(when) < SETTLES);
-        let (along, against) =
-            if goes_up { (self.last_up, self.last_down) } else { (self.last_down, self.last_up) };
-        if against > along && within(against) {
-            if within(self.last_turn) {
-                return false;
-            }
-            self.last_turn = Some(at);
-        }
-        *(if goes_up { &mut self.last_up } else { &mut self.last_down }) = Some(at);
-        true
-    }
-
-    /// Whether it is on its way down, and whether it has been for too long.
-    fn follows(&mut self, size_bytes: u64, at: Duration) -> Option<Reason> {
-        let is_there = size_bytes <= self.target_bytes.saturating_add(2 * LEAST_MOVE_BYTES);
-        if is_there || size_bytes.saturating_add(LEAST_MOVE_BYTES) <= self.came_down.0 {
-            self.came_down = (size_bytes, at);
-        }
-        if is_there {
-            None
-        } else if at.saturating_sub(self.came_down.1) < STUCK {
-            Some(Reason::Follows)
-        } else {
-            self.target_bytes = size_bytes;
-            self.stuck_until = at + SETTLES;
-            Some(Reason::Stuck)
-        }
-    }
-}
-
 impl Policy for Reuse {
     fn name(&self) -> &'static str {
         "reuse"
@@ -325,13 +208,13 @@ impl Policy for Reuse {
             .collect();
         let mut asks: Vec<_> = (0..)
             .zip(scene.subjects.iter().zip(&states))
-            .filter(|(_, (_, state))| state.mood == Mood::Thrashes)
+            .filter(|(_, (subject, state))| state.mood == Mood::Thrashes && self.may_turn(subject, true, at))
             .filter_map(|(at, (subject, state))| self.ask(at, subject, state))
             .collect();
         asks.sort_by(|a, b| b.gain.total_cmp(&a.gain));
         let lacking = grant(scene, &asks, &states, &mut decisions);
         self.collect(scene, &states, lacking, &mut decisions);
-        self.note(scene, &mut decisions);
+        self.note(scene, &decisions);
         decisions
     }
 }
@@ -345,6 +228,7 @@ impl Reuse {
         let (swap_ins, pressure) = (state.swap_ins, state.pressure);
         match state.mood {
             Mood::New => return keep(Reason::New),
+            Mood::Uncounted => return keep(Reason::Uncounted),
             Mood::Silent => return keep(Reason::Silent),
             Mood::Thrashes => {
                 let reason = if size_bytes >= subject.limits.ceiling_bytes {
@@ -361,10 +245,12 @@ impl Reuse {
         }
         // What it has not taken yet of what it got stays its own.
         let target_bytes = memory.target_bytes.max(size_bytes);
-        if !memory.may_go_down(at) {
+        if !memory.may_go_down(at) || !memory.may_turn(false, at) {
             return Decision { target_bytes, reason: Reason::Settles };
         }
-        if state.mood == Mood::Content {
+        // Also where somebody looks more often, so that what a step did is seen before the next.
+        let just_now = memory.last_down.is_some_and(|down| at.saturating_sub(down) < PROBES_EVERY);
+        if state.mood == Mood::Content || just_now || self.options.probe_part == 0.0 {
             return Decision { target_bytes, reason: Reason::Content { swap_ins, pressure } };
         }
         let (floor_bytes, _) = memory.floor(subject, at);
@@ -383,12 +269,17 @@ impl Reuse {
         }
     }
 
+    fn may_turn(&self, subject: &Subject, goes_up: bool, at: Duration) -> bool {
+        self.memories.get(&subject.name).is_some_and(|memory| memory.may_turn(goes_up, at))
+    }
+
     /// What it can give to others, and what it loses by a byte of that, in swap-ins a second, weighted. They would be saved so many.
     fn offer(&self, subject: &Subject, state: &State, at: Duration, saved: f64) -> Option<(u64, f64)> {
         let memory = self.memories.get(&subject.name)?;
         let is_there = subject.size_bytes <= memory.target_bytes.saturating_add(2 * LEAST_MOVE_BYTES);
         let may_go_down = memory.may_go_down(at) || (state.is_asleep && at >= memory.stuck_until);
-        if matches!(state.mood, Mood::New | Mood::Silent) || !may_go_down || !is_there {
+        let may_go_down = may_go_down && memory.may_turn(false, at);
+        if matches!(state.mood, Mood::New | Mood::Uncounted | Mood::Silent) || !may_go_down || !is_there {
             return None;
         }
         let (careful_bytes, may_be_tried) = match memory.hurt {
@@ -445,8 +336,8 @@ impl Reuse {
         }
     }
 
-    /// Remembers what was decided, and takes back second turns.
-    fn note(&mut self, scene: &Scene, decisions: &mut [Decision]) {
+    /// Remembers what was decided.
+    fn note(&mut self, scene: &Scene, decisions: &[Decision]) {
         for (subject, decision) in scene.subjects.iter().zip(decisions) {
             let Some(memory) = self.memories.get_mut(&subject.name) else { continue };
             if self.options.is_dry_run {
@@ -455,13 +346,10 @@ impl Reuse {
             }
             let before_bytes = memory.target_bytes;
             let goes_up = decision.target_bytes > before_bytes;
-            let may_turn = match decision.reason {
+            match decision.reason {
                 Reason::Grows { .. } if goes_up => memory.turn(true, scene.at),
                 Reason::Probed { .. } | Reason::Gives { .. } => memory.turn(false, scene.at),
-                _ => true,
-            };
-            if !may_turn {
-                *decision = Decision { target_bytes: before_bytes, reason: Reason::Settles };
+                _ => {}
             }
             memory.target_bytes = decision.target_bytes;
         }

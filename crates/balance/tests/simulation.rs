@@ -295,6 +295,84 @@ fn a_dry_run_says_the_same_as_long_as_nothing_changes() {
     }
 }
 
+/// One subject, seen as it is, without any simulation.
+fn seen(name: &str, size: f64, swap_ins: u64) -> Subject {
+    let bytes = |mib: f64| (mib * MIB) as u64;
+    Subject {
+        name: name.to_owned(),
+        limits: Limits { floor_bytes: bytes(32.0), ceiling_bytes: bytes(1024.0), weight: 100 },
+        size_bytes: bytes(size),
+        demand: Some(Demand::new([(64, swap_ins)], 0)),
+        swapped_bytes: 0,
+        cpus: Some(0.5),
+        report: None,
+        answers: true,
+    }
+}
+
+fn decide(balancer: &mut Balancer, seconds: u64, budget: f64, subjects: Vec<Subject>) -> Vec<Verdict> {
+    let at = Duration::from_secs(seconds);
+    balancer.decide(&Scene { at, budget_bytes: (budget * MIB) as u64, subjects })
+}
+
+#[test]
+fn who_grows_by_itself_is_not_pushed_back() {
+    let mut balancer = Balancer::new(Box::<Reuse>::default());
+    decide(&mut balancer, 5, 1000.0, vec![seen("container", 50.0, 0)]);
+    for (seconds, size) in [(10, 200.0), (15, 260.0), (20, 300.0)] {
+        let verdicts = decide(&mut balancer, seconds, 1000.0, vec![seen("container", size, 0)]);
+        let least = ((size - 0.05 * size) * MIB) as u64;
+        assert!(verdicts[0].target_bytes >= least, "{verdicts:?}");
+        assert!(!matches!(verdicts[0].reason, Reason::Follows | Reason::Stuck), "{verdicts:?}");
+    }
+}
+
+#[test]
+fn swap_ins_of_a_silence_are_of_all_its_time() {
+    let mut balancer = Balancer::new(Box::<Reuse>::default());
+    for seconds in [5, 10] {
+        decide(&mut balancer, seconds, 1000.0, vec![seen("vm", 400.0, 0)]);
+    }
+    for seconds in (15..105).step_by(5) {
+        let silent = Subject { answers: false, ..seen("vm", 400.0, 0) };
+        decide(&mut balancer, seconds, 1000.0, vec![silent]);
+    }
+    // 2 a second: some, but it does not thrash.
+    let verdicts = decide(&mut balancer, 105, 1000.0, vec![seen("vm", 400.0, 190)]);
+    assert!(!matches!(verdicts[0].reason, Reason::Grows { .. } | Reason::Waits { .. }), "{verdicts:?}");
+}
+
+#[test]
+fn a_floor_that_was_raised_is_given_to_by_the_others() {
+    let mut balancer = Balancer::new(Box::<Reuse>::default());
+    let (mut low, mut high) = (200.0, 800.0);
+    for seconds in (5..60).step_by(5) {
+        let mut subjects = vec![seen("low", low, 0), seen("high", high, 0)];
+        subjects[0].limits.floor_bytes = (400.0 * MIB) as u64;
+        let verdicts = decide(&mut balancer, seconds, 1000.0, subjects);
+        // Both are where they were told at once.
+        (low, high) = (verdicts[0].target_bytes as f64 / MIB, verdicts[1].target_bytes as f64 / MIB);
+    }
+    assert!(low >= 399.0 && low + high <= 1000.0, "{low} {high}");
+}
+
+#[test]
+fn memory_that_a_guest_does_not_take_goes_to_others() {
+    let mut balancer = Balancer::new(Box::<Reuse>::default());
+    for seconds in (5..60).step_by(5) {
+        // It has its driver's largest, 300, whatever it is told, and thrashes.
+        decide(&mut balancer, seconds, 1000.0, vec![seen("vm", 300.0, seconds * 1000)]);
+    }
+    // It does no more; what it was given is not its own.
+    let calm = |seconds| seen("vm", 300.0, 60_000 + seconds);
+    let last = (60..120)
+        .step_by(5)
+        .map(|seconds| decide(&mut balancer, seconds, 1000.0, vec![calm(seconds)]))
+        .last();
+    let verdicts = last.expect("decisions");
+    assert!(verdicts[0].target_bytes <= (301.0 * MIB) as u64, "{verdicts:?}");
+}
+
 #[test]
 fn weights_are_honoured() {
     let mut guests =

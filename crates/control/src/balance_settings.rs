@@ -270,13 +270,26 @@ impl GuestParts {
             return Err(wrong("give one of qmp, cloud-hypervisor, firecracker and cgroup"));
         };
         let weight = self.weight.unwrap_or(100);
-        if !(1..=10_000).contains(&weight) {
-            return Err(wrong("weights are 1 to 10000"));
+        let guest = GuestSpec { name, address, floor: self.floor, ceiling: self.ceiling, weight };
+        guest.check()?;
+        Ok(guest)
+    }
+}
+
+impl GuestSpec {
+    /// Sees whether its limits make sense.
+    ///
+    /// # Errors
+    /// [`ControlError::Guest`].
+    pub fn check(&self) -> Result<(), ControlError> {
+        let wrong = |why| Err(ControlError::Guest { name: self.name.to_string(), why });
+        if !(1..=10_000).contains(&self.weight) {
+            return wrong("weights are 1 to 10000");
         }
         if self.ceiling.is_some_and(|ceiling| ceiling < self.floor.unwrap_or(ByteSize::from_bytes(1))) {
-            return Err(wrong("its ceiling is below its floor"));
+            return wrong("its ceiling is below its floor");
         }
-        Ok(GuestSpec { name, address, floor: self.floor, ceiling: self.ceiling, weight })
+        Ok(())
     }
 }
 

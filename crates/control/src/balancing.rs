@@ -259,11 +259,15 @@ fn check_limits(report: &BalanceReport, name: &str, changes: &LimitChanges) -> R
             "the balancer has no guest {name}; `tmem balance status` shows those that it has"
         )));
     };
-    let floor_bytes = changes.floor_bytes.unwrap_or(guest.floor_bytes);
-    let ceiling_bytes = changes.ceiling_bytes.unwrap_or(guest.ceiling_bytes);
-    if floor_bytes > ceiling_bytes {
+    // Nobody knows what one has that is not there.
+    let is_there = guest.ceiling_bytes > 0;
+    let floor_bytes = changes.floor_bytes.or(is_there.then_some(guest.floor_bytes));
+    let ceiling_bytes = changes.ceiling_bytes.or(is_there.then_some(guest.ceiling_bytes));
+    if let (Some(floor_bytes), Some(ceiling_bytes)) = (floor_bytes, ceiling_bytes)
+        && floor_bytes > ceiling_bytes
+    {
         return Err(AdminError::Invalid(format!(
-            "guest {name}: a floor of {floor_bytes} bytes is above its ceiling of {ceiling_bytes}"
+            "guest {name}: a floor of {floor_bytes} bytes is above its ceiling of {ceiling_bytes}; give both where both change"
         )));
     }
     if changes.weight.is_some_and(|weight| !(1..=10_000).contains(&weight)) {

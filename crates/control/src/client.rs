@@ -31,6 +31,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(310);
 /// Talks to the daemon of one runtime directory, one request at a time, blocking.
 pub struct AdminClient {
     socket: PathBuf,
+    patience: Duration,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +42,13 @@ struct ErrorBody {
 impl AdminClient {
     /// A client of the daemon that owns this directory. Nothing is connected yet.
     pub fn new(runtime_dir: &Path) -> Self {
-        Self { socket: runtime_dir.join(ADMIN_SOCKET) }
+        Self { socket: runtime_dir.join(ADMIN_SOCKET), patience: ANSWER_TIMEOUT }
+    }
+
+    /// The same, that waits for an answer for so long. By itself it waits for as long as the daemon may take.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// `GET /api/v1/status`.
@@ -181,10 +188,10 @@ impl AdminClient {
             .build()
             .map_err(|error| self.broke_off(&error))?;
         runtime.block_on(async {
-            match tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path, body)).await {
+            match tokio::time::timeout(self.patience, self.exchange(method, path, body)).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    Err(self.broke_off(&format!("no answer within {} seconds", ANSWER_TIMEOUT.as_secs())))
+                    Err(self.broke_off(&format!("no answer within {} seconds", self.patience.as_secs())))
                 }
             }
         })

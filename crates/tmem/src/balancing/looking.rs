@@ -10,8 +10,21 @@ use tmem_actuator::{ActuatorError, Address, Guest, Seen};
 use tmem_control::{GuestAddress, GuestSpec};
 use tokio::{sync::Mutex, task::JoinSet};
 
-/// A guest that hung is asked again after so long, so that it does not hold up the others each time.
+/// A guest that hung, or was slow, is asked again after so long, so that it does not hold up the others each time.
 const PAUSE: Duration = Duration::from_secs(30);
+/// Slow is who takes so long to answer.
+const SLOW: Duration = Duration::from_secs(1);
+/// Smaller changes are not worth telling a guest.
+pub(super) const LEAST_CHANGE_BYTES: u64 = 1 << 20;
+
+/// Who counts a guest's swap-ins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Counter {
+    /// The store, of its client.
+    Store,
+    /// The kernel, of a cgroup.
+    Kernel,
+}
 
 /// A guest that is looked after.
 pub(super) struct Managed {
@@ -23,12 +36,18 @@ pub(super) struct Managed {
     pub(super) answers: bool,
     /// What is wrong with it.
     pub(super) trouble: Option<String>,
+    /// What was wrong when it was told last.
+    untold: Option<String>,
     /// CPUs that it has kept busy since the look before.
     pub(super) cpus: Option<f64>,
     /// When it was looked at, and how long it had kept CPUs busy then.
     cpu_time: Option<(Instant, Duration)>,
-    /// What it was told last, in bytes.
-    pub(super) told: Option<u64>,
+    /// Who counted its swap-ins last.
+    pub(super) counted_by: Option<Counter>,
+    /// What it was last decided to have, in bytes, as long as it is there.
+    pub(super) decided: Option<u64>,
+    /// What it was told last, in bytes, and when.
+    told: Option<(u64, Instant)>,
     asked_again: Option<Instant>,
 }
 
@@ -39,10 +58,13 @@ impl Managed {
             spec,
             guest,
             seen: None,
-            cpus: None,
-            cpu_time: None,
             answers: false,
             trouble: None,
+            untold: None,
+            cpus: None,
+            cpu_time: None,
+            counted_by: None,
+            decided: None,
             told: None,
             asked_again: None,
         }
@@ -52,24 +74,48 @@ impl Managed {
         address(&self.spec.address).kind()
     }
 
+    /// The most that it may have now: one that is silent may be on its way to what it was told.
+    pub(super) fn counted_bytes(&self) -> u64 {
+        let seen_bytes = self.seen.as_ref().map_or(0, |seen| seen.size_bytes);
+        if self.answers { seen_bytes } else { seen_bytes.max(self.decided.unwrap_or(0)) }
+    }
+
+    /// Whether it has to be told: that is news to it, or it was told a while ago and is not there.
+    pub(super) fn has_to_hear(&self, target_bytes: u64) -> bool {
+        let Some(seen) = self.seen.as_ref().filter(|_| self.answers) else { return false };
+        let is_away = |least_bytes| seen.size_bytes.abs_diff(target_bytes) >= least_bytes;
+        match self.told {
+            Some((told_bytes, at)) if told_bytes.abs_diff(target_bytes) < LEAST_CHANGE_BYTES => {
+                at.elapsed() >= PAUSE && is_away(2 * LEAST_CHANGE_BYTES)
+            }
+            Some(_) => true,
+            None => is_away(LEAST_CHANGE_BYTES),
+        }
+    }
+
     fn take_in(&mut self, looked: Result<Seen, ActuatorError>) {
         match looked {
             Ok(seen) => {
-                self.say(None);
                 self.count_cpus(seen.cpu_time, Instant::now());
                 (self.seen, self.answers) = (Some(seen), true);
+                self.say(self.untold.clone());
             }
             Err(error) => {
-                self.answers = false;
+                // Whoever answers next may have been started anew.
+                (self.answers, self.told) = (false, None);
                 if is_absent(&error) {
-                    // When it is started again it has what it was started with.
-                    (self.seen, self.told) = (None, None);
-                } else if takes_too_long(&error) {
-                    self.asked_again = Some(Instant::now() + PAUSE);
+                    (self.seen, self.decided) = (None, None);
                 }
                 self.say(Some(error.to_string()));
             }
         }
+    }
+
+    /// It may have heard also where it did not say so.
+    fn was_told(&mut self, target_bytes: u64, result: Result<(), ActuatorError>) {
+        self.told = Some((target_bytes, Instant::now()));
+        self.untold = result.err().map(|error| error.to_string());
+        self.say(self.untold.clone());
     }
 
     fn count_cpus(&mut self, cpu_time: Option<Duration>, now: Instant) {
@@ -81,6 +127,10 @@ impl Managed {
             }
             _ => None,
         };
+    }
+
+    fn pause_if(&mut self, took: Duration) {
+        self.asked_again = (took >= SLOW).then(|| Instant::now() + PAUSE);
     }
 
     /// Notes what is wrong, and says it once.
@@ -96,17 +146,12 @@ impl Managed {
     }
 }
 
-/// Nobody is there, so nobody has any memory.
+/// Nobody is there, so nobody has any memory. Behind a socket that cannot be connected to for another reason there may be a guest.
 fn is_absent(error: &ActuatorError) -> bool {
-    match error {
-        ActuatorError::Unreachable { .. } => true,
-        ActuatorError::File { source, .. } => source.kind() == io::ErrorKind::NotFound,
-        _ => false,
-    }
-}
-
-fn takes_too_long(error: &ActuatorError) -> bool {
-    matches!(error, ActuatorError::Late { .. } | ActuatorError::Taken { .. })
+    let (ActuatorError::Unreachable { source, .. } | ActuatorError::File { source, .. }) = error else {
+        return false;
+    };
+    matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 fn address(address: &GuestAddress) -> Address {
@@ -122,14 +167,16 @@ fn address(address: &GuestAddress) -> Address {
 pub(super) async fn look(guests: &mut [Managed]) {
     let now = Instant::now();
     let mut looks = JoinSet::new();
-    for (index, managed) in guests.iter().enumerate() {
+    for (index, managed) in guests.iter_mut().enumerate() {
         if managed.asked_again.is_none_or(|at| at <= now) {
             let guest = Arc::clone(&managed.guest);
-            looks.spawn(async move { (index, guest.lock().await.look().await) });
+            looks.spawn(async move { timed(index, async { guest.lock().await.look().await }).await });
+        } else {
+            managed.answers = false;
         }
     }
-    for (index, looked) in looks.join_all().await {
-        guests[index].asked_again = None;
+    for (index, looked, took) in looks.join_all().await {
+        guests[index].pause_if(took);
         guests[index].take_in(looked);
     }
 }
@@ -139,17 +186,18 @@ pub(super) async fn tell(guests: &mut [Managed], targets: Vec<(usize, u64)>) {
     let mut tellings = JoinSet::new();
     for (index, target_bytes) in targets {
         let guest = Arc::clone(&guests[index].guest);
-        tellings.spawn(async move { (index, target_bytes, guest.lock().await.set(target_bytes).await) });
+        let told = async move { (target_bytes, guest.lock().await.set(target_bytes).await) };
+        tellings.spawn(timed(index, told));
     }
-    for (index, target_bytes, told) in tellings.join_all().await {
-        let managed = &mut guests[index];
-        match told {
-            Ok(()) => managed.told = Some(target_bytes),
-            // It is tried again the next time.
-            Err(error) => {
-                managed.told = None;
-                managed.say(Some(error.to_string()));
-            }
-        }
+    for (index, (target_bytes, result), took) in tellings.join_all().await {
+        guests[index].pause_if(took);
+        guests[index].was_told(target_bytes, result);
     }
+}
+
+/// With whose it is, and how long it took.
+async fn timed<T>(index: usize, work: impl Future<Output = T>) -> (usize, T, Duration) {
+    let start = Instant::now();
+    let done = work.await;
+    (index, done, start.elapsed())
 }

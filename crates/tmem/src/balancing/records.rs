@@ -21,16 +21,18 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// In these files, behind what is in them.
+    /// In these files: the log behind what is in it, the trace anew, since its times begin anew.
     ///
     /// # Errors
     /// One of them cannot be opened.
     pub(crate) fn open(log: Option<&Path>, trace: Option<&Path>) -> Result<Records> {
-        let open = |path: &Path| {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            file.with_context(|| format!("cannot write to {}", path.display()))
+        let open = |path: &Path, options: &mut OpenOptions| {
+            options.create(true).open(path).with_context(|| format!("cannot write to {}", path.display()))
         };
-        Ok(Records { log: log.map(open).transpose()?, trace: trace.map(open).transpose()? })
+        let log = log.map(|path| open(path, OpenOptions::new().append(true))).transpose()?;
+        let trace =
+            trace.map(|path| open(path, OpenOptions::new().write(true).truncate(true))).transpose()?;
+        Ok(Records { log, trace })
     }
 
     pub(super) fn see(&mut self, scene: &Scene) {

@@ -1,6 +1,7 @@
 //! The loop: a decision each interval, a report to the daemon each second.
 
 use std::{
+    collections::VecDeque,
     io,
     path::Path,
     sync::Arc,
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use tmem_balance::{Balancer, CommittedAs, Policy, Reason, Reuse, ReuseOptions, Static, Verdict};
 use tmem_control::{
     AdminClient, AdminError, BalanceDecision, BalanceOrder, BalanceReport, BalanceSettings, BalancedGuest,
-    ByteSize, ControlError, GuestAddress, HostMemory, LimitChanges, PolicyName, Reserve, StopHow,
+    ByteSize, ControlError, GuestAddress, LimitChanges, PolicyName, Reserve, StopHow, WholeHost,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -20,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    looking::{Managed, look, tell},
+    looking::{LEAST_CHANGE_BYTES, Managed, look, tell},
     records::{Records, decision},
     scene::{budget_bytes, limits, scene},
 };
@@ -31,10 +32,12 @@ const UNREST: Duration = Duration::from_secs(2);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A balancer that was killed is forgotten by then.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(30);
-/// Smaller changes are not worth telling a guest.
-const LEAST_CHANGE_BYTES: u64 = 1 << 20;
-/// Decisions that wait for a daemon that is away.
-const MAX_UNTOLD: usize = 1000;
+/// Memory that a guest was given it has touched by then, so that the host does not count it as its own any more.
+const TOUCHED_WITHIN: Duration = Duration::from_secs(30);
+/// The daemon has answered by then, or is taken to be away.
+const DAEMON_ANSWERS: Duration = Duration::from_secs(5);
+/// Decisions that wait for a daemon that is away. It keeps no more.
+const MAX_UNTOLD: usize = 100;
 
 /// A balancer that runs.
 pub(crate) struct Balancing {
@@ -46,6 +49,8 @@ pub(crate) struct Balancing {
     balancer: Balancer,
     started: Instant,
     budget_bytes: u64,
+    /// What was given to guests a short while ago, and when.
+    promises: VecDeque<(Instant, u64)>,
     /// By guest; empty before the first decision.
     verdicts: Vec<Option<Verdict>>,
     /// Decisions that the daemon has not been told.
@@ -89,13 +94,14 @@ impl Balancing {
         Balancing {
             settings,
             reserve,
-            admin: Arc::new(admin),
+            admin: Arc::new(admin.with_patience(DAEMON_ANSWERS)),
             records,
             verdicts: vec![None; guests.len()],
             guests,
             balancer,
             started: Instant::now(),
             budget_bytes: 0,
+            promises: VecDeque::new(),
             untold: Vec::new(),
             heard: 0,
             daemon: Daemon::Unknown,
@@ -123,7 +129,7 @@ impl Balancing {
                 }
                 _ = reports.tick() => if let Some(how) = self.report().await? {
                     if how == StopHow::Restore {
-                        self.restore().await;
+                        self.restore().await?;
                     }
                     break;
                 },
@@ -131,7 +137,7 @@ impl Balancing {
         }
         let last = BalanceReport { is_ending: true, ..self.what_is() };
         let _nobody_to_tell = self.ask(move |admin| admin.report_balance(&last)).await;
-        log::info!("ends; guests keep what they have");
+        log::info!("ends");
         Ok(())
     }
 
@@ -194,31 +200,40 @@ impl Balancing {
 
     /// One look, one decision.
     async fn decide(&mut self) -> Result<()> {
-        look(&mut self.guests).await;
+        // First the daemon, which may take its time: guests are to be as they were seen.
         let status = match self.ask(AdminClient::status).await {
             Ok(status) => Some(status),
             Err(error) => {
                 self.is_away(&error);
-                if self.needs_daemon() {
-                    return Ok(());
-                }
                 None
             }
         };
-        let host = HostMemory::read()?;
-        self.budget_bytes = budget_bytes(self.settings.budget, &self.guests, &host, self.reserve);
-        let (indexes, scene) =
-            scene(self.started.elapsed(), &self.guests, status.as_ref(), self.budget_bytes);
+        self.look().await?;
+        if status.is_none() && self.needs_daemon() {
+            return Ok(());
+        }
+        let at = self.started.elapsed();
+        let (indexes, scene) = scene(at, &mut self.guests, status.as_ref(), self.budget_bytes);
         self.records.see(&scene);
         self.verdicts.fill(None);
         let mut targets = Vec::new();
         for (index, verdict) in indexes.into_iter().zip(self.balancer.decide(&scene)) {
-            let before_bytes = self.guests[index].told.unwrap_or(verdict.size_bytes);
-            if verdict.target_bytes.abs_diff(before_bytes) >= LEAST_CHANGE_BYTES {
+            let guest = &mut self.guests[index];
+            let (size_bytes, target_bytes) = (verdict.size_bytes, verdict.target_bytes);
+            if guest.has_to_hear(target_bytes) {
+                targets.push((index, target_bytes));
+            }
+            let before_bytes = guest.decided.unwrap_or(size_bytes);
+            let is_change = |from_bytes: u64| target_bytes.abs_diff(from_bytes) >= LEAST_CHANGE_BYTES;
+            if guest.answers && is_change(size_bytes) && is_change(before_bytes) {
                 let decision = decision(&verdict);
                 self.records.decide(&decision, self.settings.dry_run);
                 self.untold.push(decision);
-                targets.push((index, verdict.target_bytes));
+                let more_bytes = target_bytes.saturating_sub(before_bytes.max(size_bytes));
+                self.promises.push_back((Instant::now(), more_bytes));
+            }
+            if guest.answers {
+                guest.decided = Some(target_bytes);
             }
             self.verdicts[index] = Some(verdict);
         }
@@ -227,6 +242,24 @@ impl Balancing {
             tell(&mut self.guests, targets).await;
         }
         Ok(())
+    }
+
+    /// At the guests, and at what the host can give them.
+    async fn look(&mut self) -> Result<()> {
+        look(&mut self.guests).await;
+        while self.promises.front().is_some_and(|(at, _)| at.elapsed() >= TOUCHED_WITHIN) {
+            self.promises.pop_front();
+        }
+        let promised_bytes = self.promises.iter().map(|(_, bytes)| bytes).sum();
+        let (budget, reserve) = (self.settings.budget, self.reserve);
+        self.budget_bytes =
+            budget_bytes(budget, self.held_bytes(), promised_bytes, &WholeHost::read()?, reserve);
+        Ok(())
+    }
+
+    /// What guests have, and what silent ones may have.
+    fn held_bytes(&self) -> u64 {
+        self.guests.iter().map(Managed::counted_bytes).fold(0, u64::saturating_add)
     }
 
     /// Tells the daemon, and takes along what people want. Gives how to end, if it is to.
@@ -279,7 +312,8 @@ impl Balancing {
     }
 
     /// Everybody gets its ceiling, as far as the host has memory.
-    async fn restore(&mut self) {
+    async fn restore(&mut self) -> Result<()> {
+        self.look().await?;
         let asks: Vec<(usize, u64, u64)> = (0..)
             .zip(&self.guests)
             .filter_map(|(index, guest)| {
@@ -288,18 +322,18 @@ impl Balancing {
                 Some((index, seen.size_bytes, ceiling_bytes.saturating_sub(seen.size_bytes)))
             })
             .collect();
-        let held_bytes: u64 = asks.iter().map(|(_, size_bytes, _)| size_bytes).sum();
         let asked_bytes: u64 = asks.iter().map(|(_, _, more_bytes)| more_bytes).sum();
-        let room_bytes = self.budget_bytes.saturating_sub(held_bytes).min(asked_bytes);
+        let room_bytes = self.budget_bytes.saturating_sub(self.held_bytes()).min(asked_bytes);
         let part = room_bytes as f64 / asked_bytes.max(1) as f64;
         let targets: Vec<_> = asks
             .into_iter()
             .map(|(index, size_bytes, more_bytes)| (index, size_bytes + (more_bytes as f64 * part) as u64))
             .collect();
-        log::info!("gives {} back to guests", ByteSize::from_bytes(room_bytes).rounded());
         if !self.settings.dry_run {
+            log::info!("gives {} back to guests", ByteSize::from_bytes(room_bytes).rounded());
             tell(&mut self.guests, targets).await;
         }
+        Ok(())
     }
 
     /// What there is to report, without decisions.
@@ -325,7 +359,8 @@ impl Balancing {
     /// Says once that the daemon is away.
     fn is_away(&mut self, error: &ControlError) {
         if self.daemon == Daemon::There {
-            log::warn!("{error}; guests stay as they are until it is back");
+            let left = if self.needs_daemon() { "; guests stay as they are until it is back" } else { "" };
+            log::warn!("{error}{left}");
         }
         self.daemon = Daemon::Away;
     }

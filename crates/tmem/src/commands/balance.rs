@@ -118,8 +118,11 @@ fn order(client: &AdminClient, order: &BalanceOrder) -> Outcome {
     let end = Instant::now() + PATIENCE;
     loop {
         match client.status()?.balance {
-            // One that ends takes what it has been told with it.
-            None => return Ok(()),
+            None if order.stop.is_some() => return Ok(()),
+            None => {
+                let why = "the balancer or the daemon ended meanwhile; `tmem balance status` shows whether to try again";
+                return Err(anyhow!(why).into());
+            }
             Some(report) if report.heard >= number => return Ok(()),
             Some(report) if Instant::now() > end => {
                 let (pid, seconds) = (report.pid, PATIENCE.as_secs());

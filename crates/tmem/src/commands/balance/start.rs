@@ -164,7 +164,7 @@ fn change(guest: &mut GuestSpec, parts: GuestParts) -> Result<(), Failure> {
     guest.floor = floor.or(guest.floor);
     guest.ceiling = ceiling.or(guest.ceiling);
     guest.weight = weight.unwrap_or(guest.weight);
-    Ok(())
+    guest.check().map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// Balances until it is told to end.
@@ -225,6 +225,8 @@ mod tests {
             (&["--floor", "a=1M"], "", "give one of"),
             (&["--qmp", "a=/q"], file, "says already"),
             (&["--floor", "a=much"], file, "is not a size"),
+            (&["--weight", "a=0"], file, "1 to 10000"),
+            (&["--floor", "a=2M", "--ceiling", "a=1M"], file, "below its floor"),
             (&["--qmp", "a b=/q"], "", "is not a disk name"),
         ] {
             let error = settings(flags, file).unwrap_err();
