@@ -251,8 +251,13 @@ impl Ledger {
             self.deadlines.first().copied().filter(|(until, ..)| *until <= now_ms)
         {
             self.deadlines.remove(&(until, place, node));
-            if let Some(record) = self.records.get_mut(&place) {
-                record.copies.retain(|copy| copy.node != node || copy.state != CopyState::Recalled(until));
+            let Some(record) = self.records.get_mut(&place) else { continue };
+            let writing = record.writing;
+            let is_due = |copy: &Copy| copy.node == node && copy.state == CopyState::Recalled(until);
+            if let Some(at) = record.copies.iter().position(is_due) {
+                // The flush says to the lender that its recall was heard.
+                let copy = record.copies.remove(at);
+                self.give_up(place, writing, &copy);
             }
             self.review(place);
         }

@@ -2,6 +2,7 @@
 //!
 //! The lenders here are real ones but for the bytes: what they hold, and whether it is still good, is theirs alone. What the ledger says is looked at
 //! after every event.
+#![allow(clippy::unwrap_used)] // a test
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

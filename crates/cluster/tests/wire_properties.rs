@@ -1,4 +1,5 @@
 //! The protocol against any messages and any bytes.
+#![allow(clippy::unwrap_used)] // a test
 
 use std::io::{self, Read};
 
