@@ -425,7 +425,7 @@ impl World {
         }
     }
 
-    /// All have their copies, on two nodes and in two racks, and nobody holds anything else.
+    /// All have their copies, on two nodes, and nobody holds anything else.
     fn check_end(&self) {
         let mut expected = 0;
         for (n, node) in self.nodes.iter().enumerate() {

@@ -221,7 +221,7 @@ fn the_longest_put_fits_a_frame() {
         .put(1, &vec![(COPY, &whole[..], &[7; TIER_EXTENT_BYTES][..]); MAX_PUTS])
         .unwrap();
     // No put has both whole extents and the most runs, and a frame has room even for that.
-    assert!(MAX_PUTS * (TIER_EXTENT_BYTES + 14 + 4 * MAX_RUNS) + 2 <= MAX_PAYLOAD_BYTES);
+    const { assert!(MAX_PUTS * (TIER_EXTENT_BYTES + 14 + 4 * MAX_RUNS) + 2 <= MAX_PAYLOAD_BYTES) };
     assert_eq!(read_all(&[out.clone(), wholes.clone()].concat(), 4096).0, [out, wholes]);
 }
 
