@@ -1,0 +1,146 @@
+//! Nodes that come and go, and what they are to forget.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tmem_store::TierCopy;
+
+use super::{Ledger, record::Copy};
+use crate::ids::{Epoch, NodeId};
+
+/// Place and writing.
+type Named = (u32, u64);
+
+/// A node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) epoch: Epoch,
+    pub(super) is_here: bool,
+    /// What it is to be told to forget...
+    owed: BTreeSet<Named>,
+    /// ...and was told, but has not answered: by the number of the flush, because a copy may be in several.
+    told: BTreeMap<u64, Vec<Named>>,
+    next_flush: u64,
+}
+
+impl Node {
+    fn new(epoch: Epoch) -> Self {
+        Self { epoch, is_here: false, owed: BTreeSet::new(), told: BTreeMap::new(), next_flush: 0 }
+    }
+
+    pub(super) fn owes(&mut self, copy: Named) {
+        self.owed.insert(copy);
+    }
+
+    /// The copy is sent anew. If the node was told to forget the former one, it hears that first.
+    pub(super) fn owes_no_more(&mut self, copy: Named) {
+        self.owed.remove(&copy);
+    }
+}
+
+/// What a node's coming changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// It was not known.
+    New,
+    /// It has what it had.
+    Back,
+    /// What it had counts no more.
+    Fenced,
+    /// Its epoch is over: it is not taken.
+    Over,
+}
+
+impl Ledger {
+    /// A node can be reached, and is in that epoch.
+    pub fn join(&mut self, node: NodeId, epoch: Epoch) -> Joined {
+        let joined = match self.nodes.get(&node).map(|known| known.epoch) {
+            None => Joined::New,
+            Some(known) if epoch < known => return Joined::Over,
+            Some(known) if epoch == known => Joined::Back,
+            Some(_) => Joined::Fenced,
+        };
+        if joined == Joined::Fenced {
+            self.fence(node, epoch);
+        }
+        self.nodes.entry(node).or_insert_with(|| Node::new(epoch)).is_here = true;
+        self.review_at(node);
+        joined
+    }
+
+    /// A node can't be reached. What is under way to it is given up; what it has is not read for now.
+    pub fn away(&mut self, node: NodeId) {
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        known.is_here = false;
+        // It may not have heard what it was told. What it has got again since is not to be forgotten.
+        let told = std::mem::take(&mut known.told);
+        self.give_up_at(node, |copy| !copy.is_acknowledged());
+        let is_needed = |ledger: &Self, (place, writing): Named| {
+            (ledger.records.get(&place))
+                .is_some_and(|record| record.writing == writing && record.copy_at(node).is_some())
+        };
+        let untold: Vec<Named> =
+            told.into_values().flatten().filter(|named| !is_needed(self, *named)).collect();
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.owed.extend(untold);
+        }
+        self.review_at(node);
+    }
+
+    /// All epochs of a node before this one are over. What it has of them is never read, and it forgets that itself.
+    pub fn fence(&mut self, node: NodeId, epoch: Epoch) {
+        let known = self.nodes.entry(node).or_insert_with(|| Node::new(epoch));
+        if known.epoch < epoch {
+            *known = Node::new(epoch);
+        }
+        let until = known.epoch;
+        self.give_up_at(node, |copy| copy.epoch < until);
+        self.review_at(node);
+    }
+
+    /// What a node is to be told to forget, so many at most, and the number of this flush. `None`: nothing, or it is away.
+    pub fn take_flushes(&mut self, node: NodeId, most: usize) -> Option<(u64, Vec<TierCopy>)> {
+        let known = self.nodes.get_mut(&node).filter(|known| known.is_here && !known.owed.is_empty())?;
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(named) = known.owed.pop_first()
+        {
+            taken.push(named);
+        }
+        let copies =
+            taken.iter().map(|(place, writing)| TierCopy { place: *place, writing: *writing }).collect();
+        let number = known.next_flush;
+        known.next_flush += 1;
+        known.told.insert(number, taken);
+        Some((number, copies))
+    }
+
+    /// A node has carried out that flush.
+    pub fn flushed(&mut self, node: NodeId, number: u64) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.told.remove(&number);
+        }
+    }
+
+    /// Gives up those copies at a node that `which` says.
+    fn give_up_at(&mut self, node: NodeId, which: impl Fn(&Copy) -> bool) {
+        let mut given_up = Vec::new();
+        for (place, record) in &mut self.records {
+            let is_it = |copy: &Copy| copy.node == node && which(copy);
+            if let Some(at) = record.copies.iter().position(is_it) {
+                given_up.push((*place, record.writing, record.copies.remove(at)));
+            }
+        }
+        for (place, writing, copy) in given_up {
+            self.give_up(place, writing, &copy);
+            self.review(place);
+        }
+    }
+
+    /// After a node came or went: whether its extents have enough copies. It looks at all of them.
+    fn review_at(&mut self, node: NodeId) {
+        let has_one =
+            |place: &u32| self.records.get(place).is_some_and(|record| record.copy_at(node).is_some());
+        let places: Vec<u32> = self.records.keys().copied().filter(has_one).collect();
+        places.into_iter().for_each(|place| self.review(place));
+    }
+}

@@ -1,0 +1,133 @@
+//! Frames that go.
+
+use tmem_store::TierCopy;
+
+use super::{
+    error::WireError,
+    fields::write_copy,
+    frame::{self, Frame, MAX_PAYLOAD_BYTES},
+    message::{Message, PutResult, Reason, kind},
+    runs::Run,
+};
+
+/// Writes frames behind each other into a buffer. What is beyond the bounds of the protocol is an error and leaves the buffer as it was.
+#[derive(Debug)]
+pub struct Encoder<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Encoder<'a> {
+    /// Writes to the end of `out`.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    /// Keep these copies: the runs of each, and their bytes one behind the other.
+    pub fn put(&mut self, id: u64, puts: &[(TierCopy, &[Run], &[u8])]) -> Result<(), WireError> {
+        self.frame(kind::PUT, id, |out| {
+            write_count(puts.len(), out);
+            for (copy, runs, bytes) in puts {
+                write_copy(*copy, out);
+                write_runs(runs, out);
+                out.extend_from_slice(bytes);
+            }
+        })
+    }
+
+    /// Give these bytes of a copy.
+    pub fn get(&mut self, id: u64, copy: TierCopy, start: u32, bytes: u32) -> Result<(), WireError> {
+        self.frame(kind::GET, id, |out| {
+            write_copy(copy, out);
+            out.extend(start.to_le_bytes());
+            out.extend(bytes.to_le_bytes());
+        })
+    }
+
+    /// Forget these: runs of copies, or the whole of those without.
+    pub fn flush(&mut self, id: u64, dead: &[(TierCopy, &[Run])]) -> Result<(), WireError> {
+        self.frame(kind::FLUSH, id, |out| {
+            write_count(dead.len(), out);
+            for (copy, runs) in dead {
+                write_copy(*copy, out);
+                write_runs(runs, out);
+            }
+        })
+    }
+
+    /// Are you there?
+    pub fn ping(&mut self, id: u64) -> Result<(), WireError> {
+        self.frame(kind::PING, id, |_| ())
+    }
+
+    /// So much can still be borrowed, and so much is.
+    pub fn offer(&mut self, free_bytes: u64, lent_bytes: u64) -> Result<(), WireError> {
+        self.frame(kind::OFFER, 0, |out| {
+            out.extend(free_bytes.to_le_bytes());
+            out.extend(lent_bytes.to_le_bytes());
+        })
+    }
+
+    /// These copies will be dropped.
+    pub fn recall(&mut self, deadline_ms: u32, copies: &[TierCopy]) -> Result<(), WireError> {
+        self.frame(kind::RECALL, 0, |out| {
+            out.extend(deadline_ms.to_le_bytes());
+            write_count(copies.len(), out);
+            copies.iter().for_each(|copy| write_copy(*copy, out));
+        })
+    }
+
+    /// What became of each copy of a put.
+    pub fn put_done(&mut self, id: u64, results: &[PutResult]) -> Result<(), WireError> {
+        self.frame(kind::PUT_DONE, id, |out| {
+            write_count(results.len(), out);
+            out.extend(results.iter().map(|result| *result as u8));
+        })
+    }
+
+    /// The bytes that were asked for.
+    pub fn got(&mut self, id: u64, bytes: &[u8]) -> Result<(), WireError> {
+        self.frame(kind::GOT, id, |out| out.extend_from_slice(bytes))
+    }
+
+    /// Forgotten.
+    pub fn flushed(&mut self, id: u64) -> Result<(), WireError> {
+        self.frame(kind::FLUSHED, id, |_| ())
+    }
+
+    /// I am.
+    pub fn pong(&mut self, id: u64) -> Result<(), WireError> {
+        self.frame(kind::PONG, id, |_| ())
+    }
+
+    /// It was not done.
+    pub fn refused(&mut self, id: u64, reason: Reason) -> Result<(), WireError> {
+        self.frame(kind::REFUSED, id, |out| out.extend((reason as u16).to_le_bytes()))
+    }
+
+    /// A frame, if whoever reads it would take it: what a peer refuses ends the connection, and with it all that is under way.
+    fn frame(&mut self, kind: u16, id: u64, payload: impl FnOnce(&mut Vec<u8>)) -> Result<(), WireError> {
+        let start = frame::begin(self.out);
+        payload(self.out);
+        let said = &self.out[start + frame::HEADER_BYTES..];
+        let taken = if said.len() > MAX_PAYLOAD_BYTES {
+            Err(WireError::TooLong(u32::try_from(said.len()).unwrap_or(u32::MAX)))
+        } else {
+            Message::decode(Frame { kind, id, payload: said }).map(|_| ())
+        };
+        match taken {
+            Ok(()) => frame::end(self.out, start, kind, id),
+            Err(_) => self.out.truncate(start),
+        }
+        taken
+    }
+}
+
+/// A count that does not fit becomes one that is refused by every list.
+fn write_count(count: usize, out: &mut Vec<u8>) {
+    out.extend(u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes());
+}
+
+fn write_runs(runs: &[Run], out: &mut Vec<u8>) {
+    write_count(runs.len(), out);
+    runs.iter().for_each(|run| run.write(out));
+}

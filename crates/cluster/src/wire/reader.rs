@@ -1,0 +1,78 @@
+//! Frames out of a stream of bytes, in one buffer.
+
+use std::io::{self, Read};
+
+use super::{
+    error::WireError,
+    frame::{Frame, HEADER_BYTES, MAX_PAYLOAD_BYTES},
+};
+
+/// What the buffer has at first, in bytes: many small frames.
+const FIRST_BYTES: usize = 64 << 10;
+
+/// Collects bytes until a frame is whole. The buffer grows by what has come, not by what a header promises, and never beyond one frame.
+#[derive(Debug)]
+pub struct FrameReader {
+    buffer: Vec<u8>,
+    /// What of it is not yet a frame that was given out: from here...
+    start: usize,
+    /// ...to here.
+    end: usize,
+}
+
+impl Default for FrameReader {
+    fn default() -> Self {
+        Self { buffer: vec![0; FIRST_BYTES], start: 0, end: 0 }
+    }
+}
+
+impl FrameReader {
+    /// The most that it holds, in bytes.
+    pub const MAX_BYTES: usize = HEADER_BYTES + MAX_PAYLOAD_BYTES;
+
+    /// What it holds, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// The next frame. `None`: the stream ended between two frames. Errors of the stream are the outer ones; after one that only means
+    /// "later" it can be called again.
+    pub fn next(&mut self, from: &mut impl Read) -> io::Result<Result<Option<Frame<'_>>, WireError>> {
+        let (kind, id, frame_bytes) = loop {
+            let needed = match Frame::decode(&self.buffer[self.start..self.end]) {
+                Err(error) => return Ok(Err(error)),
+                Ok(Ok((frame, frame_bytes))) => break (frame.kind, frame.id, frame_bytes),
+                Ok(Err(needed)) => needed,
+            };
+            self.make_room(needed);
+            match from.read(&mut self.buffer[self.end..]) {
+                Ok(0) if self.start == self.end => return Ok(Ok(None)),
+                Ok(0) => return Ok(Err(WireError::Cut)),
+                Ok(got) => self.end += got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let start = self.start;
+        self.start += frame_bytes;
+        let payload = &self.buffer[start + HEADER_BYTES..self.start];
+        Ok(Ok(Some(Frame { kind, id, payload })))
+    }
+
+    /// Makes room for at least a byte more of a frame that needs `needed` in all.
+    fn make_room(&mut self, needed: usize) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.end < self.buffer.len() && self.start + needed <= self.buffer.len() {
+            return;
+        }
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.end == self.buffer.len() {
+            let bytes = (self.buffer.len() * 2).min(needed.next_multiple_of(4096)).min(Self::MAX_BYTES);
+            self.buffer.reserve_exact(bytes - self.buffer.len());
+            self.buffer.resize(bytes, 0);
+        }
+    }
+}
