@@ -27,7 +27,7 @@ fn text(scenario: &Scenario, figures: &Figures) -> String {
          {set} MiB. While it is busy it takes page after page at random, goes over it {passes} times and changes it: an operation. While it is idle it sleeps. Every page is \
          compared at the end.\n\n\
          The guest called *large* has {large} MiB at first and is idle; the one called *small* has {small} and is busy. After {phase} s they change roles, for \
-         another {phase} s. Times are those of the clock on the wall. A balancer looks every five seconds, as everywhere.\n\n\
+         another {phase} s. Times are those of the clock on the wall. A balancer decides every five seconds, and every two while memory moves, as everywhere.\n\n\
          - *ideal*: the right sizes from the start, and roles never change. There cannot be more work.\n\
          - *none*: no balancer. *static*: one that changes nothing.\n\
          - *committed-as*: what Xen's self-ballooning did. *reuse*: ours. See [balancer.md](balancer.md).\n\n\
