@@ -59,7 +59,7 @@ fn memory_goes_to_the_guest_that_swaps_whatever_others_do() -> Result<()> {
     command
         .arg("--runtime-dir")
         .arg(place("run"))
-        .args(["balance", "--budget", "496M", "--floor", "poor=96M"]);
+        .args(["balance", "--budget", "496M", "--step", "40", "--floor", "poor=96M"]);
     for machine in [&large, &small] {
         command.args(["--qmp", &format!("{}={}", machine.name(), machine.balancers_monitor.display())]);
         command.args(["--floor", &format!("{}={}M", machine.name(), scenario.floor_mib)]);
