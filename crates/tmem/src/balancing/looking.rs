@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// Slow is who takes so long to answer.
 const SLOW: Duration = Duration::from_secs(1);
 /// Smaller changes are not worth telling a guest.
-pub(super) const LEAST_CHANGE_BYTES: u64 = 1 << 20;
+pub(crate) const LEAST_CHANGE_BYTES: u64 = 1 << 20;
 
 /// Who counts a guest's swap-ins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +29,8 @@ pub(super) enum Counter {
 /// A guest that is looked after.
 pub(super) struct Managed {
     pub(super) spec: GuestSpec,
+    /// As its address is called.
+    pub(super) kind: &'static str,
     guest: Arc<Mutex<Guest>>,
     /// What it said last, as long as it is there.
     pub(super) seen: Option<Seen>,
@@ -53,9 +55,12 @@ pub(super) struct Managed {
 
 impl Managed {
     pub(super) fn new(spec: GuestSpec) -> Managed {
-        let guest = Arc::new(Mutex::new(Guest::new(address(&spec.address))));
+        let guest = Guest::new(address(&spec.address));
+        let kind = guest.kind();
+        let guest = Arc::new(Mutex::new(guest));
         Managed {
             spec,
+            kind,
             guest,
             seen: None,
             answers: false,
@@ -68,10 +73,6 @@ impl Managed {
             told: None,
             asked_again: None,
         }
-    }
-
-    pub(super) fn kind(&self) -> &'static str {
-        address(&self.spec.address).kind()
     }
 
     /// The most that it may have now: one that is silent may be on its way to what it was told.

@@ -15,5 +15,6 @@ mod records;
 mod running;
 mod scene;
 
+pub(crate) use looking::LEAST_CHANGE_BYTES;
 pub(crate) use records::Records;
 pub(crate) use running::{Balancing, policy};

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use tmem_balance::{Scene, Verdict};
-use tmem_control::{BalanceDecision, ByteSize};
+use tmem_control::BalanceDecision;
+
+use crate::figures::size;
 
 /// Where is written what was seen and decided, beside stderr.
 #[derive(Debug, Default)]
@@ -45,7 +47,6 @@ impl Records {
     }
 
     pub(super) fn decide(&mut self, decision: &BalanceDecision, is_dry_run: bool) {
-        let size = |bytes| ByteSize::from_bytes(bytes).rounded();
         log::info!(
             "guest {}: {}{} -> {}: {}",
             decision.guest,

@@ -25,6 +25,7 @@ use super::{
     records::{Records, decision},
     scene::{budget_bytes, limits, scene},
 };
+use crate::figures::size;
 
 /// While memory is on its way from one to another, or somebody waits for some, decisions are so far apart at most.
 const UNREST: Duration = Duration::from_secs(2);
@@ -330,7 +331,7 @@ impl Balancing {
             .map(|(index, size_bytes, more_bytes)| (index, size_bytes + (more_bytes as f64 * part) as u64))
             .collect();
         if !self.settings.dry_run {
-            log::info!("gives {} back to guests", ByteSize::from_bytes(room_bytes).rounded());
+            log::info!("gives {} back to guests", size(room_bytes));
             tell(&mut self.guests, targets).await;
         }
         Ok(())
@@ -398,7 +399,7 @@ fn shown(guest: &Managed, verdict: Option<&Verdict>) -> BalancedGuest {
     let report = seen.and_then(|seen| seen.report);
     BalancedGuest {
         name: guest.spec.name.to_string(),
-        kind: guest.kind().to_owned(),
+        kind: guest.kind.to_owned(),
         size_bytes,
         target_bytes: verdict.map_or(size_bytes, |verdict| verdict.target_bytes),
         floor_bytes: limits.floor_bytes,

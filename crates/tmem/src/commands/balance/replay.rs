@@ -5,19 +5,18 @@ use std::{collections::BTreeMap, fs::File, io::BufReader, path::PathBuf, time::D
 use anyhow::Context;
 use clap::Args;
 use tmem_balance::{Balancer, Scene, Verdict, read_trace};
-use tmem_control::{BalanceSettings, ByteSize, PolicyName};
+use tmem_control::{BalanceSettings, PolicyName};
 
 use crate::{
     Outcome,
-    balancing::policy,
+    balancing::{LEAST_CHANGE_BYTES, policy},
     commands::print,
+    figures::size,
     table::{Align, Table},
 };
 
 /// Changes of direction are counted within this.
 const WINDOW: Duration = Duration::from_secs(60);
-/// A smaller change is none.
-const LEAST_CHANGE_BYTES: u64 = 1 << 20;
 
 /// `tmem balance replay`.
 #[derive(Args)]
@@ -139,10 +138,6 @@ impl Track {
         self.goes_up = goes_up;
         true
     }
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize::from_bytes(bytes).rounded()
 }
 
 #[cfg(test)]

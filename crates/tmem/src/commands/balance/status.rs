@@ -7,11 +7,12 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
-use tmem_control::{AdminClient, BalanceReport, BalancedGuest, ByteSize};
+use tmem_control::{AdminClient, BalanceReport, BalancedGuest};
 
 use crate::{
     Outcome,
     commands::print,
+    figures::size,
     table::{Align, Table},
 };
 
@@ -97,10 +98,6 @@ fn guests(report: &BalanceReport) -> String {
 
 fn why(guest: &BalancedGuest) -> String {
     guest.trouble.clone().unwrap_or_else(|| guest.reason.clone())
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize::from_bytes(bytes).rounded()
 }
 
 #[cfg(test)]
