@@ -92,7 +92,9 @@ pub use recovery::Recovery;
 pub use reuse::ReuseDistances;
 pub use stock_keeper::StockKeeper;
 pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
-pub use tier::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
+pub use tier::{
+    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite,
+};
 pub use tier_cleaning::Cleaning;
 pub use tiering::{TierUsage, WriteBackOptions};
 pub use usage::{ClientUsage, StoreUsage};

@@ -31,6 +31,26 @@ pub struct TierCopy {
     pub writing: u64,
 }
 
+/// A stretch of an extent, in bytes: whole blocks, so both are multiples of 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TierRun {
+    /// Where it begins.
+    pub start: u32,
+    /// How long it is.
+    pub bytes: u32,
+}
+
+/// An extent that is to be written, and which of its blocks are needed.
+#[derive(Clone, Copy, Debug)]
+pub struct TierWrite<'a> {
+    /// Where, and as which writing.
+    pub copy: TierCopy,
+    /// The extent, [`TIER_EXTENT_BYTES`].
+    pub extent: &'a [u8],
+    /// What will be read of it, in order of start and without overlaps. Blocks that are side by side may come as runs of their own.
+    pub needed: &'a [TierRun],
+}
+
 /// How a tier is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TierState {
@@ -84,17 +104,22 @@ pub trait Tier: Send + Sync + fmt::Debug {
     /// The key for all copies. Called once, before anything else.
     fn use_key(&self, key: &TierKey);
 
-    /// Writes copies, [`MAX_TIER_BATCH`] at most, each of [`TIER_EXTENT_BYTES`], and returns when all of them can be read. Places
-    /// that follow each other are written with one movement of the disk. Only one thread writes. Errors: none of them counts as
+    /// Writes copies, [`MAX_TIER_BATCH`] at most, and returns when what is needed of all of them can be read. Places that follow each other are written with one movement of the disk. Only one thread writes. Errors: none of them counts as
     /// written; whatever the tier does later, what was written by earlier calls to other places stays. It returns within about the time
     /// that a disk may take for it: a tier that has just failed says so at once, and tries again now and then.
-    fn write(&self, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError>;
+    fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError>;
 
-    /// Reads `into.len()` bytes, a block's, of a copy from byte `start`. Errors: `into` holds anything.
+    /// Reads `into.len()` bytes, a block's or more, of a copy from byte `start`; what was not needed may be anything. Errors: `into` holds
+    /// anything.
     fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError>;
 
     /// The copy at a place is not needed any more.
     fn discard(&self, place: u32);
+
+    /// Blocks of copies that are not needed any more. Need not be heeded.
+    fn release(&self, dead: &[(TierCopy, TierRun)]) {
+        let _ = dead;
+    }
 
     /// How it is.
     fn state(&self) -> TierState;

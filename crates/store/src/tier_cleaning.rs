@@ -7,7 +7,7 @@ use crate::{
     engine::{Engine, Owner},
     entry::{Place, TierPlace, TieredRef},
     extents::EXTENT_BYTES,
-    tier::{MAX_TIER_BATCH, TierCopy, TierError, TierState},
+    tier::{MAX_TIER_BATCH, TierCopy, TierError, TierRun, TierState, TierWrite},
 };
 
 /// What a round of cleaning did.
@@ -179,7 +179,10 @@ impl Engine {
         }
         block::write_end(&mut cleaner.to[cleaner.filled_bytes..]);
         let copy = self.tiering.take_last_place().ok_or(Stop::Blocked)?;
-        if self.tiering.write(&[(copy, &cleaner.to)]).is_err() {
+        let run = |to: &Move| TierRun { start: to.start, bytes: to.from.block_bytes.into() };
+        let needed: Vec<_> = cleaner.moves.iter().map(run).collect();
+        let write = TierWrite { copy, extent: &cleaner.to, needed: &needed };
+        if self.tiering.write(&[write]).is_err() {
             self.tiering.table.put_back(copy);
             return Err(Stop::Blocked);
         }

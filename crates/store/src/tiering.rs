@@ -12,7 +12,7 @@ use crate::{
     entry::TieredRef,
     error::{GetError, StoreError},
     room_signal::RoomSignal,
-    tier::{Tier, TierCopy, TierError, TierState},
+    tier::{Tier, TierCopy, TierError, TierState, TierWrite},
     tier_cleaning::Cleaner,
     tier_table::TierTable,
 };
@@ -161,11 +161,11 @@ impl Tiering {
     }
 
     /// Writes copies.
-    pub(crate) fn write(&self, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError> {
+    pub(crate) fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
         let tier = self.tier.get().ok_or_else(|| TierError::Unavailable("there is no tier".to_owned()))?;
-        let written = tier.write(copies);
+        let written = tier.write(writes);
         if written.is_ok() {
-            self.written_extents.fetch_add(copies.len() as u64, Ordering::Relaxed);
+            self.written_extents.fetch_add(writes.len() as u64, Ordering::Relaxed);
         } else {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }

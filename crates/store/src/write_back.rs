@@ -23,7 +23,7 @@ use crate::{
     extents::{EXTENT_BYTES, ExtentUse},
     fault_injection::{self, Point},
     patient_lock::touch_stack,
-    tier::{MAX_TIER_BATCH, TierCopy},
+    tier::{MAX_TIER_BATCH, TierCopy, TierWrite},
     walk::{Met, Walk},
 };
 
@@ -355,9 +355,11 @@ impl Engine {
             .iter()
             .zip(walks)
             // SAFETY: the extents are sealed and pinned by their walks, so nobody writes to them.
-            .filter_map(|(copy, walk)| Some((*copy, unsafe { walk.bytes() }?)))
+            .filter_map(|(copy, walk)| Some((*copy, unsafe { walk.bytes() }?, walk.runs())))
             .collect();
-        if done.blocked || self.tiering.write(&extents).is_err() {
+        let writes: Vec<_> =
+            extents.iter().map(|(copy, extent, needed)| TierWrite { copy: *copy, extent, needed }).collect();
+        if done.blocked || self.tiering.write(&writes).is_err() {
             copies.drain(..).for_each(|copy| self.tiering.table.put_back(copy));
             done.blocked = true;
         }

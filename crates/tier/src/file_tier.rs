@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::fs::FallocateFlags;
-use tmem_store::{Tier, TierCopy, TierError, TierKey, TierState};
+use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierError, TierKey, TierState, TierWrite};
 
 use crate::{
     discarded::Discarded,
@@ -295,7 +295,17 @@ impl Tier for FileTier {
         }
     }
 
-    fn write(&self, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError> {
+    fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
+        let nothing: Copy<'_> = (TierCopy { place: 0, writing: 0 }, &[]);
+        let mut copies = [nothing; MAX_TIER_BATCH];
+        let Some(copies) = copies.get_mut(..writes.len()) else {
+            return Err(TierError::Unavailable("these are too many copies for one batch".into()));
+        };
+        // A place takes whole copies.
+        for (copy, write) in copies.iter_mut().zip(writes) {
+            *copy = (write.copy, write.extent);
+        }
+        let copies = &*copies;
         let key = self.key.get().ok_or_else(no_key)?;
         let mut writing = self.lock_writing();
         if self.health.is_due() {
@@ -305,7 +315,7 @@ impl Tier for FileTier {
             TierState::Ready => self.disk().ok_or_else(|| self.health.refusal())?,
             _ => return Err(self.health.refusal()),
         };
-        for (copy, _) in copies {
+        for (copy, _) in copies.iter() {
             self.discarded.remove(copy.place);
         }
         match writing.writer.write(&disk, key, copies) {

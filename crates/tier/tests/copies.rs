@@ -9,7 +9,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use support::{extent, open, options, read, write_one};
+use support::{extent, open, options, read, write_all, write_one};
 use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
 use tmem_tier::{FileTier, MIN_TIER_BYTES};
 
@@ -31,7 +31,7 @@ fn what_was_written_comes_back() {
         places.iter().map(|&place| TierCopy { place, writing: u64::from(place) + 9 }).collect();
     let extents: Vec<_> = copies.iter().map(|copy| extent(copy.writing)).collect();
     let batch: Vec<_> = copies.iter().copied().zip(extents.iter().map(Vec::as_slice)).rev().collect();
-    tier.write(&batch).unwrap();
+    write_all(&tier, &batch).unwrap();
     for (copy, extent) in copies.iter().zip(&extents) {
         assert_eq!(&read(&tier, *copy, 0, TIER_EXTENT_BYTES).unwrap(), extent, "{copy:?}");
         for start in (0..TIER_EXTENT_BYTES).step_by(999) {
@@ -52,7 +52,8 @@ fn what_can_not_be_written_is_refused_whole() {
     assert_eq!(tier.places(), MAX_TIER_BATCH as u32);
     let extent = extent(1);
     let copy = |place| TierCopy { place, writing: u64::from(place) };
-    let refused = |copies: &[(TierCopy, &[u8])]| matches!(tier.write(copies), Err(TierError::Unavailable(_)));
+    let refused =
+        |copies: &[(TierCopy, &[u8])]| matches!(write_all(&tier, copies), Err(TierError::Unavailable(_)));
     assert!(refused(&[(copy(0), &extent[..100])]), "too short");
     assert!(refused(&[(copy(0), &extent), (copy(16), &extent)]), "no such place");
     assert!(refused(&[(copy(3), &extent), (copy(4), &extent), (copy(3), &extent)]), "the same place twice");
@@ -106,7 +107,7 @@ proptest! {
                         copies.insert(place, (TierCopy { place, writing }, extent(seed)));
                     }
                     let batch: Vec<_> = copies.values().map(|(copy, bytes)| (*copy, bytes.as_slice())).collect();
-                    tier.write(&batch).unwrap();
+                    write_all(&tier, &batch).unwrap();
                     model.extend(copies);
                 }
                 Step::Read(place, start, len) => {
@@ -142,7 +143,7 @@ fn wrong_bits_of_the_file_are_found() {
     let copy = TierCopy { place: 1, writing: 5 };
     let extent = extent(5);
     let tier = open(&options);
-    tier.write(&[(copy, &extent)]).unwrap();
+    write_all(&tier, &[(copy, &extent)]).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     for step in 0..97 {
         // All sectors, and all kinds of places in them, the tag included.
@@ -209,7 +210,7 @@ fn only_the_key_opens_a_copy_and_it_does_so_again() {
     let tier = FileTier::new(options.clone()).unwrap();
     let mut block = [0; 10];
     assert!(matches!(tier.read(copy, 0, &mut block), Err(TierError::Unavailable(_))), "no key yet");
-    assert!(matches!(tier.write(&[(copy, &extent(8))]), Err(TierError::Unavailable(_))), "no key yet");
+    assert!(matches!(write_all(&tier, &[(copy, &extent(8))]), Err(TierError::Unavailable(_))), "no key yet");
     tier.use_key(&TierKey([1; 32]));
     write_one(&tier, copy, 8);
     drop(tier);
@@ -231,7 +232,7 @@ fn nothing_in_the_file_is_readable() {
     let extent = secret.repeat(TIER_EXTENT_BYTES / secret.len());
     let copies: Vec<_> =
         (0..4).map(|at| (TierCopy { place: at, writing: at.into() }, extent.as_slice())).collect();
-    tier.write(&copies).unwrap();
+    write_all(&tier, &copies).unwrap();
     let file = fs::read(&path).unwrap();
     assert!(!file.windows(8).any(|bytes| secret.windows(8).any(|part| part == bytes)));
     // The same contents look different at every place.

@@ -15,7 +15,7 @@ use std::{
 
 use support::{
     disks::{FailingDisk, LoopDevice, Mount, eventually, mount_for_myself, run},
-    extent, open, options, read, write_one,
+    extent, open, options, read, write_all, write_one,
 };
 use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierError, TierKey, TierState};
 use tmem_tier::{FileTier, FileTierError, TierOptions};
@@ -25,7 +25,7 @@ fn copy(place: u32, writing: u64) -> TierCopy {
 }
 
 fn write(tier: &FileTier, copy: TierCopy) -> Result<(), TierError> {
-    tier.write(&[(copy, &extent(copy.writing))])
+    write_all(tier, &[(copy, &extent(copy.writing))])
 }
 
 fn assert_kept(tier: &FileTier, copy: TierCopy) {
@@ -218,7 +218,7 @@ fn a_full_file_system_keeps_what_it_has() {
     let write_batch = |first| {
         let extents: Vec<_> = batch(first).map(|copy| extent(copy.writing)).collect();
         let copies: Vec<_> = batch(first).zip(extents.iter().map(Vec::as_slice)).collect();
-        tier.write(&copies)
+        write_all(&tier, &copies)
     };
     let mut written = 0;
     while write_batch(written).is_ok() {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
+use crate::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState, TierWrite};
 
 #[derive(Debug, Default)]
 pub(crate) struct TestTier {
@@ -78,21 +78,27 @@ impl Tier for TestTier {
         assert_ne!(key.0, [0; 32]);
     }
 
-    fn write(&self, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError> {
-        assert!((1..=MAX_TIER_BATCH).contains(&copies.len()));
+    fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
+        assert!((1..=MAX_TIER_BATCH).contains(&writes.len()));
         self.writes_begun.fetch_add(1, Ordering::Relaxed);
         self.take_time(1);
         if self.is_full.load(Ordering::Relaxed) {
             return Err(Self::unavailable());
         }
         let mut all = self.copies.lock().unwrap();
-        for (i, (copy, bytes)) in copies.iter().enumerate() {
-            assert!(copy.place < self.places() && bytes.len() == TIER_EXTENT_BYTES);
+        for (i, TierWrite { copy, extent, needed }) in writes.iter().enumerate() {
+            assert!(copy.place < self.places() && extent.len() == TIER_EXTENT_BYTES);
+            // Whatever is not needed is not kept.
+            let mut bytes = vec![0; TIER_EXTENT_BYTES];
+            for run in *needed {
+                let run = run.start as usize..(run.start + run.bytes) as usize;
+                bytes[run.clone()].copy_from_slice(&extent[run]);
+            }
             assert!(self.writings.lock().unwrap().insert(copy.writing), "writing {} again", copy.writing);
-            if self.refuses_writes.load(Ordering::Relaxed) && i == copies.len() / 2 {
+            if self.refuses_writes.load(Ordering::Relaxed) && i == writes.len() / 2 {
                 return Err(Self::unavailable()); // after some of them, which are there now for nobody
             }
-            all.insert(copy.place, (copy.writing, bytes.to_vec()));
+            all.insert(copy.place, (copy.writing, bytes));
         }
         Ok(())
     }
