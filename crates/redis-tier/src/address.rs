@@ -23,6 +23,21 @@ impl ServerAddress {
         text.split_once("://").is_some_and(|(scheme, _)| split_scheme(scheme).is_some())
     }
 
+    /// Whether connections are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// The one port that there are connections to. `None`: members of a cluster are wherever they say.
+    pub fn port(&self) -> Option<u16> {
+        use redis::{ConnectionAddr, IntoConnectionInfo};
+        let info = self.urls().pop().filter(|_| !self.is_cluster)?.into_connection_info().ok()?;
+        match info.addr() {
+            ConnectionAddr::Tcp(_, port) | ConnectionAddr::TcpTls { port, .. } => Some(*port),
+            _ => None,
+        }
+    }
+
     /// An address of each member that is known, as the client library has them.
     pub(crate) fn urls(&self) -> Vec<String> {
         let scheme = if self.is_tls { "rediss" } else { "redis" };
@@ -126,6 +141,8 @@ mod tests {
         assert_eq!(cluster.to_string(), "rediss-cluster://10.0.0.1:1,10.0.0.2:2");
         assert!(cluster.is_cluster && cluster.is_tls);
         assert_eq!(parse("valkey://[::1]:6379").unwrap().to_string(), "redis://[::1]:6379");
+        assert_eq!((one.port(), cluster.port()), (Some(7000), None));
+        assert_eq!(parse("redis://a").unwrap().port(), Some(6379));
     }
 
     #[test]

@@ -66,7 +66,11 @@ impl RedisTierOptions {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<(), RedisTierError> {
+    /// Whether they make sense.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self) -> Result<(), RedisTierError> {
         check_prefix(&self.prefix)?;
         let seconds = self.expiry.as_secs();
         if !(60..=2_592_000).contains(&seconds) {

@@ -6,7 +6,7 @@ use crate::{
     capabilities::{self, Capabilities},
     error::SandboxError,
     filters::{self, Extras},
-    paths::{PathAccess, PathWall, Rules},
+    paths::{Outgoing, PathAccess, PathWall, Rules},
     threads,
     user::User,
 };
@@ -20,6 +20,8 @@ pub struct Confinement {
     pub capabilities: Capabilities,
     /// What it can open. What is said of a directory and of something in it adds up.
     pub paths: Vec<(PathBuf, PathAccess)>,
+    /// Where it makes TCP connections to.
+    pub outgoing: Outgoing,
     /// What it has to do beyond what all have to.
     pub extras: Extras,
     /// Whether it connects to abstract sockets, which have no path, of programs outside.
@@ -57,7 +59,8 @@ impl Confinement {
         let mut try_to = |step: Result<(), SandboxError>| step.map_err(|error| refused.push(error)).is_ok();
         try_to(capabilities::bound(self.capabilities));
         // Before it becomes another user, who may not be able to reach all paths.
-        let rules = Rules { paths: &self.paths, abstract_sockets: self.abstract_sockets };
+        let rules =
+            Rules { outgoing: &self.outgoing, paths: &self.paths, abstract_sockets: self.abstract_sockets };
         let (mut paths, mut missing) = (PathWall::Refused, Vec::new());
         try_to(rules.enforce().map(|built| (paths, missing) = built));
         let mut user = self.user.as_ref();

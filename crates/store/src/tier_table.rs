@@ -147,6 +147,12 @@ impl TierTable {
         TierCopy { place: place.0, writing: self.cell(place).load(Ordering::Acquire) }
     }
 
+    /// All copies that are at their places.
+    pub(crate) fn entered(&self) -> Vec<TierCopy> {
+        let places = (0..self.untouched_from()).map(TierPlace);
+        places.map(|place| self.copy_at(place)).filter(|copy| copy.writing != 0).collect()
+    }
+
     /// Counts a block of an entered copy to which `exchange` makes an entry refer; says whether it did.
     pub(crate) fn refer(&self, tiered: TieredRef, exchange: impl FnOnce() -> bool) -> bool {
         // Counted before anybody can find it there and take it away again.

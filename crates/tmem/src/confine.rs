@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use tmem_control::{Config, ControlError, Sandbox};
-use tmem_sandbox::{Capabilities, Capability, Confinement, Extras, PathAccess, SandboxError, User};
+use tmem_sandbox::{Capabilities, Capability, Confinement, Extras, Outgoing, PathAccess, SandboxError, User};
+
+use crate::tiers;
 
 /// Who the worker becomes where nobody says so, if there is such a user.
 const DEFAULT_USER: &str = "tmem";
@@ -22,6 +24,10 @@ const READ: [&str; 4] = ["/proc", "/sys/fs/cgroup", "/sys/devices/system/cpu", "
 /// Beyond that with ublk: devices, wherever they will be. They cannot be named before they are there.
 const READ_FOR_UBLK: &str = "/sys";
 const WRITE_FOR_UBLK: [&str; 2] = ["/dev", "/sys/devices/virtual/block"];
+
+/// Beyond that where the tier is a server: what its name is looked up with, whenever there is a new connection.
+const READ_FOR_NAMES: [&str; 5] =
+    ["/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"];
 
 /// A process is confined once, for good.
 static IN_EFFECT: OnceLock<String> = OnceLock::new();
@@ -58,11 +64,13 @@ pub(crate) fn confine(config: &Config) -> Result<()> {
         return Ok(());
     }
     let ublk = tmem_ublk::is_prepared();
+    let outgoing = outgoing(config);
     let confinement = Confinement {
         user,
         capabilities: capabilities(ublk),
-        paths: paths(ublk),
-        extras: Extras { rings: config.tier.is_some(), ublk },
+        paths: paths(ublk, &outgoing),
+        extras: Extras { rings: config.tier()?.is_some(), ublk },
+        outgoing,
         abstract_sockets: env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_bytes().starts_with(b"@")),
     };
     let confined = confinement.apply().context("cannot confine the daemon")?;
@@ -100,7 +108,16 @@ fn capabilities(ublk: bool) -> Capabilities {
     for_ublk.into_iter().filter(|_| ublk).collect()
 }
 
-fn paths(ublk: bool) -> Vec<(PathBuf, PathAccess)> {
+/// To the server that is the tier, if it is one.
+fn outgoing(config: &Config) -> Outgoing {
+    match tiers::server_address(config).map(|address| address.port()) {
+        None => Outgoing::Nowhere,
+        Some(Some(port)) => Outgoing::Ports(vec![port]),
+        Some(None) => Outgoing::Anywhere,
+    }
+}
+
+fn paths(ublk: bool, outgoing: &Outgoing) -> Vec<(PathBuf, PathAccess)> {
     let mut paths: Vec<_> = READ.iter().map(|path| (path.into(), PathAccess::Read)).collect();
     // Its own program, for the names of functions when a thread is asked where it is.
     paths.extend(env::current_exe().map(|program| (program, PathAccess::Read)));
@@ -109,6 +126,9 @@ fn paths(ublk: bool) -> Vec<(PathBuf, PathAccess)> {
         tmem_store::never_swapped()
             .map(|directory| (format!("/proc/self/fd/{}", directory.as_raw_fd()).into(), PathAccess::Write)),
     );
+    if *outgoing != Outgoing::Nowhere {
+        paths.extend(READ_FOR_NAMES.iter().map(|path| (path.into(), PathAccess::Read)));
+    }
     if ublk {
         paths.push((READ_FOR_UBLK.into(), PathAccess::Read));
         paths.extend(WRITE_FOR_UBLK.iter().map(|path| (path.into(), PathAccess::Write)));
@@ -139,7 +159,15 @@ mod tests {
     fn nothing_but_what_the_kernel_shows_is_in_reach() {
         let program = env::current_exe().expect("its path");
         let shown = |path: &Path| READ.iter().any(|read| Path::new(read) == path) || path == program;
-        assert!(paths(false).iter().all(|(path, access)| *access == PathAccess::Read && shown(path)));
+        assert!(
+            paths(false, &Outgoing::Nowhere)
+                .iter()
+                .all(|(path, access)| *access == PathAccess::Read && shown(path))
+        );
         assert_eq!(capabilities(false), Capabilities::NONE);
+        assert_eq!(outgoing(&config("tier = \"/t\"\ntier-size = \"1G\"")), Outgoing::Nowhere);
+        let to = |tier: &str| outgoing(&config(&format!("tier = \"{tier}\"\ntier-size = \"1G\"")));
+        assert_eq!(to("redis://h"), Outgoing::Ports(vec![6379]));
+        assert_eq!(to("rediss-cluster://h:1,h:2"), Outgoing::Anywhere);
     }
 }
