@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 use tmem_store::{ClientKind, ClientUsage, StoreUsage, TierUsage};
 
-use crate::{BalanceReport, ByteSize, DiskInfo, Processes};
+use crate::{BalanceReport, ByteSize, ClusterReport, DiskInfo, Processes};
 
 mod client;
 
@@ -43,6 +43,9 @@ pub struct Status {
     /// What the balancer sees and does; null where none reports.
     #[serde(default)]
     pub balance: Option<BalanceReport>,
+    /// Whom this node lends to and borrows from; null where it is in no cluster.
+    #[serde(default)]
+    pub cluster: Option<ClusterReport>,
 }
 
 /// All clients together.
@@ -157,6 +160,7 @@ impl Status {
             clients,
             tiers: tier.into_iter().map(TierStatus::from).collect(),
             balance: None,
+            cluster: None,
         }
     }
 }

@@ -112,6 +112,7 @@ fn the_names_are_fixed() {
         [
             "balance",
             "clients",
+            "cluster",
             "http",
             "pid",
             "pool",
