@@ -69,8 +69,8 @@ pub enum PeerError {
         /// The latest that is known.
         latest: u64,
     },
-    /// It answers nothing.
-    #[error("{address}: no answer for {ms} ms")]
+    /// It answers nothing, or takes nothing.
+    #[error("{address}: the peer has been silent for {ms} ms")]
     Silent {
         /// The peer's.
         address: String,

@@ -6,8 +6,10 @@
 //! |---|---|
 //! | `stream` | bytes to a peer and back, plain or TLS 1.3 |
 //! | `greeting` | who is there: hellos, and what is checked in them |
+//! | `connection` | a borrower's connection to one lender |
 //! | `error` | what goes wrong between two peers |
 
+mod connection;
 mod error;
 mod greeting;
 mod stream;
