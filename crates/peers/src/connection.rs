@@ -127,6 +127,11 @@ impl Connection {
         &self.hello
     }
 
+    /// The peer's address, for people.
+    pub(crate) fn remote(&self) -> &str {
+        self.stream.remote()
+    }
+
     /// Why there is none any more. `None`: it goes on.
     pub(crate) fn ended(&self) -> Option<String> {
         self.requests().ended.clone()

@@ -77,6 +77,12 @@ pub enum PeerError {
         /// For how long.
         ms: u128,
     },
+    /// It answers something else than it was asked.
+    #[error("{address}: the peer does not answer what it was asked: run the same release of tmem on both")]
+    Strange {
+        /// The peer's.
+        address: String,
+    },
     /// This side ended it.
     #[error("{address}: the connection was ended")]
     Closed {

@@ -20,7 +20,7 @@ impl Ledger {
         if known_writing.is_some_and(|writing| writing < copy.writing) {
             self.flush(copy.place);
         }
-        if !self.nodes.get(&node).is_some_and(|known| known.epoch == epoch) {
+        if self.nodes.get(&node).is_none_or(|known| known.epoch != epoch) {
             return;
         }
         let record = self

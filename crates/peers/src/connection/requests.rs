@@ -109,7 +109,10 @@ impl Requests {
     pub(super) fn end(&mut self, why: &str) -> bool {
         let is_new = self.ended.is_none();
         self.ended.get_or_insert_with(|| why.to_owned());
-        self.under_way.values().filter_map(|waiting| waiting.bell.as_ref()).for_each(|bell| bell.notify_one());
+        self.under_way
+            .values()
+            .filter_map(|waiting| waiting.bell.as_ref())
+            .for_each(|bell| bell.notify_one());
         is_new
     }
 }
