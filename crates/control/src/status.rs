@@ -92,6 +92,9 @@ pub struct TierStatus {
     /// The last thing that went wrong, if it still matters.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// What nobody needs any more and the tier keeps until its copies go, because it could not be told, in bytes.
+    #[serde(default)]
+    pub untold_bytes: u64,
     /// Extents of 128 KiB written.
     #[serde(default)]
     pub written_extents: u64,
@@ -169,6 +172,7 @@ impl From<TierUsage> for TierStatus {
             limit_bytes: usage.limit_bytes,
             live_bytes: usage.live_bytes,
             trouble: usage.trouble,
+            untold_bytes: usage.untold_bytes,
             written_extents: usage.written_extents,
             reads: usage.reads,
             errors: usage.errors,

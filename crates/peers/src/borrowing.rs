@@ -31,11 +31,11 @@ use std::{
     thread::JoinHandle,
 };
 
-use tmem_store::{Tier, TierCopy, TierError, TierKey, TierState};
+use tmem_store::{Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
 
 use borrower::Borrower;
 pub use options::{Member, PeerTierOptions};
-use packed::Packed;
+use packed::{Packed, merged};
 pub use status::{BorrowingStatus, PeerState, PeerStatus};
 
 /// A tier that keeps copies of extents in peers' memory. Dropped, it ends its connections; what peers have they keep.
@@ -106,16 +106,30 @@ impl Tier for PeerTier {
     }
 
     fn places(&self) -> u32 {
-        self.borrower.book().places()
+        // Peers keep what is needed of copies and nothing of their places.
+        u32::MAX
+    }
+
+    fn keeps_blocks(&self) -> bool {
+        true
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.borrower.book().limit_bytes()
     }
 
     fn use_key(&self, key: &TierKey) {
         self.borrower.use_key(key);
     }
 
-    fn write(&self, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError> {
-        let packed: Vec<Packed<'_>> =
-            copies.iter().map(|(copy, extent)| Packed::whole(*copy, extent)).collect();
+    fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
+        let packed: Vec<Packed<'_>> = writes
+            .iter()
+            .map(|write| {
+                let needed = write.needed.iter().map(|run| (run.start, run.bytes));
+                Packed::of(write.copy, write.extent, merged(needed))
+            })
+            .collect();
         self.borrower.write(&packed)
     }
 
@@ -125,6 +139,10 @@ impl Tier for PeerTier {
 
     fn discard(&self, place: u32) {
         self.borrower.discard(place);
+    }
+
+    fn release(&self, dead: &[(TierCopy, TierRun)]) {
+        self.borrower.release(dead.iter().map(|(copy, run)| (*copy, (run.start, run.bytes))));
     }
 
     fn state(&self) -> TierState {

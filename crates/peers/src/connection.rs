@@ -25,7 +25,6 @@ use std::{
 };
 
 use tmem_cluster::wire::{Copies, Encoder, Frame, FrameReader, Hello, Message, WireError};
-use tmem_store::TierCopy;
 
 use crate::{
     error::PeerError,
@@ -182,15 +181,6 @@ impl Connection {
     /// Waits until not too much is about to be sent.
     pub(crate) fn wait_for_room(&self) {
         self.outbox.wait_for_room(|| self.requests().ended.is_some());
-    }
-
-    pub(crate) fn get(
-        self: &Arc<Self>,
-        copy: TierCopy,
-        start: u32,
-        bytes: u32,
-    ) -> Result<Request, PeerError> {
-        self.ask(|say, id| say.get(id, copy, start, bytes))
     }
 
     /// Ends it: all who wait learn so.

@@ -24,6 +24,7 @@ mod client_settings;
 mod codec;
 mod compaction;
 mod counters;
+mod dead_blocks;
 mod dedup;
 mod directory;
 mod engine;
@@ -93,8 +94,10 @@ pub use recovery::Recovery;
 pub use reuse::ReuseDistances;
 pub use stock_keeper::StockKeeper;
 pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
-pub use tier::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
-pub use tier_blocks::{are_whole_blocks, end_blocks, fill_with_nobodys_blocks};
+pub use tier::{
+    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite,
+};
+pub use tier_blocks::are_whole_blocks;
 pub use tier_cleaning::Cleaning;
 pub use tiering::{TierUsage, WriteBackOptions};
 pub use usage::{ClientUsage, StoreUsage};

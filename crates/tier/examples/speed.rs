@@ -10,7 +10,7 @@ use std::{
 };
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierKey};
+use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierKey, TierWrite};
 use tmem_tier::{FileTier, TierOptions};
 
 /// A page that compressed to 0.4 of its size.
@@ -31,7 +31,7 @@ fn main() {
         let (cpu, start) = (cpu_time(), Instant::now());
         for first in (0..places).step_by(MAX_TIER_BATCH) {
             let copies: Vec<_> = (first..first + MAX_TIER_BATCH as u32)
-                .map(|place| (copy(place, pass), extent.as_slice()))
+                .map(|place| TierWrite::whole(copy(place, pass), &extent))
                 .collect();
             tier.write(&copies).unwrap();
         }

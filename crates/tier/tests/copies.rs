@@ -10,7 +10,9 @@ use std::{
 
 use proptest::prelude::*;
 use support::{extent, open, options, read, write_one};
-use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
+use tmem_store::{
+    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState, TierWrite,
+};
 use tmem_tier::{FileTier, MIN_TIER_BYTES};
 
 const SECTOR_BYTES: u64 = 4096;
@@ -30,7 +32,8 @@ fn what_was_written_comes_back() {
     let copies: Vec<_> =
         places.iter().map(|&place| TierCopy { place, writing: u64::from(place) + 9 }).collect();
     let extents: Vec<_> = copies.iter().map(|copy| extent(copy.writing)).collect();
-    let batch: Vec<_> = copies.iter().copied().zip(extents.iter().map(Vec::as_slice)).rev().collect();
+    let batch: Vec<_> =
+        copies.iter().zip(&extents).map(|(copy, extent)| TierWrite::whole(*copy, extent)).rev().collect();
     tier.write(&batch).unwrap();
     for (copy, extent) in copies.iter().zip(&extents) {
         assert_eq!(&read(&tier, *copy, 0, TIER_EXTENT_BYTES).unwrap(), extent, "{copy:?}");
@@ -52,11 +55,12 @@ fn what_can_not_be_written_is_refused_whole() {
     assert_eq!(tier.places(), MAX_TIER_BATCH as u32);
     let extent = extent(1);
     let copy = |place| TierCopy { place, writing: u64::from(place) };
-    let refused = |copies: &[(TierCopy, &[u8])]| matches!(tier.write(copies), Err(TierError::Unavailable(_)));
-    assert!(refused(&[(copy(0), &extent[..100])]), "too short");
-    assert!(refused(&[(copy(0), &extent), (copy(16), &extent)]), "no such place");
-    assert!(refused(&[(copy(3), &extent), (copy(4), &extent), (copy(3), &extent)]), "the same place twice");
-    let many: Vec<_> = (0..17).map(|place| (copy(place), extent.as_slice())).collect();
+    let write = |place| TierWrite::whole(copy(place), &extent);
+    let refused = |copies: &[TierWrite<'_>]| matches!(tier.write(copies), Err(TierError::Unavailable(_)));
+    assert!(refused(&[TierWrite::whole(copy(0), &extent[..100])]), "too short");
+    assert!(refused(&[write(0), write(16)]), "no such place");
+    assert!(refused(&[write(3), write(4), write(3)]), "the same place twice");
+    let many: Vec<_> = (0..17).map(write).collect();
     assert!(refused(&many), "more than a batch");
     assert_eq!(tier.state(), TierState::Ready);
     assert_eq!(tier.counters().written_copies, 0);
@@ -105,7 +109,7 @@ proptest! {
                         let place = u32::from(place);
                         copies.insert(place, (TierCopy { place, writing }, extent(seed)));
                     }
-                    let batch: Vec<_> = copies.values().map(|(copy, bytes)| (*copy, bytes.as_slice())).collect();
+                    let batch: Vec<_> = copies.values().map(|(copy, bytes)| TierWrite::whole(*copy, bytes)).collect();
                     tier.write(&batch).unwrap();
                     model.extend(copies);
                 }
@@ -142,7 +146,7 @@ fn wrong_bits_of_the_file_are_found() {
     let copy = TierCopy { place: 1, writing: 5 };
     let extent = extent(5);
     let tier = open(&options);
-    tier.write(&[(copy, &extent)]).unwrap();
+    tier.write(&[TierWrite::whole(copy, &extent)]).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     for step in 0..97 {
         // All sectors, and all kinds of places in them, the tag included.
@@ -209,7 +213,10 @@ fn only_the_key_opens_a_copy_and_it_does_so_again() {
     let tier = FileTier::new(options.clone()).unwrap();
     let mut block = [0; 10];
     assert!(matches!(tier.read(copy, 0, &mut block), Err(TierError::Unavailable(_))), "no key yet");
-    assert!(matches!(tier.write(&[(copy, &extent(8))]), Err(TierError::Unavailable(_))), "no key yet");
+    assert!(
+        matches!(tier.write(&[TierWrite::whole(copy, &extent(8))]), Err(TierError::Unavailable(_))),
+        "no key yet"
+    );
     tier.use_key(&TierKey([1; 32]));
     write_one(&tier, copy, 8);
     drop(tier);
@@ -230,7 +237,7 @@ fn nothing_in_the_file_is_readable() {
     let secret = b"the secret of a guest's page...!";
     let extent = secret.repeat(TIER_EXTENT_BYTES / secret.len());
     let copies: Vec<_> =
-        (0..4).map(|at| (TierCopy { place: at, writing: at.into() }, extent.as_slice())).collect();
+        (0..4).map(|at| TierWrite::whole(TierCopy { place: at, writing: at.into() }, &extent)).collect();
     tier.write(&copies).unwrap();
     let file = fs::read(&path).unwrap();
     assert!(!file.windows(8).any(|bytes| secret.windows(8).any(|part| part == bytes)));

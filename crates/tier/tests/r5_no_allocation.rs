@@ -8,7 +8,7 @@ use std::{
 };
 
 use support::{extent, open, options};
-use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy};
+use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierWrite};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -45,16 +45,16 @@ fn r5_writes_and_reads_allocate_nothing() {
         let place = |at: usize| batch * MAX_TIER_BATCH as u32 + at as u32 / 3 * 3 + [2, 0, 1][at % 3] % 16;
         let copies: [_; MAX_TIER_BATCH - 1] = std::array::from_fn(|at| {
             let copy = TierCopy { place: place(at), writing: u64::from(batch) * 100 + at as u64 };
-            (copy, extents[at].as_slice())
+            TierWrite::whole(copy, &extents[at])
         });
         tier.write(&copies).unwrap();
-        for (copy, extent) in &copies {
+        for TierWrite { copy, extent, .. } in &copies {
             for start in [0, 4000, 8000, 60_000, 64_000, 120_000] {
                 tier.read(*copy, start, &mut block).unwrap();
                 assert!(block == extent[start..start + 4000]);
             }
         }
-        tier.discard(copies[3].0.place);
+        tier.discard(copies[3].copy.place);
     }
     assert_eq!(ALLOCATIONS.get(), before);
     // The counter counts.

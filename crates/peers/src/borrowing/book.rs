@@ -30,7 +30,6 @@ pub(super) struct Book {
     /// When a node was last lost.
     pub(super) lost_at: Option<Instant>,
     copies: u64,
-    places: u32,
 }
 
 /// A peer, and what it has said.
@@ -58,7 +57,6 @@ impl Book {
             began: None,
             lost_at: None,
             copies: copies as u64,
-            places: 0,
         }
     }
 
@@ -73,11 +71,6 @@ impl Book {
         let Some(seat) = self.seats.get_mut(&node).filter(|seat| seat.connection.is_some()) else { return };
         (seat.free_bytes, seat.lent_bytes) = (free_bytes, lent_bytes);
         self.tell_placement(node);
-        let offered: u64 = (self.seats.values())
-            .map(|seat| seat.free_bytes.saturating_add(seat.lent_bytes))
-            .fold(0, u64::saturating_add);
-        let places = offered / (TIER_EXTENT_BYTES as u64 * self.copies);
-        self.places = self.places.max(u32::try_from(places).unwrap_or(u32::MAX));
     }
 
     /// A peer has no room, until it says something else.
@@ -97,14 +90,11 @@ impl Book {
         }
     }
 
-    /// A place that the store uses: there are that many.
-    pub(super) fn saw_place(&mut self, place: u32) {
-        self.places = self.places.max(place.saturating_add(1));
-    }
-
-    /// How many places there are. Peers may lend less later; that is for the state to say.
-    pub(super) fn places(&self) -> u32 {
-        self.places
+    /// What those that can be reached lend, in bytes of what is to be kept.
+    pub(super) fn limit_bytes(&self) -> u64 {
+        let here = self.seats.values().filter(|seat| seat.connection.is_some());
+        let offered = here.map(|seat| seat.free_bytes.saturating_add(seat.lent_bytes));
+        offered.fold(0, u64::saturating_add) / self.copies
     }
 
     pub(super) fn state(&self) -> TierState {

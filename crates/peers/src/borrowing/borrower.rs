@@ -201,7 +201,6 @@ impl Borrower {
     pub(super) fn listed(&self, peer: &Peer, epoch: Epoch, copies: &[TierCopy], is_all: bool) {
         let mut book = self.book();
         for copy in copies {
-            book.saw_place(copy.place);
             book.ledger.adopt(*copy, peer.id, epoch);
             if book.discarded.contains(&copy.place) {
                 book.ledger.flush(copy.place);

@@ -5,8 +5,6 @@ use std::borrow::Cow;
 use tmem_cluster::wire::{RUN_UNIT_BYTES, Run};
 use tmem_store::{TIER_EXTENT_BYTES, TierCopy};
 
-const EXTENT_UNITS: u16 = (TIER_EXTENT_BYTES / RUN_UNIT_BYTES) as u16;
-
 /// A copy as it goes over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packed<'a> {
@@ -17,11 +15,6 @@ pub(super) struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// All of an extent.
-    pub(super) fn whole(copy: TierCopy, extent: &'a [u8]) -> Self {
-        Self { copy, runs: vec![Run { start: 0, units: EXTENT_UNITS }], bytes: Cow::Borrowed(extent) }
-    }
-
     /// These runs of an extent.
     pub(super) fn of(copy: TierCopy, extent: &'a [u8], runs: Vec<Run>) -> Self {
         let bytes = match runs[..] {
@@ -56,4 +49,28 @@ pub(super) fn merged(stretches: impl Iterator<Item = (u32, u32)>) -> Vec<Run> {
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_touch_are_one_run_in_whatever_order_they_come() {
+        let runs = merged([(80, 24), (0, 40), (40, 24), (131_064, 8), (0, 40)].into_iter());
+        let expected = [(0, 8), (10, 3), (16_383, 1)].map(|(start, units)| Run { start, units });
+        assert_eq!(runs, expected);
+        assert_eq!(merged([(0, 0), (131_072, 8)].into_iter()), [], "what is in no extent is no run");
+    }
+
+    #[test]
+    fn a_packed_extent_has_the_bytes_of_its_runs() {
+        let extent: Vec<u8> = (0..TIER_EXTENT_BYTES).map(|at| (at / 8) as u8).collect();
+        let copy = TierCopy { place: 1, writing: 1 };
+        let packed = Packed::of(copy, &extent, merged([(8, 8), (32, 16)].into_iter()));
+        assert_eq!(packed.bytes[..], [[1; 8], [4; 8], [5; 8]].concat());
+        let whole = Packed::of(copy, &extent, merged([(0, TIER_EXTENT_BYTES as u32)].into_iter()));
+        assert!(matches!(whole.bytes, Cow::Borrowed(_)));
+        assert_eq!(whole.bytes[..], extent);
+    }
 }

@@ -8,11 +8,9 @@ use std::{
 use tmem_cluster::{
     NodeId,
     ledger::Read,
-    wire::{Message, Reason, Run},
+    wire::{Message, Reason},
 };
-use tmem_store::{
-    TIER_EXTENT_BYTES, TierCopy, TierError, are_whole_blocks, end_blocks, fill_with_nobodys_blocks,
-};
+use tmem_store::{TierCopy, TierError, are_whole_blocks};
 
 use super::{
     borrower::{Borrower, REQUEST_TIME},
@@ -209,11 +207,7 @@ fn ask((peer, connection): Holder, copy: TierCopy, start: usize, bytes: usize) -
     let at = Instant::now();
     // The store reads within an extent.
     let (start, len) = (u32::try_from(start).ok()?, u32::try_from(bytes).ok()?);
-    let request = match bytes {
-        TIER_EXTENT_BYTES => connection.ask(|say, id| say.fetch(id, copy)),
-        _ => connection.get(copy, start, len),
-    };
-    let request = request.ok()?;
+    let request = connection.ask(|say, id| say.get(id, copy, start, len)).ok()?;
     peer.reads.fetch_add(1, Relaxed);
     Some(Asked { holder: (peer, connection), request, at })
 }
@@ -230,30 +224,10 @@ fn look_at(message: Message<'_>, into: &mut [u8]) -> Found {
             into.copy_from_slice(bytes);
             if are_whole_blocks(into) { Found::Good } else { Found::Damaged }
         }
-        Message::Fetched(copy) if into.len() == TIER_EXTENT_BYTES => {
-            if copy.iter().all(|(_, bytes)| are_whole_blocks(bytes)) {
-                unpack(copy.iter(), into);
-                Found::Good
-            } else {
-                Found::Damaged
-            }
-        }
         Message::Refused(Reason::NotThere | Reason::Dropped) => Found::Gone,
         Message::Refused(_) => Found::Unclear,
         _ => Found::Damaged,
     }
-}
-
-/// An extent of runs: between them are blocks of nobody, and behind them none.
-fn unpack<'a>(runs: impl Iterator<Item = (Run, &'a [u8])>, extent: &mut [u8]) {
-    let mut end = 0;
-    for (run, bytes) in runs {
-        let start = run.start_bytes();
-        fill_with_nobodys_blocks(&mut extent[end..start]);
-        extent[start..start + bytes.len()].copy_from_slice(bytes);
-        end = start + bytes.len();
-    }
-    end_blocks(&mut extent[end..]);
 }
 
 /// Whether a peer that does not have some bytes of a copy has the copy.

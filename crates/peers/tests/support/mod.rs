@@ -11,9 +11,7 @@ use std::{
 
 use tmem_cluster::Epoch;
 use tmem_peers::{BorrowingStatus, Identity, Member, PeerTier, PeerTierOptions, Security};
-use tmem_store::{
-    TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState, end_blocks, fill_with_nobodys_blocks,
-};
+use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
 
 use fake_lender::{CLUSTER, FakeLender};
 
@@ -81,20 +79,35 @@ pub fn extent(seed: u64) -> (Vec<u8>, Vec<(usize, usize)>) {
     let mut bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(TIER_EXTENT_BYTES).collect();
     let (mut at, mut blocks) = (0, Vec::new());
     loop {
-        let len = random.usize(24..=4112) / 8 * 8;
+        let payload_bytes = random.usize(12..=4096);
+        let len = (12 + payload_bytes).next_multiple_of(8);
         if at + len > bytes.len() - 64 {
-            end_blocks(&mut bytes[at..]);
             return (bytes, blocks);
         }
-        fill_with_nobodys_blocks(&mut bytes[at..at + len]);
+        write_block(&mut bytes[at..at + 12 + payload_bytes]);
         blocks.push((at, len));
         at += len;
     }
 }
 
+/// Makes a block of what is there: a page as it is, of some pool.
+fn write_block(block: &mut [u8]) {
+    let (header, payload) = block.split_at_mut(12);
+    let length_and_codec = (payload.len() as u16 - 1) << 4 | 1;
+    header[10..].copy_from_slice(&length_and_codec.to_le_bytes());
+    let checksum = crc32c::crc32c(payload) ^ crc32c::crc32c(&header[4..]);
+    header[..4].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// The runs of these blocks.
+pub fn needed(blocks: &[(usize, usize)]) -> Vec<TierRun> {
+    blocks.iter().map(|(start, len)| TierRun { start: *start as u32, bytes: *len as u32 }).collect()
+}
+
 /// Writes the extent of a seed.
 pub fn write(tier: &PeerTier, copy: TierCopy, seed: u64) -> Result<(), TierError> {
-    tier.write(&[(copy, &extent(seed).0)])
+    let (extent, blocks) = extent(seed);
+    tier.write(&[TierWrite { copy, extent: &extent, needed: &needed(&blocks) }])
 }
 
 /// Reads a block, any will do, of the extent of a seed. `Ok(false)`: something else is there.

@@ -5,7 +5,7 @@ pub mod disks;
 
 use std::{path::Path, time::Duration};
 
-use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey};
+use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierWrite};
 use tmem_tier::{FileTier, TierOptions};
 
 /// A tier in a file of at most `size_bytes`, with less patience than usual for what is made to hang.
@@ -36,7 +36,7 @@ pub fn extent(seed: u64) -> Vec<u8> {
 
 /// Writes one copy.
 pub fn write_one(tier: &FileTier, copy: TierCopy, seed: u64) {
-    tier.write(&[(copy, &extent(seed))]).unwrap();
+    tier.write(&[TierWrite::whole(copy, &extent(seed))]).unwrap();
 }
 
 /// Reads a part of a copy.
