@@ -15,4 +15,4 @@ pub mod ledger;
 pub mod placement;
 pub mod wire;
 
-pub use ids::{Epoch, NodeId};
+pub use ids::{Epoch, NameError, NodeId, NodeName};
