@@ -8,7 +8,7 @@ mod explain;
 mod names;
 mod tls;
 
-pub(crate) use authority::{Authority, Issued};
+pub(crate) use authority::Authority;
 pub use explain::{explain, explain_io};
 pub(crate) use names::check_name;
 pub use names::{peer_name, server_name};

@@ -11,7 +11,7 @@ use rustls::{
 use time::{Duration, OffsetDateTime};
 use tmem_cluster::NodeName;
 
-use super::{Authority, Issued, TlsFiles, explain, fit, peer_name, server_name};
+use super::{Authority, TlsFiles, authority::Issued, explain, fit, peer_name, server_name};
 use crate::ClusterId;
 
 type Configs = (Arc<ServerConfig>, Arc<ClientConfig>);
@@ -79,8 +79,8 @@ fn shake_hands(
 fn lines(server: Arc<ServerConfig>, client: Arc<ClientConfig>, expected: &str) -> (String, String) {
     let (at_server, at_client) = shake_hands(server, client, expected);
     let lines = (
-        explain(&at_server.err().expect("the server refuses"), "10.0.0.1:5"),
-        explain(&at_client.err().expect("the client is refused"), "host-b (10.0.0.2:7790)"),
+        explain(&at_server.map(drop).expect_err("the server refuses"), "10.0.0.1:5"),
+        explain(&at_client.map(drop).expect_err("the client is refused"), "host-b (10.0.0.2:7790)"),
     );
     for line in [&lines.0, &lines.1] {
         assert!(!line.contains('\n') && line.starts_with(['1', 'h']), "{line}");
@@ -186,7 +186,7 @@ fn an_older_tls_is_refused_on_both_sides() {
         .with_single_cert(vec![certificate], key)
         .unwrap();
     let (_, at_client) = shake_hands(Arc::new(server), cluster.node("host-a").1, "host-b");
-    assert_says(&explain(&at_client.err().expect("refused"), "host-b"), "does not speak TLS 1.3");
+    assert_says(&explain(&at_client.map(drop).expect_err("refused"), "host-b"), "does not speak TLS 1.3");
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn files_that_do_not_go_with_each_other_are_refused() {
         (TlsFiles { authority: "", certificate: &mine.certificate, key: &mine.key }, &one, "ca.pem"),
         (TlsFiles { authority: certificate, certificate, key: &mine.key }, &one, "node.pem"),
     ] {
-        let (named, why) = fit(&files, name).err().expect(file);
+        let (named, why) = fit(&files, name).map(drop).expect_err(file);
         assert_eq!(named, file, "{why}");
     }
 }
