@@ -24,6 +24,8 @@ pub struct Confinement {
     pub extras: Extras,
     /// Whether it connects to abstract sockets, which have no path, of programs outside.
     pub abstract_sockets: bool,
+    /// Whether it connects to other hosts over TCP. To listen there remains forbidden.
+    pub tcp_connections: bool,
 }
 
 /// What a process is confined to. Its text is for people: one line.
@@ -57,7 +59,11 @@ impl Confinement {
         let mut try_to = |step: Result<(), SandboxError>| step.map_err(|error| refused.push(error)).is_ok();
         try_to(capabilities::bound(self.capabilities));
         // Before it becomes another user, who may not be able to reach all paths.
-        let rules = Rules { paths: &self.paths, abstract_sockets: self.abstract_sockets };
+        let rules = Rules {
+            paths: &self.paths,
+            abstract_sockets: self.abstract_sockets,
+            tcp_connections: self.tcp_connections,
+        };
         let (mut paths, mut missing) = (PathWall::Refused, Vec::new());
         try_to(rules.enforce().map(|built| (paths, missing) = built));
         let mut user = self.user.as_ref();

@@ -68,19 +68,25 @@ pub(crate) struct Rules<'a> {
     pub(crate) paths: &'a [(PathBuf, PathAccess)],
     /// Whether abstract sockets of other programs can be connected to.
     pub(crate) abstract_sockets: bool,
+    /// Whether others can be connected to over TCP.
+    pub(crate) tcp_connections: bool,
 }
 
 impl Rules<'_> {
-    /// Builds the wall around the calling thread and those that it will make. TCP connections, ports of TCP and signals to other processes end at it,
-    /// too, as far as the kernel knows how. Gives the paths that are not there, for which there is no rule then.
+    /// Builds the wall around the calling thread and those that it will make. TCP connections, unless they are asked for, ports of TCP and signals to other
+    /// processes end at it, too, as far as the kernel knows how. Gives the paths that are not there, for which there is no rule then.
     pub(crate) fn enforce(&self) -> Result<(PathWall, Vec<PathBuf>), SandboxError> {
         let scope = match self.abstract_sockets {
             true => Scope::Signal.into(),
             false => Scope::from_all(KNOWN),
         };
+        let network = match self.tcp_connections {
+            true => AccessNet::BindTcp.into(),
+            false => AccessNet::from_all(KNOWN),
+        };
         let mut rules = Ruleset::default()
             .handle_access(AccessFs::from_all(KNOWN))?
-            .handle_access(AccessNet::from_all(KNOWN))?
+            .handle_access(network)?
             .scope(scope)?
             .create()?;
         let mut missing = Vec::new();
