@@ -5,7 +5,7 @@
 //!
 //! **Layout.** A log of segments of 1 MiB for each borrower; copies lie back to back in it, without what was dead when they came. A page of the log without
 //! a live byte is the system's at once, which is where most of what dies in one piece goes: a copy that is flushed. What dies block by block leaves gaps. When
-//! these are a 32nd of what lives, copies are moved out of the segments that give most for it.
+//! these are a 24th of what lives, copies are moved out of the segments that give most for it.
 //!
 //! | file | job |
 //! |---|---|

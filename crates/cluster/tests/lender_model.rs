@@ -236,7 +236,7 @@ impl Rig {
         }
     }
 
-    /// Cleaned to the end, it takes what lives and a 32nd of it, and the index.
+    /// Cleaned to the end, it takes what lives and a 24th of it, and the index.
     fn check_bound(&self) {
         let mut holding = lock(&self.holding);
         let steps = (0..10_000).take_while(|_| holding.clean_step()).count();
@@ -245,7 +245,7 @@ impl Rig {
         let usage = holding.usage();
         let live = usage.needed_bytes as usize;
         let index = usage.copies * COPY_BYTES + runs * RUN_BYTES + self.dropped.len() * DROPPED_BYTES;
-        let most = live + live / 32 + SPARE_BYTES + index;
+        let most = live + live / 24 + SPARE_BYTES + index;
         assert!(usage.held_bytes as usize <= most, "{} of {most} for {live}", usage.held_bytes);
     }
 }

@@ -95,14 +95,14 @@ impl Holding {
     pub fn get(&self, copy: TierCopy, start_bytes: u32, len_bytes: u32) -> Result<&[u8], Reason> {
         let record = self.record(copy)?;
         let found = record.pieces.find(start_bytes as usize, len_bytes as usize).ok_or(Reason::NotThere)?;
-        Ok(self.log.bytes(record.position, found.at, found.len))
+        Ok(self.log.bytes(record.position, found))
     }
 
     /// A whole copy: each run, and its bytes.
     pub fn fetch(&self, copy: TierCopy) -> Result<impl Iterator<Item = (Run, &[u8])> + Clone, Reason> {
         let record = self.record(copy)?;
         let pieces = record.pieces.iter();
-        Ok(pieces.map(|(run, stretch)| (run, self.log.bytes(record.position, stretch.at, stretch.len))))
+        Ok(pieces.map(|(run, stretch)| (run, self.log.bytes(record.position, stretch))))
     }
 
     /// Forgets runs of a copy, or the whole of it.
@@ -223,31 +223,18 @@ impl Holding {
             self.recalls.remove(place, until_ms);
             self.recalled_bytes -= record.pieces.live_bytes();
         }
-        // Once for what lies back to back, so that its pages go back together.
-        let mut pieces = record.pieces.iter().map(|(_, stretch)| stretch.at..stretch.at + stretch.len);
-        let Some(mut stretch) = pieces.next() else { return };
-        for piece in pieces {
-            if piece.start == stretch.end {
-                stretch.end = piece.end;
-            } else {
-                self.log.kill(record.position, stretch.start, stretch.len());
-                stretch = piece;
-            }
-        }
-        self.log.kill(record.position, stretch.start, stretch.len());
+        self.log.kill(record.position, record.pieces.iter().map(|(_, stretch)| stretch));
     }
 
     fn kill(&mut self, place: u32, runs: Runs<'_>) {
         let Some(record) = self.records.get_mut(&place) else { return };
-        let (before, mut died) = (record.pieces.count(), 0);
-        record.pieces.kill(runs.iter(), |stretch| {
-            died += stretch.len;
-            self.log.kill(record.position, stretch.at, stretch.len);
-        });
+        let before = record.pieces.count();
+        let dead = record.pieces.kill(runs.iter());
         self.pieces = self.pieces - before + record.pieces.count();
         if record.until_ms.is_some() {
-            self.recalled_bytes -= died;
+            self.recalled_bytes -= dead.iter().map(|stretch| stretch.len).sum::<usize>();
         }
+        self.log.kill(record.position, dead.into_iter());
     }
 
     /// Brings the budget up to date.

@@ -1,10 +1,10 @@
 //! The memory of one borrower's copies: segments that are written one after the other, and emptied when too much in them is dead.
 
-use std::{cmp::Reverse, io};
+use std::{cmp::Reverse, io, ops::Range};
 
 use super::{
     mapping::PAGE_BYTES,
-    pieces::Pieces,
+    pieces::{Pieces, Stretch},
     segment::{SEGMENT_OVERHEAD_BYTES, Segment},
 };
 
@@ -17,14 +17,20 @@ pub(super) struct Position {
 }
 
 impl Position {
+    /// A stretch behind it, in its segment.
+    fn range(self, stretch: Stretch) -> Range<usize> {
+        let start = self.offset as usize + stretch.at;
+        start..start + stretch.len
+    }
+
     pub(super) fn is_in(self, segment: u32) -> bool {
         self.segment == segment
     }
 }
 
-/// Segments are emptied when what is of no use is more than this part of what lives. With it a byte that dies has about as many moved; less
-/// would be more of that, and more would not leave enough of a twentieth for all that is counted besides.
-const SLACK_PART: usize = 32;
+/// Segments are emptied when what is of no use is more than this part of what lives. Under random death a byte that dies has 15 moved then, and
+/// 20 with a 32nd; more would not leave enough of a twentieth for all that is counted besides (`tests/lender_memory.rs` has the sums).
+const SLACK_PART: usize = 24;
 /// What may be of no use however little there is: one segment, and the ends of what is written.
 const SLACK_BYTES: usize = 2 * PAGE_BYTES + SEGMENT_OVERHEAD_BYTES;
 
@@ -70,24 +76,23 @@ impl Log {
         Ok(Position { segment: open, offset: offset as u32 }) // within a segment
     }
 
-    /// These bytes of a copy, which were live, are dead.
-    pub(super) fn kill(&mut self, position: Position, at: usize, len: usize) {
-        let start = position.offset as usize + at;
-        let Some(segment) = self.segment_mut(position.segment).filter(|_| len > 0) else { return };
-        let before = segment.resident_bytes();
-        segment.kill(start..start + len);
-        let (after, is_empty) = (segment.resident_bytes(), segment.live_bytes() == 0);
-        self.resident_bytes -= before - after;
-        self.live_bytes -= len;
-        if is_empty {
+    /// These stretches of a copy, which were live, are dead. They are in order.
+    pub(super) fn kill(&mut self, position: Position, dead: impl Iterator<Item = Stretch>) {
+        let Some(segment) = self.segment_mut(position.segment) else { return };
+        let before = (segment.resident_bytes(), segment.live_bytes());
+        segment.kill(dead.map(|stretch| position.range(stretch)));
+        let (resident_bytes, live_bytes) = (segment.resident_bytes(), segment.live_bytes());
+        self.resident_bytes -= before.0 - resident_bytes;
+        self.live_bytes -= before.1 - live_bytes;
+        if live_bytes == 0 {
             self.drop_segment(position.segment);
         }
     }
 
-    pub(super) fn bytes(&self, position: Position, at: usize, len: usize) -> &[u8] {
-        let start = position.offset as usize + at;
+    /// A stretch of a copy.
+    pub(super) fn bytes(&self, position: Position, stretch: Stretch) -> &[u8] {
         match self.segments.get(position.segment as usize) {
-            Some(Some(segment)) => segment.bytes(start..start + len),
+            Some(Some(segment)) => segment.bytes(position.range(stretch)),
             _ => &[],
         }
     }
@@ -107,15 +112,14 @@ impl Log {
         }
         let moved = self.append(place, pieces.live_bytes(), |mut into| {
             for (_, stretch) in pieces.iter() {
-                let start = from.offset as usize + stretch.at;
                 let (piece, rest) = into.split_at_mut(stretch.len);
-                piece.copy_from_slice(source.bytes(start..start + stretch.len));
+                piece.copy_from_slice(source.bytes(from.range(stretch)));
                 into = rest;
             }
         });
         self.segments[from.segment as usize] = Some(source);
         let moved = moved?;
-        pieces.iter().for_each(|(_, stretch)| self.kill(from, stretch.at, stretch.len));
+        self.kill(from, pieces.iter().map(|(_, stretch)| stretch));
         Ok((moved, pieces.repacked()))
     }
 

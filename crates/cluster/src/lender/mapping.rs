@@ -51,6 +51,9 @@ impl Mapping {
 
     /// The pages of this stretch become zeroes, and their memory the system's.
     pub(super) fn give_back(&mut self, pages: Range<usize>) {
+        if pages.is_empty() {
+            return;
+        }
         let bytes = pages.start * PAGE_BYTES..pages.end * PAGE_BYTES;
         // The first is for locked memory, too, and not known before Linux 5.18.
         if !self.advise(bytes.clone(), libc::MADV_DONTNEED_LOCKED) {

@@ -74,8 +74,9 @@ impl Pieces {
         })
     }
 
-    /// What these runs of the extent have that is live is no more: calls `died` with where it lies.
-    pub(super) fn kill(&mut self, runs: impl Iterator<Item = Run>, mut died: impl FnMut(Stretch)) {
+    /// What these runs of the extent have that is live is no more: where that lies, in order.
+    pub(super) fn kill(&mut self, runs: impl Iterator<Item = Run>) -> Vec<Stretch> {
+        let mut died = Vec::new();
         let mut left = Vec::with_capacity(self.0.len() + 8);
         let mut pieces = self.0.iter().copied();
         let mut piece = pieces.next();
@@ -85,7 +86,7 @@ impl Pieces {
                 left.extend(now.part(0, from));
                 if let Some(dead) = now.part(from, to) {
                     let (at, len) = (usize::from(dead.at), usize::from(dead.units));
-                    died(Stretch { at: at * RUN_UNIT_BYTES, len: len * RUN_UNIT_BYTES });
+                    died.push(Stretch { at: at * RUN_UNIT_BYTES, len: len * RUN_UNIT_BYTES });
                 }
                 // What is behind this run is for the next one.
                 piece = now.part(to, u32::MAX);
@@ -97,6 +98,7 @@ impl Pieces {
         }
         left.extend(piece.into_iter().chain(pieces));
         self.0 = left.into_boxed_slice();
+        died
     }
 
     /// The same runs back to back.
@@ -133,11 +135,9 @@ mod tests {
     #[test]
     fn what_died_is_cut_out_and_the_rest_stays_where_it_is() {
         let mut pieces = Pieces::packed(runs(&[(10, 10), (30, 10), (50, 1)]));
-        let mut dead = Vec::new();
         // Before everything; the first's middle; from one into the next; twice in one; what was not there.
-        pieces.kill(runs(&[(0, 2), (12, 3), (18, 14), (33, 1), (35, 1), (60, 9)]), |stretch| {
-            dead.push((stretch.at / 8, stretch.len / 8));
-        });
+        let dead = pieces.kill(runs(&[(0, 2), (12, 3), (18, 14), (33, 1), (35, 1), (60, 9)]));
+        let dead: Vec<_> = dead.iter().map(|stretch| (stretch.at / 8, stretch.len / 8)).collect();
         assert_eq!(
             live(&pieces),
             [(10, 2, 0), (15, 3, 5), (32, 1, 12), (34, 1, 14), (36, 4, 16), (50, 1, 20)]
@@ -153,12 +153,12 @@ mod tests {
         assert_eq!(pieces.find(0, 131_072), Some(Stretch { at: 0, len: 131_072 }));
         assert_eq!(pieces.find(131_071, 1), Some(Stretch { at: 131_071, len: 1 }));
         assert_eq!(pieces.find(131_071, 2), None);
-        pieces.kill(runs(&[(1, 1)]), |_| ());
+        pieces.kill(runs(&[(1, 1)]));
         assert_eq!(pieces.find(0, 8), Some(Stretch { at: 0, len: 8 }));
         assert_eq!((pieces.find(0, 9), pieces.find(8, 1), pieces.find(15, 2)), (None, None, None));
         assert_eq!(pieces.find(17, 3), Some(Stretch { at: 17, len: 3 }));
         assert_eq!(pieces.repacked().find(17, 3), Some(Stretch { at: 9, len: 3 }));
-        pieces.kill(runs(&[(0, 16_384)]), |_| ());
+        pieces.kill(runs(&[(0, 16_384)]));
         assert!(pieces.is_empty() && pieces.find(0, 0).is_none());
     }
 }

@@ -56,30 +56,34 @@ impl Segment {
         Some((start, &mut self.memory.bytes_mut()[start..end]))
     }
 
-    /// These bytes, which were live, are dead.
-    pub(super) fn kill(&mut self, bytes: Range<usize>) {
-        self.live_bytes -= bytes.len();
-        let mut empty = 0..0;
-        for (page, dead) in parts(bytes) {
-            self.page_live[page] -= dead;
-            // What is written next may go to the last page.
-            if self.page_live[page] > 0 || (page + 1) * PAGE_BYTES > self.end {
-                continue;
-            }
-            if empty.end == page && !empty.is_empty() {
-                empty.end += 1;
-            } else {
-                self.give_back(std::mem::replace(&mut empty, page..page + 1));
+    /// These stretches, which were live, are dead. They are in order. Pages that become empty go back together as far as they can.
+    pub(super) fn kill(&mut self, dead: impl Iterator<Item = Range<usize>>) {
+        let mut given = 0..0;
+        for stretch in dead {
+            self.live_bytes -= stretch.len();
+            for (page, bytes) in parts(stretch) {
+                self.page_live[page] -= bytes;
+                // What is written next may go to the last page.
+                if self.page_live[page] > 0 || (page + 1) * PAGE_BYTES > self.end {
+                    continue;
+                }
+                self.resident_pages -= 1;
+                // Empty pages between two are the system's already, and can be given back once more.
+                if given.is_empty() || self.page_live[given.end..page].iter().any(|live| *live > 0) {
+                    self.memory.give_back(std::mem::replace(&mut given, page..page));
+                }
+                given.end = page + 1;
             }
         }
-        self.give_back(empty);
+        self.memory.give_back(given);
     }
 
     /// Nothing more is written to it.
     pub(super) fn seal(&mut self) {
         let last = self.end / PAGE_BYTES;
         if !self.end.is_multiple_of(PAGE_BYTES) && self.page_live[last] == 0 {
-            self.give_back(last..last + 1);
+            self.resident_pages -= 1;
+            self.memory.give_back(last..last + 1);
         }
         self.end = SEGMENT_BYTES;
         self.places.shrink_to_fit();
@@ -112,13 +116,6 @@ impl Segment {
     pub(super) fn place(&self, at: usize) -> Option<u32> {
         self.places.get(at).copied()
     }
-
-    fn give_back(&mut self, pages: Range<usize>) {
-        if !pages.is_empty() {
-            self.resident_pages -= pages.len();
-            self.memory.give_back(pages);
-        }
-    }
 }
 
 /// The pages of a stretch, and how many of its bytes are in each.
@@ -134,6 +131,8 @@ fn parts(bytes: Range<usize>) -> impl Iterator<Item = (usize, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
 
     fn append(segment: &mut Segment, len: usize, fill: u8) -> Range<usize> {
@@ -148,18 +147,18 @@ mod tests {
         let first = append(&mut segment, 3 * PAGE_BYTES + 8, 1);
         let second = append(&mut segment, 2 * PAGE_BYTES, 2);
         assert_eq!(segment.resident_bytes(), 6 * PAGE_BYTES);
-        segment.kill(first.start..100);
+        segment.kill(iter::once(first.start..100));
         assert_eq!(segment.resident_bytes(), 6 * PAGE_BYTES);
-        segment.kill(100..first.end);
+        segment.kill([100..200, 200..first.end].into_iter());
         // The page that the second begins in stays.
         assert_eq!((segment.resident_bytes(), segment.live_bytes()), (3 * PAGE_BYTES, 2 * PAGE_BYTES));
         assert!(segment.bytes(second.clone()).iter().all(|byte| *byte == 2));
         // The page that is written next stays until it is known that nothing is.
-        segment.kill(second);
+        segment.kill(iter::once(second));
         assert_eq!((segment.resident_bytes(), segment.live_bytes()), (PAGE_BYTES, 0));
         let third = append(&mut segment, 16, 3);
         assert!(segment.bytes(third.clone()).iter().all(|byte| *byte == 3));
-        segment.kill(third);
+        segment.kill(iter::once(third));
         segment.seal();
         assert_eq!(segment.resident_bytes(), 0);
     }

@@ -19,7 +19,8 @@ pub fn unit(copy: TierCopy, unit: usize) -> [u8; RUN_UNIT_BYTES] {
 /// The bytes of a stretch of an extent.
 pub fn bytes(copy: TierCopy, start: usize, len: usize) -> Vec<u8> {
     let units = start / RUN_UNIT_BYTES..(start + len).div_ceil(RUN_UNIT_BYTES);
-    let whole: Vec<u8> = units.clone().flat_map(|at| unit(copy, at)).collect();
+    let mut whole = Vec::with_capacity(units.len() * RUN_UNIT_BYTES);
+    units.clone().for_each(|at| whole.extend_from_slice(&unit(copy, at)));
     whole[start - units.start * RUN_UNIT_BYTES..][..len].to_vec()
 }
 
