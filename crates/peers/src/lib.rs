@@ -5,10 +5,13 @@
 //! | file | job |
 //! |---|---|
 //! | `stream` | bytes to a peer and back, plain or TLS 1.3 |
+//! | `greeting` | who is there: hellos, and what is checked in them |
 //! | `error` | what goes wrong between two peers |
 
 mod error;
+mod greeting;
 mod stream;
 
 pub use error::PeerError;
+pub use greeting::{Identity, say};
 pub use stream::{NameOf, Security, Stream};

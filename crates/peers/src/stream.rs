@@ -183,7 +183,7 @@ impl Read for &Stream {
 }
 
 /// What is left until then.
-fn left(deadline: Instant) -> io::Result<Duration> {
+pub(crate) fn left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
         left => Ok(left),
