@@ -100,31 +100,52 @@ pub fn lock(holding: &Mutex<Holding>) -> MutexGuard<'_, Holding> {
     holding.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Borrower {
+    fn check(&self, hello: &Hello) -> Result<(), NotAdmitted> {
+        if self.epoch > hello.epoch {
+            let (theirs, ours) = (hello.epoch.0, self.epoch.0);
+            return Err(NotAdmitted::OldEpoch { name: hello.name, theirs, ours });
+        }
+        if self.epoch == hello.epoch && self.store != hello.store {
+            return Err(NotAdmitted::OtherStore(hello.name));
+        }
+        Ok(())
+    }
+}
+
 impl Lender {
-    /// What is held for a node that says hello: what it had, or nothing if it comes with another store, whose copies nobody asks for
-    /// any more. Its earlier connection has to be over.
+    /// Whether [`Self::admit`] would take a node that says hello.
+    pub fn check(&self, hello: &Hello) -> Result<(), NotAdmitted> {
+        self.borrowers().get(&hello.node()).map_or(Ok(()), |known| known.check(hello))
+    }
+
+    /// What is held for a node that says hello: what it had, or nothing if it comes with another store, whose earlier copies nobody asks
+    /// for any more. Its earlier connection has to be over.
     pub fn admit(&self, hello: &Hello) -> Result<SharedHolding, NotAdmitted> {
         let mut borrowers = self.borrowers();
         if let Some(known) = borrowers.get_mut(&hello.node()) {
-            if known.epoch > hello.epoch {
-                return Err(NotAdmitted::OldEpoch {
-                    name: hello.name,
-                    theirs: hello.epoch.0,
-                    ours: known.epoch.0,
-                });
-            }
+            known.check(hello)?;
             if known.store == hello.store {
                 known.epoch = hello.epoch;
                 return Ok(Arc::clone(&known.holding));
-            }
-            if known.epoch == hello.epoch {
-                return Err(NotAdmitted::OtherStore(hello.name));
             }
         }
         let holding = Arc::new(Mutex::new(Holding::new(Arc::clone(&self.budget))));
         let (name, epoch, store) = (hello.name, hello.epoch, hello.store);
         borrowers.insert(hello.node(), Borrower { name, epoch, store, holding: Arc::clone(&holding) });
         Ok(holding)
+    }
+
+    /// A node's connection is over. Its copies stay; if it has none, it is forgotten.
+    pub fn leave(&self, node: NodeId) {
+        let mut borrowers = self.borrowers();
+        let is_empty = |borrower: &Borrower| {
+            let usage = lock(&borrower.holding).usage();
+            (usage.copies, usage.dropped_copies) == (0, 0)
+        };
+        if borrowers.get(&node).is_some_and(is_empty) {
+            borrowers.remove(&node);
+        }
     }
 
     /// Forgets all that is held for a node.
@@ -155,6 +176,17 @@ impl Lender {
     /// It is `now_ms`: what was recalled and is due is dropped.
     pub fn expire(&self, now_ms: u64) {
         self.holdings().iter().for_each(|(_, holding)| lock(holding).expire(now_ms));
+    }
+
+    /// Whose copies should be moved together: see [`Holding::clean_step`].
+    pub fn unclean(&self) -> Vec<SharedHolding> {
+        let holdings = self.holdings().into_iter().map(|(_, holding)| holding);
+        holdings.filter(|holding| lock(holding).needs_cleaning()).collect()
+    }
+
+    /// How much may be held in all.
+    pub fn limit_bytes(&self) -> u64 {
+        self.budget.limit_bytes()
     }
 
     /// How much may still be put.
