@@ -69,13 +69,19 @@ pub enum PeerError {
         /// The latest that is known.
         latest: u64,
     },
-    /// It answers nothing.
-    #[error("{address}: no answer for {ms} ms")]
+    /// It answers nothing, or takes nothing.
+    #[error("{address}: the peer has been silent for {ms} ms")]
     Silent {
         /// The peer's.
         address: String,
         /// For how long.
         ms: u128,
+    },
+    /// It answers something else than it was asked.
+    #[error("{address}: the peer does not answer what it was asked: run the same release of tmem on both")]
+    Strange {
+        /// The peer's.
+        address: String,
     },
     /// This side ended it.
     #[error("{address}: the connection was ended")]
