@@ -22,7 +22,7 @@ mod watching;
 
 use std::{
     fmt, io,
-    net::{Shutdown, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -151,7 +151,7 @@ impl Drop for LendingServer {
         self.shared.is_over.store(true, SeqCst);
         self.shared.cleaning.ring();
         // Whoever waits for connections returns.
-        if let Err(error) = rustix::net::shutdown(&self.listener, how(Shutdown::Both)) {
+        if let Err(error) = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both) {
             log::warn!("lending: the listening socket could not be shut down: {error}");
         }
         self.shared.seats.end_all();
