@@ -283,4 +283,12 @@ fn a_buffer_grows_with_what_comes_and_not_with_what_is_promised() {
     let before = reader.held_bytes();
     assert_eq!(reader.next(&mut &frame[..]).unwrap(), Err(WireError::Cut));
     assert_eq!(reader.held_bytes(), before);
+    // What a long one needed goes back, and what is half there stays.
+    let long = sealed(130, 1, &vec![7; MAX_PAYLOAD_BYTES]);
+    let stream = [&long[..], &frame[..]].concat();
+    let mut reader = FrameReader::default();
+    assert!(matches!(reader.next(&mut &stream[..]), Ok(Ok(Some(_)))));
+    assert!(reader.held_bytes() > before);
+    reader.shrink();
+    assert_eq!(reader.held_bytes(), before);
 }

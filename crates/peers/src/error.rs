@@ -69,6 +69,22 @@ pub enum PeerError {
         /// The latest that is known.
         latest: u64,
     },
+    /// Two other nodes have one name.
+    #[error("two nodes have the name {name}, {first} and {second}: rename one of them")]
+    TwoNodes {
+        /// The name.
+        name: String,
+        /// Where the one is that was there first.
+        first: String,
+        /// Where the other one is, which is turned away.
+        second: String,
+    },
+    /// It says what only lenders say.
+    #[error("{address}: the peer says what no borrower says: run the same release of tmem on both")]
+    NoBorrower {
+        /// The peer's.
+        address: String,
+    },
     /// It answers nothing, or takes nothing.
     #[error("{address}: the peer has been silent for {ms} ms")]
     Silent {

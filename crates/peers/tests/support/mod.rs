@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod client;
 pub mod fake_lender;
 
 use std::{
