@@ -87,7 +87,7 @@ fuzz_target!(|input: &[u8]| {
     while let Some(([kind, low, high], more)) = list.split_first_chunk::<3>() {
         let len = usize::from(u16::from_le_bytes([*low, *high])).min(more.len());
         let (payload, more) = more.split_at(len);
-        let kinds = [1, 2, 3, 4, 5, 6, 129, 130, 131, 132, 255];
+        let kinds = [1, 2, 3, 4, 5, 6, 129, 130, 131, 132, 255, 7, 8, 133, 134];
         let kind = kinds.get(usize::from(*kind)).copied().unwrap_or(u16::from(*kind));
         sealed(kind, payload, &mut stream);
         list = more;

@@ -3,6 +3,8 @@
 
 # A C compiler for the C libraries that cargo builds, and what the demo's guests run: kmod loads their disk driver.
 DEMO_PACKAGES=(user-mode-linux redis-server python3 gcc libc6-dev util-linux kmod mawk ca-certificates)
+# What etcd's client is made of when it is built: protoc, and the types that it knows.
+DEMO_PACKAGES+=(protobuf-compiler libprotobuf-dev)
 # What the tests need besides: a second kind of guest, its initramfs, a file system and its checker.
 TEST_PACKAGES=(busybox-static e2fsprogs fio xz-utils)
 # Loop devices and file systems of the tests' own.
@@ -13,6 +15,8 @@ TEST_PACKAGES+=(systemd)
 TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl iproute2)
 # The agent that guests run, which says what their balloon does not.
 TEST_PACKAGES+=(qemu-guest-agent)
+# What clusters find each other with.
+TEST_PACKAGES+=(etcd-server)
 # A browser that looks at the dashboard.
 TEST_PACKAGES+=(chromium)
 # libFuzzer is in C++.

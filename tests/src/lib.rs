@@ -8,6 +8,7 @@
 //! | `terminal` | a terminal whose screen can be read, with a program in it |
 //! | `tool` | programs that are run to their end |
 //! | `namespace`, `certificates` | a network of a test's own, and TLS in it |
+//! | `network` | several hosts at a switch, whose cables can be pulled |
 //! | `chromium` | a browser, told what to do over the DevTools protocol |
 //! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped, and other programs for guests |
 //! | `uml` | boots User-Mode Linux on the host's file system |
@@ -26,6 +27,7 @@ mod chromium;
 mod daemon;
 mod initramfs;
 mod namespace;
+mod network;
 mod places;
 mod process;
 mod qemu;
@@ -41,6 +43,7 @@ pub use checker::{build_checker, build_guest_program};
 pub use chromium::Chromium;
 pub use daemon::{Answer, Daemon};
 pub use namespace::{FOREIGN_ADDRESS, Namespace};
+pub use network::Network;
 pub use process::Process;
 pub use qemu::{QemuGuest, kernel_and_initramfs};
 pub use random::Random;

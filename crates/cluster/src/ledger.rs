@@ -13,6 +13,7 @@
 //! A copy is valid when it was acknowledged in what is still its node's epoch, and read when its node is there, too. It counts towards what was promised when
 //! moreover nobody has recalled it. Copies at a node that is away stay valid, as the last hope, until the node comes back and is not needed, or is fenced.
 
+mod adoption;
 mod nodes;
 mod record;
 

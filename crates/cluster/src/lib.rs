@@ -1,6 +1,6 @@
 //! Peers' memory as a tier: what goes over the wire, where copies go, and what is known of them.
 //!
-//! Everything here is computation over what it is given: no sockets, no clocks, no threads. docs/design.md ("Peers") says why it is so,
+//! Everything here is computation over what it is given: no sockets, no clocks, no threads. What a lender holds is memory of this process. docs/design.md ("Peers") says why it is so,
 //! docs/protocol.md has the bytes.
 //!
 //! | file | job |
@@ -8,11 +8,13 @@
 //! | `wire` | frames and messages, to bytes and back |
 //! | `placement` | which nodes get the copies of an extent |
 //! | `ledger` | which copies there are, and what has to be done so that there are enough |
+//! | `lender` | what a node holds for others |
 //! | `ids` | names of nodes and of stretches of their lives |
 
 mod ids;
 pub mod ledger;
+pub mod lender;
 pub mod placement;
 pub mod wire;
 
-pub use ids::{Epoch, NodeId};
+pub use ids::{Epoch, NameError, NodeId, NodeName};

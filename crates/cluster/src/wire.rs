@@ -29,7 +29,9 @@ pub use encode::Encoder;
 pub use error::WireError;
 pub use frame::{Frame, MAX_PAYLOAD_BYTES};
 pub use hello::{HELLO_BYTES, Hello, VERSION};
-pub use lists::{Copies, Dead, Flushes, MAX_COPIES, MAX_FLUSHED_RUNS, MAX_FLUSHES, MAX_PUTS, Put, Puts};
+pub use lists::{
+    Copies, Dead, Fetched, Flushes, Listed, MAX_COPIES, MAX_FLUSHED_RUNS, MAX_FLUSHES, MAX_PUTS, Put, Puts,
+};
 pub use message::{Message, PutResult, PutResults, Reason};
 pub use reader::FrameReader;
 pub use runs::{MAX_RUNS, RUN_UNIT_BYTES, Run, Runs};

@@ -3,7 +3,11 @@
 
 use std::io::{self, Read};
 
-use proptest::{collection::vec, prelude::*, sample::select};
+use proptest::{
+    collection::{btree_map, vec},
+    prelude::*,
+    sample::select,
+};
 use support::again::again;
 use tmem_cluster::wire::{
     Encoder, FrameReader, MAX_COPIES, MAX_FLUSHED_RUNS, MAX_FLUSHES, MAX_PAYLOAD_BYTES, MAX_PUTS, MAX_RUNS,
@@ -89,7 +93,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         say(&mut Encoder::new(&mut out)).unwrap();
         out
     };
-    let put = (any::<u64>(), vec((copy(), runs(1), any::<u8>()), 1..=4)).prop_map(move |(id, puts)| {
+    let put = (any::<u64>(), vec((copy(), runs(0), any::<u8>()), 1..=4)).prop_map(move |(id, puts)| {
         let bytes: Vec<Vec<u8>> = puts
             .iter()
             .map(|(_, runs, fill)| {
@@ -118,6 +122,18 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     let offer = any::<(u64, u64)>().prop_map(move |(free, lent)| said(&|say| say.offer(free, lent)));
     let reasons =
         vec![Reason::NotThere, Reason::Dropped, Reason::TooMany, Reason::NotAllowed, Reason::Fenced];
+    let asked = (any::<u64>(), copy(), any::<bool>()).prop_map(move |(id, copy, is_list)| {
+        said(&|say| if is_list { say.list(id, copy.place) } else { say.fetch(id, copy) })
+    });
+    let listed =
+        (any::<u64>(), btree_map(any::<u32>(), any::<u64>(), 0..100)).prop_map(move |(id, copies)| {
+            let copies = copies.iter().map(|(place, writing)| TierCopy { place: *place, writing: *writing });
+            said(&|say| say.listed(id, copies.clone()))
+        });
+    let fetched = (any::<u64>(), runs(0), any::<u8>()).prop_map(move |(id, runs, fill)| {
+        let bytes: Vec<Vec<u8>> = runs.iter().map(|run| vec![fill; run.bytes()]).collect();
+        said(&|say| say.fetched(id, runs.iter().copied().zip(bytes.iter().map(Vec::as_slice))))
+    });
     let short = (any::<u64>(), 0..4, select(reasons)).prop_map(move |(id, which, reason)| {
         said(&|say| match which {
             0 => say.ping(id),
@@ -126,7 +142,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
             _ => say.refused(id, reason),
         })
     });
-    prop_oneof![put, get, flush, recall, done, got, offer, short]
+    prop_oneof![put, get, flush, recall, done, got, offer, asked, listed, fetched, short]
 }
 
 /// A frame of any kind and payload, whose checksums are right.
@@ -186,7 +202,7 @@ proptest! {
     // Small numbers, so that counts and lengths are often nearly right.
     #[test]
     fn any_payload_is_understood_as_it_stands_or_refused(
-        kind in prop_oneof![1u16..8, 128u16..134, Just(255)],
+        kind in prop_oneof![1u16..10, 128u16..136, Just(255)],
         id in any::<u64>(),
         payload in vec(prop_oneof![Just(0u8), 0u8..4, any::<u8>()], 0..200),
     ) {
@@ -234,7 +250,7 @@ fn what_is_beyond_a_bound_is_not_said() {
     assert!(say.put(1, &vec![(COPY, &run[..], &[0; 8][..]); MAX_PUTS + 1]).is_err());
     assert!(say.put(1, &[(COPY, &run, &[0; 7])]).is_err());
     assert!(say.put(1, &[(COPY, &run, &[0; 9])]).is_err());
-    assert!(say.put(1, &[(COPY, &[], &[])]).is_err());
+    assert!(say.put(1, &[(COPY, &[], &[0; 8])]).is_err());
     assert!(say.put(1, &[(COPY, &[Run { start: 16_383, units: 2 }], &[0; 16])]).is_err());
     assert!(say.put(1, &[(COPY, &[run[0], Run { start: 1, units: 1 }], &[0; 16])]).is_err());
     assert!(say.flush(1, &vec![(COPY, &[][..]); MAX_FLUSHES + 1]).is_err());
@@ -250,6 +266,10 @@ fn what_is_beyond_a_bound_is_not_said() {
     assert!(say.got(1, &[]).is_err());
     assert!(say.got(1, &vec![0; TIER_EXTENT_BYTES + 1]).is_err());
     assert!(say.put_done(1, &[]).is_err());
+    assert!(say.listed(1, (0..=MAX_COPIES as u32).map(|place| TierCopy { place, writing: 1 })).is_err());
+    assert!(say.listed(1, [COPY, COPY].into_iter()).is_err());
+    assert!(say.fetched(1, [(run[0], &[0; 7][..])].into_iter()).is_err());
+    assert!(say.fetched(1, [(run[0], &[0; 8][..]); 2].into_iter()).is_err());
     // What was refused left nothing behind.
     let (said, end) = read_all(&out[3..], 4096);
     assert_eq!((said.len(), end), (2, Ok(())));
@@ -262,5 +282,13 @@ fn a_buffer_grows_with_what_comes_and_not_with_what_is_promised() {
     let mut reader = FrameReader::default();
     let before = reader.held_bytes();
     assert_eq!(reader.next(&mut &frame[..]).unwrap(), Err(WireError::Cut));
+    assert_eq!(reader.held_bytes(), before);
+    // What a long one needed goes back, and what is half there stays.
+    let long = sealed(130, 1, &vec![7; MAX_PAYLOAD_BYTES]);
+    let stream = [&long[..], &frame[..]].concat();
+    let mut reader = FrameReader::default();
+    assert!(matches!(reader.next(&mut &stream[..]), Ok(Ok(Some(_)))));
+    assert!(reader.held_bytes() > before);
+    reader.shrink();
     assert_eq!(reader.held_bytes(), before);
 }

@@ -30,6 +30,7 @@ use crate::{
 
 mod attention;
 mod chart;
+mod cluster;
 mod details;
 mod guests;
 mod html;

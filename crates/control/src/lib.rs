@@ -22,6 +22,7 @@
 //! | [`ClientChanges`] | what can be changed of a client |
 //! | [`DiskService`] | disks, as the admin API sees them |
 //! | [`BalanceSettings`] | what the balancer is told |
+//! | [`ClusterReport`], [`ClusterView`] | whom this node lends to, and from whom it borrows |
 //! | [`BalanceReport`], [`BalanceOrder`] | what the balancer and the daemon tell each other |
 //! | [`Status`] | the status document |
 //! | `metrics` | the same numbers for Prometheus |
@@ -40,6 +41,7 @@ mod byte_size;
 mod client;
 mod client_changes;
 mod client_knobs;
+mod cluster_report;
 mod config;
 mod dashboard;
 mod dedup_choice;
@@ -85,6 +87,9 @@ pub use balancing::{
 pub use byte_size::ByteSize;
 pub use client::AdminClient;
 pub use client_changes::ClientChanges;
+pub use cluster_report::{
+    BorrowerReport, BorrowingReport, ClusterReport, ClusterView, LendingReport, PeerReport,
+};
 pub use config::{Config, MAX_POLL_US, poll_us};
 pub use dashboard::Dashboard;
 pub use dedup_choice::DedupChoice;

@@ -14,6 +14,7 @@ use prometheus_client::{
 use crate::{ClientStatus, Status, TierStatus};
 
 mod balance;
+mod cluster;
 
 /// What [`encode`] writes, for the Content-Type header.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -145,6 +146,9 @@ impl Collector for StatusCollector {
         tiers(status, &mut encoder)?;
         if let Some(report) = &status.balance {
             balance::encode(report, &mut encoder)?;
+        }
+        if let Some(report) = &status.cluster {
+            cluster::encode(report, &mut encoder)?;
         }
         reuse_distances(status, &mut encoder)?;
         for families in [&CLIENT_GAUGES[..], &CLIENT_DISKS] {

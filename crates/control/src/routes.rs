@@ -23,8 +23,8 @@ use tmem_store::Store;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::{
-    AdminError, BalanceOrder, BalanceReport, ClientChanges, ClientStatus, DiskList, DiskName, DiskService,
-    DiskSpec, KnobChanges, Knobs, Status, Succession, UpgradeState, UpgradeStatus, WholeHost,
+    AdminError, BalanceOrder, BalanceReport, ClientChanges, ClientStatus, ClusterView, DiskList, DiskName,
+    DiskService, DiskSpec, KnobChanges, Knobs, Status, Succession, UpgradeState, UpgradeStatus, WholeHost,
     balancing::{Balancing, OrderAccepted},
     client_changes::no_such_client,
     dashboard::{self, Dashboard},
@@ -47,6 +47,7 @@ pub struct Control {
     succession: Arc<dyn Succession>,
     http: Option<SocketAddr>,
     sandbox: Option<String>,
+    cluster: Option<Arc<dyn ClusterView>>,
     balancing: Balancing,
     dashboard: Dashboard,
 }
@@ -61,13 +62,19 @@ impl Control {
         http: Option<SocketAddr>,
     ) -> Self {
         let (balancing, dashboard) = (Balancing::default(), Dashboard::default());
-        Self { store, disks, knobs, succession, http, sandbox: None, balancing, dashboard }
+        Self { store, disks, knobs, succession, http, sandbox: None, cluster: None, balancing, dashboard }
     }
 
     /// With what the process is confined to, for people; without: it is not confined.
     #[must_use]
     pub fn with_sandbox(self, sandbox: Option<String>) -> Self {
         Self { sandbox, ..self }
+    }
+
+    /// With the cluster that this node is in.
+    #[must_use]
+    pub fn with_cluster(self, cluster: Option<Arc<dyn ClusterView>>) -> Self {
+        Self { cluster, ..self }
     }
 
     /// Looks at itself every few seconds for as long as it is polled, so that the dashboard has a history to show.
@@ -111,7 +118,8 @@ impl Control {
         let (disks, tier) = (self.disks.list(), self.store.tier_usage());
         let status = Status::new(self.succession.processes(), self.http, pool, clients, disks, tier);
         let balance = self.balancing.latest(Instant::now());
-        Status { sandbox: self.sandbox.clone(), balance, ..status }
+        let cluster = self.cluster.as_ref().map(|cluster| cluster.report());
+        Status { sandbox: self.sandbox.clone(), balance, cluster, ..status }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 use tmem_store::{ClientKind, ClientUsage, StoreUsage, TierUsage};
 
-use crate::{BalanceReport, ByteSize, DiskInfo, Processes};
+use crate::{BalanceReport, ByteSize, ClusterReport, DiskInfo, Processes};
 
 mod client;
 
@@ -43,6 +43,9 @@ pub struct Status {
     /// What the balancer sees and does; null where none reports.
     #[serde(default)]
     pub balance: Option<BalanceReport>,
+    /// Whom this node lends to and borrows from; null where it is in no cluster.
+    #[serde(default)]
+    pub cluster: Option<ClusterReport>,
 }
 
 /// All clients together.
@@ -92,6 +95,9 @@ pub struct TierStatus {
     /// The last thing that went wrong, if it still matters.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// What nobody needs any more and the tier keeps until its copies go, because it could not be told, in bytes.
+    #[serde(default)]
+    pub untold_bytes: u64,
     /// Extents of 128 KiB written.
     #[serde(default)]
     pub written_extents: u64,
@@ -154,6 +160,7 @@ impl Status {
             clients,
             tiers: tier.into_iter().map(TierStatus::from).collect(),
             balance: None,
+            cluster: None,
         }
     }
 }
@@ -169,6 +176,7 @@ impl From<TierUsage> for TierStatus {
             limit_bytes: usage.limit_bytes,
             live_bytes: usage.live_bytes,
             trouble: usage.trouble,
+            untold_bytes: usage.untold_bytes,
             written_extents: usage.written_extents,
             reads: usage.reads,
             errors: usage.errors,

@@ -18,24 +18,9 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
-    /// Whether a text is meant to be one.
-    pub fn is_meant_by(text: &str) -> bool {
-        text.split_once("://").is_some_and(|(scheme, _)| split_scheme(scheme).is_some())
-    }
-
     /// Whether connections are encrypted.
     pub fn is_tls(&self) -> bool {
         self.is_tls
-    }
-
-    /// The one port that there are connections to. `None`: members of a cluster are wherever they say.
-    pub fn port(&self) -> Option<u16> {
-        use redis::{ConnectionAddr, IntoConnectionInfo};
-        let info = self.urls().pop().filter(|_| !self.is_cluster)?.into_connection_info().ok()?;
-        match info.addr() {
-            ConnectionAddr::Tcp(_, port) | ConnectionAddr::TcpTls { port, .. } => Some(*port),
-            _ => None,
-        }
     }
 
     /// An address of each member that is known, as the client library has them.
@@ -141,8 +126,6 @@ mod tests {
         assert_eq!(cluster.to_string(), "rediss-cluster://10.0.0.1:1,10.0.0.2:2");
         assert!(cluster.is_cluster && cluster.is_tls);
         assert_eq!(parse("valkey://[::1]:6379").unwrap().to_string(), "redis://[::1]:6379");
-        assert_eq!((one.port(), cluster.port()), (Some(7000), None));
-        assert_eq!(parse("redis://a").unwrap().port(), Some(6379));
     }
 
     #[test]
@@ -158,9 +141,5 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains("write redis://") && !error.contains("secret"), "{error}");
         }
-        assert!(ServerAddress::is_meant_by("valkeys-cluster://a") && ServerAddress::is_meant_by("redis://"));
-        assert!(
-            !ServerAddress::is_meant_by("/redis://a") && !ServerAddress::is_meant_by("/var/lib/tmem/tier")
-        );
     }
 }

@@ -23,7 +23,7 @@ pub enum RedisTierError {
         prefix: String,
     },
     /// It would hold next to nothing.
-    #[error("{size_bytes} bytes are too little for the tier {name}: give 2M at least with tier-size")]
+    #[error("{size_bytes} bytes are too little for the tier {name}: give 4M at least with tier-size")]
     TooSmall {
         /// The server.
         name: String,

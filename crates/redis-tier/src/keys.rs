@@ -6,6 +6,12 @@ use ring::digest::{Context, SHA256};
 use tmem_store::{TierCopy, TierError, TierKey, TierRun};
 use tmem_tier::{CopyCipher, TAG_BYTES};
 
+/// What is no longer than this is written and read as one block; what is longer are several.
+pub(crate) const MAX_BLOCK_BYTES: usize = 8192;
+
+/// Several blocks are kept in parts that begin at multiples of this, in bytes, so that any of them can be read by itself.
+pub(crate) const PART_BYTES: u32 = 4096;
+
 /// What one store's keys are called, and what it encrypts with.
 pub(crate) struct Keys {
     prefix: String,

@@ -11,6 +11,8 @@ const MAX_DEAD_BLOCKS: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     copies: BTreeMap<u32, Held>,
+    /// Of all of them.
+    bytes: u64,
     dead: Vec<TierCopy>,
     dead_blocks: Vec<(TierCopy, TierRun)>,
     /// Where the search for copies that are due goes on.
@@ -20,24 +22,47 @@ pub(crate) struct Live {
 #[derive(Clone, Copy, Debug)]
 struct Held {
     writing: u64,
+    /// What the server keeps of it.
+    bytes: u32,
     /// When it was last told to live on, in seconds of the tier's own clock. `None`: by somebody else, nobody knows when.
     told_s: Option<u32>,
 }
 
 impl Live {
-    /// A copy was written, or is known from before.
-    pub(crate) fn insert(&mut self, copy: TierCopy, told_s: Option<u32>) {
-        let before = self.copies.insert(copy.place, Held { writing: copy.writing, told_s });
-        if let Some(before) = before.filter(|before| before.writing != copy.writing) {
+    /// A copy was written, or is known from before, of so many bytes.
+    pub(crate) fn insert(&mut self, copy: TierCopy, bytes: u32, told_s: Option<u32>) {
+        if let Some(before) = self.take(copy.place).filter(|before| before.writing != copy.writing) {
             self.dead.push(TierCopy { place: copy.place, writing: before.writing });
         }
+        self.bytes += u64::from(bytes);
+        self.copies.insert(copy.place, Held { writing: copy.writing, bytes, told_s });
     }
 
     /// Nobody needs what is at a place.
     pub(crate) fn discard(&mut self, place: u32) {
-        if let Some(held) = self.copies.remove(&place) {
+        if let Some(held) = self.take(place) {
             self.dead.push(TierCopy { place, writing: held.writing });
         }
+    }
+
+    fn take(&mut self, place: u32) -> Option<Held> {
+        let held = self.copies.remove(&place)?;
+        self.bytes -= u64::from(held.bytes);
+        Some(held)
+    }
+
+    /// A block of a copy was removed.
+    pub(crate) fn shrink(&mut self, copy: TierCopy, bytes: u32) {
+        if let Some(held) = self.copies.get_mut(&copy.place).filter(|held| held.writing == copy.writing) {
+            let gone = bytes.min(held.bytes);
+            held.bytes -= gone;
+            self.bytes -= u64::from(gone);
+        }
+    }
+
+    /// What the server keeps of all copies, in bytes of the store.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// There may be something of a copy that counts as not written.
@@ -55,7 +80,7 @@ impl Live {
     /// The server does not have a copy any more.
     pub(crate) fn forget(&mut self, copy: TierCopy) {
         if self.has(copy) {
-            self.copies.remove(&copy.place);
+            self.take(copy.place);
         }
     }
 
@@ -83,6 +108,7 @@ impl Live {
     /// Nobody needs anything any more.
     pub(crate) fn discard_all(&mut self) {
         let copies = std::mem::take(&mut self.copies);
+        self.bytes = 0;
         self.dead.extend(copies.iter().map(|(&place, held)| TierCopy { place, writing: held.writing }));
     }
 
@@ -129,8 +155,8 @@ mod tests {
     #[test]
     fn all_copies_come_round_and_none_before_it_is_due() {
         let mut live = Live::default();
-        (0..100).for_each(|place| live.insert(copy(place, 1), Some(place)));
-        live.insert(copy(100, 1), None);
+        (0..100).for_each(|place| live.insert(copy(place, 1), 10, Some(place)));
+        live.insert(copy(100, 1), 100, None);
         let mut found = Vec::new();
         for _ in 0..20 {
             for copy in live.due(60, 10, 7, 20).0 {
@@ -154,22 +180,27 @@ mod tests {
     fn what_nobody_needs_is_removed_once_and_blocks_of_needed_copies_alone() {
         let mut live = Live::default();
         let run = TierRun { start: 8, bytes: 16 };
-        live.insert(copy(1, 1), None);
-        live.insert(copy(2, 2), None);
+        live.insert(copy(1, 1), 100, None);
+        live.insert(copy(2, 2), 100, None);
         live.release(copy(1, 1), run);
         live.release(copy(2, 2), run);
         live.release(copy(2, 1), run);
         live.discard(1);
         live.discard(1);
         live.discard(7);
-        live.insert(copy(2, 3), None);
+        live.insert(copy(2, 3), 100, None);
         live.release(copy(2, 3), run);
         assert_eq!(live.take_dead_blocks(10), [(copy(2, 3), run)]);
         assert_eq!(live.take_dead(1), [copy(2, 2)]);
         live.bury(copy(2, 2));
         assert_eq!(live.take_dead(10), [copy(1, 1), copy(2, 2)]);
         assert_eq!((live.take_dead(10), live.len()), (vec![], 1));
+        assert_eq!(live.bytes(), 100);
+        live.shrink(copy(2, 2), 40);
+        live.shrink(copy(2, 3), 40);
+        assert_eq!(live.bytes(), 60);
         live.discard_all();
+        assert_eq!(live.bytes(), 0);
         assert_eq!((live.take_dead(10), live.len()), (vec![copy(2, 3)], 0));
     }
 }

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES};
+
 use crate::{address::ServerAddress, error::RedisTierError};
 
 /// Longest prefix, in bytes: a key has it once for each copy.
 const MAX_PREFIX_BYTES: usize = 64;
+
+/// Room for two batches: with less than one left it counts as full.
+const MIN_SIZE_BYTES: u64 = 2 * (MAX_TIER_BATCH * TIER_EXTENT_BYTES) as u64;
 
 /// Where copies are kept, and how long the server may take.
 #[derive(Clone, Debug)]
@@ -76,7 +81,7 @@ impl RedisTierOptions {
         if !(60..=2_592_000).contains(&seconds) {
             return Err(RedisTierError::Expiry { seconds });
         }
-        if self.size_bytes < 2 << 20 {
+        if self.size_bytes < MIN_SIZE_BYTES {
             return Err(RedisTierError::TooSmall {
                 name: self.address.to_string(),
                 size_bytes: self.size_bytes,

@@ -11,7 +11,9 @@ use std::{
 };
 
 use redis::{RedisResult, Value, cmd};
-use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
+use tmem_store::{
+    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite,
+};
 use tmem_tier::{Health, Trouble};
 
 use crate::{
@@ -72,7 +74,6 @@ struct Counts {
 /// itself, once a second at most, when something is to be written and in [`RedisTier::probe`].
 pub struct RedisTier {
     options: RedisTierOptions,
-    places: u32,
     health: Health,
     keys: OnceLock<Keys>,
     server: Server,
@@ -98,7 +99,6 @@ impl RedisTier {
     pub fn new(options: RedisTierOptions) -> Result<Self, RedisTierError> {
         options.check()?;
         let tier = Self {
-            places: u32::try_from(options.size_bytes / TIER_EXTENT_BYTES as u64).unwrap_or(u32::MAX),
             health: Health::new(options.address.to_string()),
             keys: OnceLock::new(),
             server: Server::new(&options, options.write_patience)?,
@@ -115,10 +115,10 @@ impl RedisTier {
         Ok(tier)
     }
 
-    /// Copies that the store has from before this process: they are kept alive, and removed when they are not needed any more.
-    pub fn adopt(&self, copies: &[TierCopy]) {
+    /// Copies that the store has from before this process, and how much is needed of each, in bytes: they are kept alive, and removed when they are not needed any more.
+    pub fn adopt(&self, copies: &[(TierCopy, u32)]) {
         let mut live = self.lock_live();
-        copies.iter().for_each(|copy| live.insert(*copy, None));
+        copies.iter().for_each(|(copy, bytes)| live.insert(*copy, *bytes, None));
     }
 
     /// What the daemon's background thread does for it, once a second or so: tries again if the tier does not work, removes what is not
@@ -264,10 +264,12 @@ impl RedisTier {
             writer::add_lengths(&mut batch, keys, &blocks);
             let lengths = self.run(writing, &batch)?;
             let mut batch = self.server.batch();
-            let count = writer::add_block_removals(&mut batch, keys, &blocks, &lengths);
-            if count > 0 {
+            let removed = writer::add_block_removals(&mut batch, keys, &blocks, &lengths);
+            if !removed.is_empty() {
                 self.run(writing, &batch)?;
-                self.counts.removed_blocks.fetch_add(count as u64, Relaxed);
+                self.counts.removed_blocks.fetch_add(removed.len() as u64, Relaxed);
+                let mut live = self.lock_live();
+                removed.into_iter().for_each(|(copy, run)| live.shrink(copy, run.bytes));
             }
         }
         Ok(())
@@ -356,6 +358,17 @@ impl RedisTier {
         }))
     }
 
+    /// Whether there is no room for a batch in what it may use of the server.
+    fn is_used_up(&self) -> bool {
+        let batch_bytes = (MAX_TIER_BATCH * TIER_EXTENT_BYTES) as u64;
+        self.lock_live().bytes() + batch_bytes > self.options.size_bytes
+    }
+
+    fn all_used(&self) -> String {
+        let (used, size) = (self.lock_live().bytes(), self.options.size_bytes);
+        format!("{used} of {size} bytes are in use; raise tier-size, or remove disks")
+    }
+
     fn now_s(&self) -> u32 {
         u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX)
     }
@@ -392,7 +405,16 @@ impl Tier for RedisTier {
     }
 
     fn places(&self) -> u32 {
-        self.places
+        // The server keeps what is needed of copies, and nothing of their places.
+        u32::MAX
+    }
+
+    fn keeps_blocks(&self) -> bool {
+        true
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.options.size_bytes
     }
 
     fn use_key(&self, key: &TierKey) {
@@ -404,13 +426,23 @@ impl Tier for RedisTier {
 
     fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
         let keys = self.keys.get().ok_or_else(no_key)?;
-        writer::check(writes, self.places)?;
+        writer::check(writes)?;
         let mut writing = self.lock_writing();
         if self.health.is_due() {
             self.try_again(&mut writing);
         }
         if self.health.state() != TierState::Ready {
             return Err(self.health.refusal());
+        }
+        let bytes = |write: &TierWrite<'_>| write.needed.iter().map(|run| run.bytes).sum::<u32>();
+        if self.lock_live().bytes() + writes.iter().map(|write| u64::from(bytes(write))).sum::<u64>()
+            > self.options.size_bytes
+        {
+            return Err(TierError::Unavailable(format!(
+                "the tier {} is full: {}",
+                self.name(),
+                self.all_used()
+            )));
         }
         let mut batch = self.server.batch();
         let dead = self.lock_live().take_dead(COMMANDS);
@@ -432,7 +464,7 @@ impl Tier for RedisTier {
                 writes
                     .iter()
                     .filter(|write| !write.needed.is_empty())
-                    .for_each(|write| live.insert(write.copy, Some(now_s)));
+                    .for_each(|write| live.insert(write.copy, bytes(write), Some(now_s)));
                 self.counts.written_copies.fetch_add(writes.len() as u64, Relaxed);
                 self.counts.removed_copies.fetch_add(dead.len() as u64, Relaxed);
                 return Ok(());
@@ -447,7 +479,7 @@ impl Tier for RedisTier {
     fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
         let keys = self.keys.get().ok_or_else(no_key)?;
         let end = start.saturating_add(into.len());
-        if copy.place >= self.places || end > TIER_EXTENT_BYTES {
+        if copy.place == u32::MAX || end > TIER_EXTENT_BYTES {
             return Err(TierError::Unavailable("there is no such place in the tier".into()));
         }
         let (mut tries, mut is_second) = (0, false);
@@ -491,7 +523,10 @@ impl Tier for RedisTier {
     }
 
     fn state(&self) -> TierState {
-        self.health.state()
+        match self.health.state() {
+            TierState::Ready if self.is_used_up() => TierState::Full,
+            state => state,
+        }
     }
 
     fn trouble(&self) -> Option<String> {
@@ -499,7 +534,7 @@ impl Tier for RedisTier {
         let lost = (lost > 0).then(|| {
             format!("{lost} extents are gone from the server: it was flushed, ended without a disk, or throws keys away")
         });
-        self.health.trouble().or(lost)
+        self.health.trouble().or_else(|| self.is_used_up().then(|| self.all_used())).or(lost)
     }
 }
 

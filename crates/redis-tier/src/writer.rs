@@ -4,15 +4,18 @@ use redis::{Value, cmd};
 use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, TierCopy, TierError, TierRun, TierWrite};
 use tmem_tier::TAG_BYTES;
 
-use crate::{connection::Batch, keys::Keys};
+use crate::{
+    connection::Batch,
+    keys::{Keys, MAX_BLOCK_BYTES, PART_BYTES},
+};
 
 /// Whether these can be written at all: no more than a batch, whole extents, to different places that there are, and blocks inside.
-pub(crate) fn check(writes: &[TierWrite<'_>], places: u32) -> Result<(), TierError> {
+pub(crate) fn check(writes: &[TierWrite<'_>]) -> Result<(), TierError> {
     let never = |why: &str| Err(TierError::Unavailable(why.into()));
     if writes.len() > MAX_TIER_BATCH || writes.iter().any(|write| write.extent.len() != TIER_EXTENT_BYTES) {
         return never("these are no copies for one batch");
     }
-    if writes.iter().any(|write| write.copy.place >= places) {
+    if writes.iter().any(|write| write.copy.place == u32::MAX) {
         return never("there is no such place");
     }
     for (at, write) in writes.iter().enumerate() {
@@ -42,7 +45,8 @@ pub(crate) fn add_write(
 ) -> Result<(), TierError> {
     let key = keys.key(write.copy);
     let seal = |run: &TierRun| keys.seal(write.copy, *run, write.extent);
-    let Some((first, rest)) = write.needed.split_first() else { return Ok(()) };
+    let fields: Vec<_> = write.needed.iter().copied().flat_map(fields).collect();
+    let Some((first, rest)) = fields.split_first() else { return Ok(()) };
     let mut command = cmd("HSET");
     command.arg(&key).arg(first.start).arg(seal(first)?);
     batch.add(command);
@@ -56,6 +60,19 @@ pub(crate) fn add_write(
         batch.add(command);
     }
     Ok(())
+}
+
+/// What a run is kept as: a block as one field; several, of which any part may be read, as parts that begin at multiples of [`PART_BYTES`].
+fn fields(run: TierRun) -> impl Iterator<Item = TierRun> {
+    let end = run.start + run.bytes;
+    let is_block = run.bytes as usize <= MAX_BLOCK_BYTES;
+    let mut start = run.start;
+    std::iter::from_fn(move || {
+        let next = if is_block { end } else { (start / PART_BYTES + 1) * PART_BYTES };
+        let field = TierRun { start, bytes: next.min(end).saturating_sub(start) };
+        start = next;
+        (field.bytes > 0).then_some(field)
+    })
 }
 
 /// Tells a copy to live on. The answer is 0 if it is gone.
@@ -84,21 +101,37 @@ pub(crate) fn add_lengths(batch: &mut Batch, keys: &Keys, blocks: &[(TierCopy, T
 }
 
 /// Removes the blocks that are as long as they are thought to be: what was written as one is removed as one, or with its copy. Says
-/// how many these are.
+/// which these are.
 pub(crate) fn add_block_removals(
     batch: &mut Batch,
     keys: &Keys,
     blocks: &[(TierCopy, TierRun)],
     lengths: &[Value],
-) -> usize {
-    let mut count = 0;
+) -> Vec<(TierCopy, TierRun)> {
+    let mut removed = Vec::new();
     for ((copy, run), length) in blocks.iter().zip(lengths) {
         if *length == Value::Int(i64::from(run.bytes) + TAG_BYTES as i64) {
             let mut command = cmd("HDEL");
             command.arg(keys.key(*copy)).arg(run.start);
             batch.add(command);
-            count += 1;
+            removed.push((*copy, *run));
         }
     }
-    count
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_stay_whole_and_longer_runs_have_parts() {
+        let all = |start, bytes| {
+            fields(TierRun { start, bytes }).map(|run| (run.start, run.bytes)).collect::<Vec<_>>()
+        };
+        assert_eq!(all(8, 4112), [(8, 4112)]);
+        assert_eq!(all(4000, 8200), [(4000, 96), (4096, 4096), (8192, 4008)]);
+        let whole = all(0, TIER_EXTENT_BYTES as u32);
+        assert_eq!((whole.len(), whole[0], whole[31]), (32, (0, 4096), (126_976, 4096)));
+    }
 }

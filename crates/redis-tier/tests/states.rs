@@ -12,7 +12,7 @@ use support::{
     eventually, open, wait_until_ready,
 };
 use tmem_redis_tier::{Password, RedisTier, RedisTierError, RedisTierOptions};
-use tmem_store::{Tier, TierCopy, TierError, TierKey, TierRun, TierState};
+use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
 
 fn copy(place: u32, writing: u64) -> TierCopy {
     TierCopy { place, writing }
@@ -96,7 +96,7 @@ fn what_was_flushed_is_noticed_without_a_read() {
     (0..4).for_each(|place| write(&tier, copy(place, 1)).unwrap());
     // Another process, which does not know when these were last told to live on.
     let next = open(&server.options());
-    next.adopt(&[copy(0, 1), copy(1, 1)]);
+    next.adopt(&[(copy(0, 1), 100_000), (copy(1, 1), 100_000)]);
     server.ask(&["DEL", &server.keys()[1]]);
     eventually("the loss is noticed", || {
         next.probe();
@@ -209,7 +209,7 @@ fn a_server_that_is_away_at_the_start_is_used_when_it_comes() {
         outage_patience: Duration::ZERO,
         ..RedisTierOptions::new(address, 4 << 20)
     });
-    assert_eq!((tier.state(), tier.places()), (TierState::Missing, 32));
+    assert_eq!((tier.state(), tier.limit_bytes()), (TierState::Missing, 4 << 20));
     let mut server = Server::redis(&[]);
     drop(tier);
     server.kill();
@@ -308,7 +308,7 @@ fn every_key_expires_and_needed_ones_are_told_to_live_on() {
     tier.probe();
     assert_eq!(tier.counters().renewed_copies, 0);
     let next = open(&options);
-    next.adopt(&[copy(0, 1), copy(1, 1)]);
+    next.adopt(&[(copy(0, 1), 100_000), (copy(1, 1), 100_000)]);
     next.probe();
     assert_eq!(next.counters().renewed_copies, 2);
     let left: Vec<_> = keys.iter().map(|key| server.number(&["TTL", key])).collect();
@@ -335,6 +335,57 @@ fn blocks_that_are_not_needed_go_and_no_others() {
     assert_eq!(tier.counters().removed_blocks, 5);
     assert_kept(&tier, copy(0, 1), &Extent { blocks: needed.to_vec(), ..extent.clone() });
     assert_eq!(read(&tier, copy(0, 1), dead[2]), Err(TierError::Damaged));
+}
+
+#[test]
+fn no_more_is_written_than_tier_size_says() {
+    let server = Server::redis(&[]);
+    let tier = open(&RedisTierOptions { size_bytes: 4 << 20, ..server.options() });
+    let extent = Extent::new(1);
+    let mut written = 0;
+    while tier.write(&[extent.write(copy(written, 1 + u64::from(written)))]).is_ok() {
+        written += 1;
+    }
+    assert_eq!(written, (4 << 20) / extent.needed_bytes());
+    assert_eq!(tier.state(), TierState::Full);
+    assert!(tier.trouble().unwrap().contains("tier-size"));
+    assert_kept(&tier, copy(3, 4), &extent);
+    // Copies, and blocks of others.
+    (0..written / 2).for_each(|place| tier.discard(place));
+    assert_eq!((tier.state(), tier.trouble()), (TierState::Ready, None));
+    let rest = written - written / 2;
+    let dead: Vec<_> = (written / 2..written)
+        .flat_map(|place| extent.blocks[1..].iter().map(move |run| (copy(place, 1 + u64::from(place)), *run)))
+        .collect();
+    tier.release(&dead);
+    eventually("the blocks are removed", || {
+        tier.probe();
+        tier.counters().removed_blocks == dead.len() as u64
+    });
+    assert_eq!(server.keys().len(), rest as usize);
+    (100..100 + written - 2).for_each(|place| {
+        tier.write(&[extent.write(copy(place, 1000 + u64::from(place)))]).unwrap();
+    });
+    assert_eq!(tier.state(), TierState::Full);
+}
+
+#[test]
+fn a_copy_of_which_any_part_may_be_read_is_kept_in_parts() {
+    let server = Server::redis(&[]);
+    let tier = open(&server.options());
+    let extent = Extent::new(9);
+    tier.write(&[TierWrite::whole(copy(0, 1), &extent.bytes)]).unwrap();
+    assert_kept(&tier, copy(0, 1), &extent);
+    for start in (0..TIER_EXTENT_BYTES as u32).step_by(2040) {
+        let run = TierRun { start, bytes: (24 + start % 8160).min(TIER_EXTENT_BYTES as u32 - start) };
+        assert!(read(&tier, copy(0, 1), run).as_deref() == Ok(extent.block(run)), "{run:?}");
+    }
+    // Blocks of it die with it.
+    tier.release(&[(copy(0, 1), extent.blocks[0]), (copy(0, 1), extent.blocks[1])]);
+    tier.probe();
+    assert_kept(&tier, copy(0, 1), &extent);
+    assert_eq!(tier.counters().removed_blocks, 0);
+    assert_eq!(server.number(&["HLEN", &server.keys()[0]]), 32);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::{
     capabilities::{self, Capabilities},
     error::SandboxError,
     filters::{self, Extras},
-    paths::{Outgoing, PathAccess, PathWall, Rules},
+    paths::{PathAccess, PathWall, Rules},
     threads,
     user::User,
 };
@@ -20,12 +20,12 @@ pub struct Confinement {
     pub capabilities: Capabilities,
     /// What it can open. What is said of a directory and of something in it adds up.
     pub paths: Vec<(PathBuf, PathAccess)>,
-    /// Where it makes TCP connections to.
-    pub outgoing: Outgoing,
     /// What it has to do beyond what all have to.
     pub extras: Extras,
     /// Whether it connects to abstract sockets, which have no path, of programs outside.
     pub abstract_sockets: bool,
+    /// Whether it connects to other hosts over TCP. To listen there remains forbidden.
+    pub tcp_connections: bool,
 }
 
 /// What a process is confined to. Its text is for people: one line.
@@ -59,8 +59,11 @@ impl Confinement {
         let mut try_to = |step: Result<(), SandboxError>| step.map_err(|error| refused.push(error)).is_ok();
         try_to(capabilities::bound(self.capabilities));
         // Before it becomes another user, who may not be able to reach all paths.
-        let rules =
-            Rules { outgoing: &self.outgoing, paths: &self.paths, abstract_sockets: self.abstract_sockets };
+        let rules = Rules {
+            paths: &self.paths,
+            abstract_sockets: self.abstract_sockets,
+            tcp_connections: self.tcp_connections,
+        };
         let (mut paths, mut missing) = (PathWall::Refused, Vec::new());
         try_to(rules.enforce().map(|built| (paths, missing) = built));
         let mut user = self.user.as_ref();

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`User`] | a user of its own, no core dumps, no debugger |
 //! | [`Capabilities`] | what is left of root's privileges, by default nothing |
-//! | [`PathAccess`] | the paths that can be opened at all (Landlock), outgoing TCP only where it has to, no signals to others |
+//! | [`PathAccess`] | the paths that can be opened at all (Landlock), no outgoing TCP, no signals to others |
 //! | [`Extras`] | the system calls that can be made (seccomp) |
 //!
 //! | module | one job |
@@ -34,5 +34,5 @@ pub use capabilities::{Capabilities, Capability};
 pub use confinement::{Confined, Confinement};
 pub use error::SandboxError;
 pub use filters::Extras;
-pub use paths::{Outgoing, PathAccess, PathWall};
+pub use paths::{PathAccess, PathWall};
 pub use user::User;

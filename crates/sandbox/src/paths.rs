@@ -10,8 +10,8 @@ use std::{
 };
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags,
 };
 
 use crate::error::SandboxError;
@@ -63,48 +63,32 @@ impl fmt::Display for PathWall {
     }
 }
 
-/// Where a process may make TCP connections to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Outgoing {
-    /// Nowhere.
-    #[default]
-    Nowhere,
-    /// These ports, of any host.
-    Ports(Vec<u16>),
-    /// Anywhere: for servers that tell each other's addresses.
-    Anywhere,
-}
-
 /// What is asked of the kernel.
 pub(crate) struct Rules<'a> {
-    pub(crate) outgoing: &'a Outgoing,
     pub(crate) paths: &'a [(PathBuf, PathAccess)],
     /// Whether abstract sockets of other programs can be connected to.
     pub(crate) abstract_sockets: bool,
+    /// Whether others can be connected to over TCP.
+    pub(crate) tcp_connections: bool,
 }
 
 impl Rules<'_> {
-    /// Builds the wall around the calling thread and those that it will make. TCP connections that it has no use for, ports of TCP and signals to other processes end at it,
-    /// too, as far as the kernel knows how. Gives the paths that are not there, for which there is no rule then.
+    /// Builds the wall around the calling thread and those that it will make. TCP connections, unless they are asked for, ports of TCP and signals to other
+    /// processes end at it, too, as far as the kernel knows how. Gives the paths that are not there, for which there is no rule then.
     pub(crate) fn enforce(&self) -> Result<(PathWall, Vec<PathBuf>), SandboxError> {
         let scope = match self.abstract_sockets {
             true => Scope::Signal.into(),
             false => Scope::from_all(KNOWN),
         };
-        let net = match self.outgoing {
-            Outgoing::Anywhere => AccessNet::from_all(KNOWN) & !AccessNet::ConnectTcp,
-            Outgoing::Nowhere | Outgoing::Ports(_) => AccessNet::from_all(KNOWN),
+        let network = match self.tcp_connections {
+            true => AccessNet::BindTcp.into(),
+            false => AccessNet::from_all(KNOWN),
         };
         let mut rules = Ruleset::default()
             .handle_access(AccessFs::from_all(KNOWN))?
-            .handle_access(net)?
+            .handle_access(network)?
             .scope(scope)?
             .create()?;
-        if let Outgoing::Ports(ports) = self.outgoing {
-            for port in ports {
-                rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
-            }
-        }
         let mut missing = Vec::new();
         for (path, access) in self.paths {
             match PathFd::new(path) {

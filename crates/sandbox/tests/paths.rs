@@ -186,6 +186,21 @@ fn abstract_sockets_are_reached_if_asked_for() {
     }
 }
 
+#[test]
+fn other_hosts_are_connected_to_if_asked_for_and_ports_remain_closed() {
+    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = outside.local_addr().unwrap();
+    let confinement = Confinement { tcp_connections: true, ..Confinement::default() };
+    confined(&confinement, |_| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut stream, b"x").unwrap();
+        assert_eq!(refused(TcpListener::bind("127.0.0.1:0")), Some(EPERM));
+    });
+    let (mut stream, mut byte) = (outside.accept().unwrap().0, [0]);
+    std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+}
+
 /// A capability to open any file is one to open files at these paths.
 #[test]
 fn a_capability_to_open_files_ends_at_the_wall() {

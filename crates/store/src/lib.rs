@@ -24,6 +24,7 @@ mod client_settings;
 mod codec;
 mod compaction;
 mod counters;
+mod dead_blocks;
 mod dedup;
 mod directory;
 mod engine;
@@ -65,6 +66,7 @@ mod store;
 mod survey;
 mod sync;
 mod tier;
+mod tier_blocks;
 mod tier_cleaning;
 mod tier_table;
 mod tiering;
@@ -95,6 +97,7 @@ pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
 pub use tier::{
     MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite,
 };
+pub use tier_blocks::are_whole_blocks;
 pub use tier_cleaning::Cleaning;
 pub use tiering::{TierUsage, WriteBackOptions};
 pub use usage::{ClientUsage, StoreUsage};

@@ -307,8 +307,9 @@ impl Store {
         self.engine.clean_tier(time)
     }
 
-    /// The copies that are in the tier, for a tier that does not know by itself what another process has written to it.
-    pub fn tier_copies(&self) -> Vec<TierCopy> {
+    /// The copies that are in the tier, and how much is needed of each, in bytes: for a tier that does not know by itself what another process
+    /// has written to it.
+    pub fn tier_copies(&self) -> Vec<(TierCopy, u32)> {
         self.engine.tiering.table.entered()
     }
 

@@ -31,24 +31,36 @@ pub struct TierCopy {
     pub writing: u64,
 }
 
-/// A stretch of an extent, in bytes: whole blocks, so both are multiples of 8.
+/// A stretch of an extent: whole blocks, so both are multiples of 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TierRun {
-    /// Where it begins.
+    /// Where it begins, in bytes.
     pub start: u32,
-    /// How long it is.
+    /// How long it is, in bytes.
     pub bytes: u32,
 }
 
-/// An extent that is to be written, and which of its blocks are needed.
+impl TierRun {
+    /// All of an extent.
+    pub const WHOLE: Self = Self { start: 0, bytes: TIER_EXTENT_BYTES as u32 };
+}
+
+/// A copy that is to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct TierWrite<'a> {
-    /// Where, and as which writing.
+    /// Which.
     pub copy: TierCopy,
-    /// The extent, [`TIER_EXTENT_BYTES`].
+    /// Its extent, of [`TIER_EXTENT_BYTES`].
     pub extent: &'a [u8],
-    /// What will be read of it, in order of start and without overlaps. Blocks that are side by side may come as runs of their own.
+    /// What will be read of it: in order, none overlaps another. Where one ends the next may begin.
     pub needed: &'a [TierRun],
+}
+
+impl<'a> TierWrite<'a> {
+    /// A copy of which any part may be read.
+    pub fn whole(copy: TierCopy, extent: &'a [u8]) -> Self {
+        Self { copy, extent, needed: &[TierRun::WHOLE] }
+    }
 }
 
 /// How a tier is.
@@ -104,22 +116,32 @@ pub trait Tier: Send + Sync + fmt::Debug {
     /// The key for all copies. Called once, before anything else.
     fn use_key(&self, key: &TierKey);
 
-    /// Writes copies, [`MAX_TIER_BATCH`] at most, and returns when what is needed of all of them can be read. Places that follow each other are written with one movement of the disk. Only one thread writes. Errors: none of them counts as
+    /// Whether it keeps single blocks: only those that are needed, and not after it was told that they died. What is read of another tier may be
+    /// any part of a copy, and the store makes room in it by reading copies that are mostly dead and writing the rest anew.
+    fn keeps_blocks(&self) -> bool {
+        false
+    }
+
+    /// What it can hold, in bytes.
+    fn limit_bytes(&self) -> u64 {
+        u64::from(self.places()) * TIER_EXTENT_BYTES as u64
+    }
+
+    /// Writes copies, [`MAX_TIER_BATCH`] at most, and returns when all of them can be read. Places
+    /// that follow each other are written with one movement of the disk. Only one thread writes. Errors: none of them counts as
     /// written; whatever the tier does later, what was written by earlier calls to other places stays. It returns within about the time
     /// that a disk may take for it: a tier that has just failed says so at once, and tries again now and then.
     fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError>;
 
-    /// Reads `into.len()` bytes, a block's or more, of a copy from byte `start`; what was not needed may be anything. Errors: `into` holds
-    /// anything.
+    /// Reads `into.len()` bytes, a block's, of a copy from byte `start`. Errors: `into` holds anything.
     fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError>;
 
     /// The copy at a place is not needed any more.
     fn discard(&self, place: u32);
 
-    /// Blocks of copies that are not needed any more. Need not be heeded.
-    fn release(&self, dead: &[(TierCopy, TierRun)]) {
-        let _ = dead;
-    }
+    /// These blocks of copies are not needed any more; nobody is reading them. Only a tier that [keeps blocks](Tier::keeps_blocks) is told, and not of
+    /// each: what it never hears of goes with its copy. Copies may have been discarded meanwhile.
+    fn release(&self, _dead: &[(TierCopy, TierRun)]) {}
 
     /// How it is.
     fn state(&self) -> TierState;

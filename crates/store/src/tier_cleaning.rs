@@ -7,7 +7,7 @@ use crate::{
     engine::{Engine, Owner},
     entry::{Place, TierPlace, TieredRef},
     extents::EXTENT_BYTES,
-    tier::{MAX_TIER_BATCH, TierCopy, TierError, TierRun, TierState, TierWrite},
+    tier::{MAX_TIER_BATCH, TierCopy, TierError, TierState, TierWrite},
 };
 
 /// What a round of cleaning did.
@@ -89,13 +89,14 @@ impl Engine {
             is_blocked |= self.files.is_detached();
         }
         is_blocked |= self.write_gathered(cleaner, &mut done).is_err();
+        // One that keeps blocks is never cleaned.
         self.tiering.set_cleanable(!is_blocked && done.emptied_extents > 0);
         done
     }
 
     fn is_worth_cleaning(&self) -> bool {
         let Some(tier) = self.tiering.tier() else { return false };
-        if self.tiering.table.used() <= tier.places() / FULL_PART {
+        if tier.keeps_blocks() || self.tiering.table.used() <= tier.places() / FULL_PART {
             return false;
         }
         let (copies, live_bytes) = self.tiering.table.closed_and_live_bytes();
@@ -179,10 +180,7 @@ impl Engine {
         }
         block::write_end(&mut cleaner.to[cleaner.filled_bytes..]);
         let copy = self.tiering.take_last_place().ok_or(Stop::Blocked)?;
-        let run = |to: &Move| TierRun { start: to.start, bytes: to.from.block_bytes.into() };
-        let needed: Vec<_> = cleaner.moves.iter().map(run).collect();
-        let write = TierWrite { copy, extent: &cleaner.to, needed: &needed };
-        if self.tiering.write(&[write]).is_err() {
+        if self.tiering.write(&[TierWrite::whole(copy, &cleaner.to)]).is_err() {
             self.tiering.table.put_back(copy);
             return Err(Stop::Blocked);
         }

@@ -12,12 +12,13 @@ use std::{
     collections::BinaryHeap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use crate::{
+    dead_blocks::{DeadBlock, DeadBlocks, Fate},
     entry::{BlockRef, MAX_TIER_PLACES, TierPlace, TieredRef},
     extent_state::{ExtentState, Seen},
     extents::EXTENT_BYTES,
@@ -25,7 +26,7 @@ use crate::{
     files::{self, Files},
     memory_file::MemoryFile,
     sparse::{Sparse, sparse},
-    tier::{TierCopy, TierKey},
+    tier::{TierCopy, TierKey, TierRun},
 };
 
 const KEY_WORDS: usize = 4;
@@ -43,6 +44,8 @@ pub(crate) struct TierTable {
     places: Mutex<Places>,
     /// Where the next search for the emptiest copy starts.
     search_from: AtomicU32,
+    /// For a tier that keeps single blocks.
+    dead: OnceLock<DeadBlocks>,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +93,7 @@ impl TierTable {
             states: sparse(MAX_TIER_PLACES as usize),
             places: Mutex::default(),
             search_from: AtomicU32::new(0),
+            dead: OnceLock::new(),
         }
     }
 
@@ -147,10 +151,10 @@ impl TierTable {
         TierCopy { place: place.0, writing: self.cell(place).load(Ordering::Acquire) }
     }
 
-    /// All copies that are at their places.
-    pub(crate) fn entered(&self) -> Vec<TierCopy> {
-        let places = (0..self.untouched_from()).map(TierPlace);
-        places.map(|place| self.copy_at(place)).filter(|copy| copy.writing != 0).collect()
+    /// All copies that are at their places, and their live bytes.
+    pub(crate) fn entered(&self) -> Vec<(TierCopy, u32)> {
+        let copies = (0..self.untouched_from()).map(|place| self.copy_at(TierPlace(place)));
+        copies.filter(|copy| copy.writing != 0).map(|copy| (copy, self.live_bytes(copy))).collect()
     }
 
     /// Counts a block of an entered copy to which `exchange` makes an entry refer; says whether it did.
@@ -180,7 +184,37 @@ impl TierTable {
 
     /// Takes a block's bytes away, under the lock that its entry was replaced under.
     pub(crate) fn free(&self, tiered: TieredRef) {
+        if let Some(dead) = self.dead.get() {
+            let run = TierRun { start: tiered.start, bytes: u32::from(tiered.block_bytes) };
+            dead.add((self.copy_at(tiered.place), run));
+        }
         self.note(tiered.place, self.state(tiered.place).free(u32::from(tiered.block_bytes)));
+    }
+
+    /// From now on it is noted which blocks of copies die.
+    pub(crate) fn note_dead_blocks(&self) {
+        self.dead.get_or_init(DeadBlocks::new);
+    }
+
+    /// Tells a tier which blocks of copies died.
+    pub(crate) fn take_dead_blocks(&self, tell: impl FnOnce(&[DeadBlock])) {
+        let Some(dead) = self.dead.get() else { return };
+        let fate = |(copy, _): &DeadBlock| {
+            let seen = self.state(TierPlace(copy.place)).see();
+            match (seen.sealed, seen.pins) {
+                // Its extent is in memory, and with that the copy stays.
+                (false, 1..) => Fate::Never,
+                // Whoever still reads a block pinned its copy before it died.
+                (true, 1..) => Fate::Later,
+                (_, 0) => Fate::Told,
+            }
+        };
+        dead.take(fate, tell);
+    }
+
+    /// Bytes of blocks of which the tier was never told that they died.
+    pub(crate) fn untold_bytes(&self) -> u64 {
+        self.dead.get().map_or(0, DeadBlocks::untold_bytes)
     }
 
     /// Keeps the copy of a block that an index entry refers to, whose lock the caller holds. `None`: there is no such copy.

@@ -46,6 +46,9 @@ pub struct TierUsage {
     pub live_bytes: u64,
     /// Pages that are in the tier alone; pages that share a block count once.
     pub stored_pages: u64,
+    /// Blocks that nobody needs and a tier that keeps single blocks still has, because it could not be told: they go with their copies. In
+    /// bytes, so far.
+    pub untold_bytes: u64,
     /// Copies of extents written so far.
     pub written_extents: u64,
     /// Reads so far.
@@ -103,6 +106,10 @@ impl Tiering {
             return Err(StoreError::TierTooSmall { name, places: tier.places(), needed_places });
         }
         tier.use_key(&self.table.key());
+        if tier.keeps_blocks() {
+            self.table.note_dead_blocks();
+            self.set_cleanable(false);
+        }
         self.tier.set(tier).map_err(|_| StoreError::SecondTier { name })
     }
 
@@ -194,7 +201,13 @@ impl Tiering {
         }
     }
 
+    /// Whether the tier keeps single blocks.
+    pub(crate) fn keeps_blocks(&self) -> bool {
+        self.tier.get().is_some_and(|tier| tier.keeps_blocks())
+    }
+
     fn forget_left(&self, tier: &Arc<dyn Tier>) {
+        self.table.take_dead_blocks(|dead| tier.release(dead));
         let left = self.table.take_left();
         left.iter().for_each(|place| tier.discard(place.0));
         self.table.make_free(left);
@@ -219,10 +232,11 @@ impl Tiering {
             kind: tier.kind(),
             state,
             trouble: tier.trouble(),
-            limit_bytes: bytes(tier.places()),
+            limit_bytes: tier.limit_bytes(),
             used_bytes: bytes(self.table.used()),
             live_bytes: own_bytes + self.shared_bytes.load(Ordering::Relaxed),
             stored_pages: own_pages + self.shared_blocks.load(Ordering::Relaxed),
+            untold_bytes: self.table.untold_bytes(),
             written_extents: self.written_extents.load(Ordering::Relaxed),
             reads: self.reads.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),

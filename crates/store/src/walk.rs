@@ -8,7 +8,6 @@ use crate::{
     extents::{EXTENT_BYTES, ExtentId},
     fault_injection,
     ids::ArenaOffset,
-    tier::TierRun,
 };
 
 /// A sealed extent that stays while its blocks are looked at.
@@ -37,20 +36,15 @@ impl<'a> Walk<'a> {
     /// The next block. `None`: there are no more. Errors: a block is damaged and those behind it cannot be found; the extent is
     /// left alone from now on.
     pub(crate) fn next(&mut self) -> Result<Option<Met<'a>>, DamagedBlock> {
-        let met = self.block_at(self.at_bytes)?;
-        self.at_bytes += met.map_or(0, |met| usize::from(met.place.block_bytes));
-        Ok(met)
-    }
-
-    fn block_at(&self, at_bytes: usize) -> Result<Option<Met<'a>>, DamagedBlock> {
-        let offset = ArenaOffset((self.extent.offset() + at_bytes) as u64);
+        let offset = ArenaOffset((self.extent.offset() + self.at_bytes) as u64);
         // SAFETY: the extent is sealed and pinned, so nobody writes to it while self lives; what is returned is used no longer.
-        let rest = unsafe { self.arena.bytes(offset, EXTENT_BYTES - at_bytes) }.unwrap_or_default();
+        let rest = unsafe { self.arena.bytes(offset, EXTENT_BYTES - self.at_bytes) }.unwrap_or_default();
         if block::is_end(rest) {
             return Ok(None);
         }
         let (header, payload) = block::read(rest).inspect_err(|_| self.state.mark_damaged())?;
         let block_bytes = block::block_bytes(header.payload_bytes);
+        self.at_bytes += usize::from(block_bytes);
         let place = BlockRef { offset, block_bytes };
         Ok(Some(Met { place, header, payload }))
     }
@@ -58,20 +52,6 @@ impl<'a> Walk<'a> {
     /// Goes back to the first block.
     pub(crate) fn start_again(&mut self) {
         self.at_bytes = 0;
-    }
-
-    /// All blocks of the extent, a run each. What is behind a damaged one is one run.
-    pub(crate) fn runs(&self) -> Vec<TierRun> {
-        let (mut runs, mut at_bytes) = (Vec::new(), 0);
-        loop {
-            let bytes = match self.block_at(at_bytes) {
-                Ok(None) => return runs,
-                Ok(Some(met)) => usize::from(met.place.block_bytes),
-                Err(_) => EXTENT_BYTES - at_bytes,
-            };
-            runs.push(TierRun { start: at_bytes as u32, bytes: bytes as u32 });
-            at_bytes += bytes;
-        }
     }
 
     /// The whole extent, blocks and all.

@@ -23,7 +23,7 @@ use crate::{
     extents::{EXTENT_BYTES, ExtentUse},
     fault_injection::{self, Point},
     patient_lock::touch_stack,
-    tier::{MAX_TIER_BATCH, TierCopy, TierWrite},
+    tier::{MAX_TIER_BATCH, TierCopy, TierRun, TierWrite},
     walk::{Met, Walk},
 };
 
@@ -95,6 +95,18 @@ const SHARE_PERMILLE: u64 = 32_000 / 33;
 /// Who has nearly as much of its share as anybody gives way with the one that has most: nine tenths of that.
 const NEARLY_AS_MUCH: (u64, u64) = (9, 10);
 
+impl Candidate<'_> {
+    /// Where the blocks are that are to go.
+    fn runs(&self) -> Vec<TierRun> {
+        let extent_start = self.walk.extent().offset() as u64;
+        let run = |met: &Met<'_>| TierRun {
+            start: (met.place.offset.0 - extent_start) as u32,
+            bytes: u32::from(met.place.block_bytes),
+        };
+        self.going.iter().map(run).collect()
+    }
+}
+
 impl Choice {
     fn cold(self, share_permille: u64) -> Cold {
         if share_permille >= self.gives_way_permille { self.cold } else { self.others_cold }
@@ -109,6 +121,9 @@ impl Engine {
         let start = Instant::now();
         // Somebody else is at it.
         let Ok(mut cleaner) = self.tiering.cleaner.try_lock() else { return done };
+        if !self.files.is_detached() && self.tiering.keeps_blocks() {
+            self.tiering.forget_unneeded();
+        }
         let mut turn = Turn::SecondChance;
         // How much is to be free, once there was so little that pages have to go.
         let mut goal_bytes = self.is_pressed().then(|| self.goal_bytes());
@@ -305,7 +320,14 @@ impl Engine {
                 None => unwritten.push(candidate),
             }
         }
-        let copies = self.write_copies(unwritten.iter().map(|candidate| &candidate.walk), done);
+        // What a tier that keeps blocks gets of an extent is what goes, unless the copy is to be good for all of it.
+        let is_whole = !self.tiering.keeps_blocks() || self.tiering.options().write_through;
+        let needed =
+            |candidate: &Candidate<'_>| if is_whole { vec![TierRun::WHOLE] } else { candidate.runs() };
+        let unwritten_runs: Vec<_> =
+            unwritten.iter().map(|candidate| (&candidate.walk, needed(candidate))).collect();
+        let copies = self.write_copies(&unwritten_runs, done);
+        drop(unwritten_runs);
         self.put_back(unwritten.split_off(copies.len()));
         // Pages stay in memory as long as they could not be had from the tier.
         if !self.tiering.is_giving() {
@@ -316,9 +338,11 @@ impl Engine {
             self.put_back(kept.into_iter().map(|(candidate, _)| candidate).collect());
             done.blocked = true;
         }
-        written.extend(unwritten.into_iter().zip(copies));
         for (candidate, copy) in written {
-            self.move_blocks(candidate, copy, pressed, done);
+            self.move_blocks(candidate, (copy, true), pressed, done);
+        }
+        for (candidate, copy) in unwritten.into_iter().zip(copies) {
+            self.move_blocks(candidate, (copy, is_whole), pressed, done);
         }
         done.written_back_pages > before
     }
@@ -330,7 +354,9 @@ impl Engine {
         }
         let most = self.tiering.places_to_spare().min(MAX_TIER_BATCH);
         let walks: Vec<_> = std::iter::from_fn(|| self.arena.pin_uncopied()).take(most).collect();
-        let copies = self.write_copies(walks.iter(), done);
+        let whole: Vec<_> = walks.iter().map(|walk| (walk, vec![TierRun::WHOLE])).collect();
+        let copies = self.write_copies(&whole, done);
+        drop(whole);
         for (walk, copy) in walks.iter().zip(&copies) {
             self.arena.copies.enter(walk.extent(), *copy);
         }
@@ -340,25 +366,21 @@ impl Engine {
         !copies.is_empty()
     }
 
-    /// Writes the first of these extents to the tier, as many as it takes, and enters their copies, which stay until they are closed.
-    fn write_copies<'a>(
-        &self,
-        walks: impl ExactSizeIterator<Item = &'a Walk<'a>>,
-        done: &mut WriteBack,
-    ) -> Vec<TierCopy> {
-        if walks.len() == 0 {
+    /// Writes what is needed of the first of these extents to the tier, as many as it takes, and enters their copies, which stay until they are closed.
+    fn write_copies(&self, walks: &[(&Walk<'_>, Vec<TierRun>)], done: &mut WriteBack) -> Vec<TierCopy> {
+        if walks.is_empty() {
             return Vec::new();
         }
         let mut copies = self.tiering.take_places(walks.len());
         done.blocked = copies.is_empty();
-        let extents: Vec<_> = copies
+        let writes: Vec<_> = copies
             .iter()
             .zip(walks)
-            // SAFETY: the extents are sealed and pinned by their walks, so nobody writes to them.
-            .filter_map(|(copy, walk)| Some((*copy, unsafe { walk.bytes() }?, walk.runs())))
+            .filter_map(|(copy, (walk, needed))| {
+                // SAFETY: the extents are sealed and pinned by their walks, so nobody writes to them.
+                Some(TierWrite { copy: *copy, extent: unsafe { walk.bytes() }?, needed })
+            })
             .collect();
-        let writes: Vec<_> =
-            extents.iter().map(|(copy, extent, needed)| TierWrite { copy: *copy, extent, needed }).collect();
         if done.blocked || self.tiering.write(&writes).is_err() {
             copies.drain(..).for_each(|copy| self.tiering.table.put_back(copy));
             done.blocked = true;
@@ -369,8 +391,14 @@ impl Engine {
         copies
     }
 
-    /// Moves the blocks of an extent that are to go to its copy. If room is needed, moves the rest to other extents.
-    fn move_blocks(&self, candidate: Candidate<'_>, copy: TierCopy, pressed: bool, done: &mut WriteBack) {
+    /// Moves the blocks of an extent that are to go to its copy, which may be whole. If room is needed, moves the rest to other extents.
+    fn move_blocks(
+        &self,
+        candidate: Candidate<'_>,
+        (copy, is_whole): (TierCopy, bool),
+        pressed: bool,
+        done: &mut WriteBack,
+    ) {
         let Candidate { mut walk, going, .. } = candidate;
         let extent = walk.extent();
         for met in going {
@@ -383,20 +411,21 @@ impl Engine {
             let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
             walk.start_again();
             self.empty_into(ExtentUse::Survivors, &mut walk, &mut Compaction::default());
-            self.keep_or_close(&walk, copy);
+            self.keep_or_close(&walk, copy, is_whole);
             drop(walk); // the extent comes back before the next one takes room
         } else {
-            self.keep_or_close(&walk, copy);
+            self.keep_or_close(&walk, copy, is_whole);
             drop(walk);
         }
         self.arena.wait_for_its_turn(extent);
         self.arena.wait_to_be_copied(extent);
     }
 
-    /// The copy of an extent some of whose blocks stayed is good for them, too, when their turn comes again.
-    fn keep_or_close(&self, walk: &Walk<'_>, copy: TierCopy) {
-        let costs_nothing = self.tiering.table.live_bytes(copy) > 0;
-        if walk.live_bytes() > 0 && (costs_nothing || self.tiering.options().write_through) {
+    /// The whole copy of an extent some of whose blocks stayed is good for them, too, when their turn comes again.
+    fn keep_or_close(&self, walk: &Walk<'_>, copy: TierCopy, is_whole: bool) {
+        // A tier that keeps blocks keeps those as well.
+        let costs_nothing = self.tiering.table.live_bytes(copy) > 0 && !self.tiering.keeps_blocks();
+        if is_whole && walk.live_bytes() > 0 && (costs_nothing || self.tiering.options().write_through) {
             self.arena.copies.enter(walk.extent(), copy);
         } else {
             self.tiering.table.close(copy);

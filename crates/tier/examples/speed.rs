@@ -10,7 +10,7 @@ use std::{
 };
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierKey, TierRun, TierWrite};
+use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierKey, TierWrite};
 use tmem_tier::{FileTier, TierOptions};
 
 /// A page that compressed to 0.4 of its size.
@@ -24,7 +24,6 @@ fn main() {
     let tier = FileTier::new(options).unwrap();
     tier.use_key(&TierKey([5; 32]));
     let extent: Vec<u8> = (0..TIER_EXTENT_BYTES).map(|at| (at * 31 % 251) as u8).collect();
-    let whole = [TierRun { start: 0, bytes: TIER_EXTENT_BYTES as u32 }];
     let places = tier.places() / MAX_TIER_BATCH as u32 * MAX_TIER_BATCH as u32;
 
     encryption();
@@ -32,7 +31,7 @@ fn main() {
         let (cpu, start) = (cpu_time(), Instant::now());
         for first in (0..places).step_by(MAX_TIER_BATCH) {
             let copies: Vec<_> = (first..first + MAX_TIER_BATCH as u32)
-                .map(|place| TierWrite { copy: copy(place, pass), extent: &extent, needed: &whole })
+                .map(|place| TierWrite::whole(copy(place, pass), &extent))
                 .collect();
             tier.write(&copies).unwrap();
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::fs::FallocateFlags;
-use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierError, TierKey, TierState, TierWrite};
+use tmem_store::{Tier, TierCopy, TierError, TierKey, TierState, TierWrite};
 
 use crate::{
     discarded::Discarded,
@@ -22,7 +22,7 @@ use crate::{
     reader::{ReadFailure, Reader},
     sectors::SectorKey,
     trouble::{self, Trouble},
-    writer::{Copy, WriteFailure, Writer},
+    writer::{WriteFailure, Writer},
 };
 
 /// A process that was killed holds its lock until the kernel is done with its last requests.
@@ -262,13 +262,13 @@ impl FileTier {
         };
     }
 
-    fn write_failed(&self, writing: &mut Writing, copies: &[Copy<'_>], error: io::Error) -> TierError {
+    fn write_failed(&self, writing: &mut Writing, copies: &[TierWrite<'_>], error: io::Error) -> TierError {
         // There may be something now, which nobody needs.
-        copies.iter().for_each(|(copy, _)| self.discarded.insert(copy.place));
+        copies.iter().for_each(|write| self.discarded.insert(write.copy.place));
         let trouble = trouble::of(Operation::Write, &error);
         if trouble.0 == TierState::Full {
             writing.full_at.clear();
-            writing.full_at.extend(copies.iter().map(|(copy, _)| copy.place));
+            writing.full_at.extend(copies.iter().map(|write| write.copy.place));
         }
         self.health.fail(trouble);
         self.health.refusal()
@@ -295,17 +295,7 @@ impl Tier for FileTier {
         }
     }
 
-    fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
-        let nothing: Copy<'_> = (TierCopy { place: 0, writing: 0 }, &[]);
-        let mut copies = [nothing; MAX_TIER_BATCH];
-        let Some(copies) = copies.get_mut(..writes.len()) else {
-            return Err(TierError::Unavailable("these are too many copies for one batch".into()));
-        };
-        // A place takes whole copies.
-        for (copy, write) in copies.iter_mut().zip(writes) {
-            *copy = (write.copy, write.extent);
-        }
-        let copies = &*copies;
+    fn write(&self, copies: &[TierWrite<'_>]) -> Result<(), TierError> {
         let key = self.key.get().ok_or_else(no_key)?;
         let mut writing = self.lock_writing();
         if self.health.is_due() {
@@ -315,8 +305,8 @@ impl Tier for FileTier {
             TierState::Ready => self.disk().ok_or_else(|| self.health.refusal())?,
             _ => return Err(self.health.refusal()),
         };
-        for (copy, _) in copies.iter() {
-            self.discarded.remove(copy.place);
+        for write in copies {
+            self.discarded.remove(write.copy.place);
         }
         match writing.writer.write(&disk, key, copies) {
             Ok(()) => {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, TierCopy, TierError};
+use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, TierError, TierWrite};
 
 use crate::{
     disk::{self, Disk},
@@ -21,9 +21,6 @@ use crate::{
 const REQUEST_COPIES: usize = 4;
 /// Requests that are encrypted or under way at once: while the disk has one, another waits for it.
 const REQUESTS: usize = 3;
-
-/// What is to be written where.
-pub(crate) type Copy<'a> = (TierCopy, &'a [u8]);
 
 /// Why copies were not written.
 pub(crate) enum WriteFailure {
@@ -69,11 +66,11 @@ impl Writer {
         &mut self,
         disk: &Arc<Disk>,
         key: &SectorKey,
-        copies: &[Copy<'_>],
+        copies: &[TierWrite<'_>],
     ) -> Result<(), WriteFailure> {
         let order = order(copies).ok_or_else(|| never("these are no copies for one batch"))?;
         let mut order = &order[..copies.len()];
-        if order.last().is_some_and(|&last| copies[last].0.place >= disk.places) {
+        if order.last().is_some_and(|&last| copies[last].copy.place >= disk.places) {
             return Err(never("there is no such place"));
         }
         if self.idle_queue().is_none() {
@@ -93,8 +90,8 @@ impl Writer {
             if let Err(error) = encrypt(key, &disk.id, now.iter().map(|&at| copies[at]), bytes) {
                 break Err(WriteFailure::Never(error));
             }
-            let offset = copy_offset(copies[first].0.place);
-            let len_bytes = mishap.bytes_that_arrive(now.iter().map(|&at| copies[at].0));
+            let offset = copy_offset(copies[first].copy.place);
+            let len_bytes = mishap.bytes_that_arrive(now.iter().map(|&at| copies[at].copy));
             if len_bytes > 0
                 && let Err(error) = self.queue.start(slot, disk, Operation::Write, offset, len_bytes)
             {
@@ -162,20 +159,20 @@ fn never(why: &str) -> WriteFailure {
 }
 
 /// The copies by place. `None`: too many, of the wrong length, or two for the same place.
-fn order(copies: &[Copy<'_>]) -> Option<[usize; MAX_TIER_BATCH]> {
-    if copies.len() > MAX_TIER_BATCH || copies.iter().any(|(_, bytes)| bytes.len() != TIER_EXTENT_BYTES) {
+fn order(copies: &[TierWrite<'_>]) -> Option<[usize; MAX_TIER_BATCH]> {
+    if copies.len() > MAX_TIER_BATCH || copies.iter().any(|write| write.extent.len() != TIER_EXTENT_BYTES) {
         return None;
     }
     let mut order: [usize; MAX_TIER_BATCH] = std::array::from_fn(|at| at);
     let used = &mut order[..copies.len()];
-    used.sort_unstable_by_key(|&at| copies[at].0.place);
-    let same = used.windows(2).any(|pair| copies[pair[0]].0.place == copies[pair[1]].0.place);
+    used.sort_unstable_by_key(|&at| copies[at].copy.place);
+    let same = used.windows(2).any(|pair| copies[pair[0]].copy.place == copies[pair[1]].copy.place);
     (!same).then_some(order)
 }
 
 /// How many of the next copies, by place, stand side by side and fit into a request.
-fn run_length(copies: &[Copy<'_>], order: &[usize]) -> usize {
-    let follows = |pair: &&[usize]| copies[pair[1]].0.place == copies[pair[0]].0.place + 1;
+fn run_length(copies: &[TierWrite<'_>], order: &[usize]) -> usize {
+    let follows = |pair: &&[usize]| copies[pair[1]].copy.place == copies[pair[0]].copy.place + 1;
     1 + order.windows(2).take(REQUEST_COPIES - 1).take_while(follows).count()
 }
 
@@ -183,10 +180,10 @@ fn run_length(copies: &[Copy<'_>], order: &[usize]) -> usize {
 fn encrypt<'a>(
     key: &SectorKey,
     disk: &DiskId,
-    copies: impl Iterator<Item = Copy<'a>>,
+    copies: impl Iterator<Item = TierWrite<'a>>,
     bytes: &mut [u8],
 ) -> Result<(), TierError> {
-    for ((copy, extent), room) in copies.zip(bytes.chunks_exact_mut(COPY_BYTES)) {
+    for (TierWrite { copy, extent, .. }, room) in copies.zip(bytes.chunks_exact_mut(COPY_BYTES)) {
         let (sectors, _) = room.as_chunks_mut::<SECTOR_BYTES>();
         for (number, (sector, data)) in sectors.iter_mut().zip(extent.chunks(SECTOR_DATA_BYTES)).enumerate() {
             fill(sector, data);

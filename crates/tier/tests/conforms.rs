@@ -36,7 +36,7 @@ impl Rig for FileRig {
         self.tier.as_ref().unwrap().probe();
     }
 
-    fn reopen(&mut self, _copies: &[TierCopy]) {
+    fn reopen(&mut self, _copies: &[(TierCopy, u32)]) {
         self.tier = None;
         let tier = FileTier::new(TierOptions::new(&self.path, Some(6 << 20))).unwrap();
         tier.use_key(&KEY);

@@ -9,8 +9,10 @@ use std::{
 };
 
 use proptest::prelude::*;
-use support::{extent, open, options, read, write_all, write_one};
-use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState};
+use support::{extent, open, options, read, write_one};
+use tmem_store::{
+    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState, TierWrite,
+};
 use tmem_tier::{FileTier, MIN_TIER_BYTES};
 
 const SECTOR_BYTES: u64 = 4096;
@@ -30,8 +32,9 @@ fn what_was_written_comes_back() {
     let copies: Vec<_> =
         places.iter().map(|&place| TierCopy { place, writing: u64::from(place) + 9 }).collect();
     let extents: Vec<_> = copies.iter().map(|copy| extent(copy.writing)).collect();
-    let batch: Vec<_> = copies.iter().copied().zip(extents.iter().map(Vec::as_slice)).rev().collect();
-    write_all(&tier, &batch).unwrap();
+    let batch: Vec<_> =
+        copies.iter().zip(&extents).map(|(copy, extent)| TierWrite::whole(*copy, extent)).rev().collect();
+    tier.write(&batch).unwrap();
     for (copy, extent) in copies.iter().zip(&extents) {
         assert_eq!(&read(&tier, *copy, 0, TIER_EXTENT_BYTES).unwrap(), extent, "{copy:?}");
         for start in (0..TIER_EXTENT_BYTES).step_by(999) {
@@ -52,12 +55,12 @@ fn what_can_not_be_written_is_refused_whole() {
     assert_eq!(tier.places(), MAX_TIER_BATCH as u32);
     let extent = extent(1);
     let copy = |place| TierCopy { place, writing: u64::from(place) };
-    let refused =
-        |copies: &[(TierCopy, &[u8])]| matches!(write_all(&tier, copies), Err(TierError::Unavailable(_)));
-    assert!(refused(&[(copy(0), &extent[..100])]), "too short");
-    assert!(refused(&[(copy(0), &extent), (copy(16), &extent)]), "no such place");
-    assert!(refused(&[(copy(3), &extent), (copy(4), &extent), (copy(3), &extent)]), "the same place twice");
-    let many: Vec<_> = (0..17).map(|place| (copy(place), extent.as_slice())).collect();
+    let write = |place| TierWrite::whole(copy(place), &extent);
+    let refused = |copies: &[TierWrite<'_>]| matches!(tier.write(copies), Err(TierError::Unavailable(_)));
+    assert!(refused(&[TierWrite::whole(copy(0), &extent[..100])]), "too short");
+    assert!(refused(&[write(0), write(16)]), "no such place");
+    assert!(refused(&[write(3), write(4), write(3)]), "the same place twice");
+    let many: Vec<_> = (0..17).map(write).collect();
     assert!(refused(&many), "more than a batch");
     assert_eq!(tier.state(), TierState::Ready);
     assert_eq!(tier.counters().written_copies, 0);
@@ -106,8 +109,8 @@ proptest! {
                         let place = u32::from(place);
                         copies.insert(place, (TierCopy { place, writing }, extent(seed)));
                     }
-                    let batch: Vec<_> = copies.values().map(|(copy, bytes)| (*copy, bytes.as_slice())).collect();
-                    write_all(&tier, &batch).unwrap();
+                    let batch: Vec<_> = copies.values().map(|(copy, bytes)| TierWrite::whole(*copy, bytes)).collect();
+                    tier.write(&batch).unwrap();
                     model.extend(copies);
                 }
                 Step::Read(place, start, len) => {
@@ -143,7 +146,7 @@ fn wrong_bits_of_the_file_are_found() {
     let copy = TierCopy { place: 1, writing: 5 };
     let extent = extent(5);
     let tier = open(&options);
-    write_all(&tier, &[(copy, &extent)]).unwrap();
+    tier.write(&[TierWrite::whole(copy, &extent)]).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     for step in 0..97 {
         // All sectors, and all kinds of places in them, the tag included.
@@ -210,7 +213,10 @@ fn only_the_key_opens_a_copy_and_it_does_so_again() {
     let tier = FileTier::new(options.clone()).unwrap();
     let mut block = [0; 10];
     assert!(matches!(tier.read(copy, 0, &mut block), Err(TierError::Unavailable(_))), "no key yet");
-    assert!(matches!(write_all(&tier, &[(copy, &extent(8))]), Err(TierError::Unavailable(_))), "no key yet");
+    assert!(
+        matches!(tier.write(&[TierWrite::whole(copy, &extent(8))]), Err(TierError::Unavailable(_))),
+        "no key yet"
+    );
     tier.use_key(&TierKey([1; 32]));
     write_one(&tier, copy, 8);
     drop(tier);
@@ -231,8 +237,8 @@ fn nothing_in_the_file_is_readable() {
     let secret = b"the secret of a guest's page...!";
     let extent = secret.repeat(TIER_EXTENT_BYTES / secret.len());
     let copies: Vec<_> =
-        (0..4).map(|at| (TierCopy { place: at, writing: at.into() }, extent.as_slice())).collect();
-    write_all(&tier, &copies).unwrap();
+        (0..4).map(|at| TierWrite::whole(TierCopy { place: at, writing: at.into() }, &extent)).collect();
+    tier.write(&copies).unwrap();
     let file = fs::read(&path).unwrap();
     assert!(!file.windows(8).any(|bytes| secret.windows(8).any(|part| part == bytes)));
     // The same contents look different at every place.

@@ -7,7 +7,7 @@ use std::{
     cell::Cell,
 };
 
-use support::{WHOLE, extent, open, options};
+use support::{extent, open, options};
 use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierWrite};
 
 thread_local! {
@@ -45,7 +45,7 @@ fn r5_writes_and_reads_allocate_nothing() {
         let place = |at: usize| batch * MAX_TIER_BATCH as u32 + at as u32 / 3 * 3 + [2, 0, 1][at % 3] % 16;
         let copies: [_; MAX_TIER_BATCH - 1] = std::array::from_fn(|at| {
             let copy = TierCopy { place: place(at), writing: u64::from(batch) * 100 + at as u64 };
-            TierWrite { copy, extent: &extents[at], needed: &WHOLE }
+            TierWrite::whole(copy, &extents[at])
         });
         tier.write(&copies).unwrap();
         for TierWrite { copy, extent, .. } in &copies {

@@ -15,9 +15,9 @@ use std::{
 
 use support::{
     disks::{FailingDisk, LoopDevice, Mount, eventually, mount_for_myself, run},
-    extent, open, options, read, write_all, write_one,
+    extent, open, options, read, write_one,
 };
-use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierError, TierKey, TierState};
+use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierError, TierKey, TierState, TierWrite};
 use tmem_tier::{FileTier, FileTierError, TierOptions};
 
 fn copy(place: u32, writing: u64) -> TierCopy {
@@ -25,7 +25,7 @@ fn copy(place: u32, writing: u64) -> TierCopy {
 }
 
 fn write(tier: &FileTier, copy: TierCopy) -> Result<(), TierError> {
-    write_all(tier, &[(copy, &extent(copy.writing))])
+    tier.write(&[TierWrite::whole(copy, &extent(copy.writing))])
 }
 
 fn assert_kept(tier: &FileTier, copy: TierCopy) {
@@ -217,8 +217,9 @@ fn a_full_file_system_keeps_what_it_has() {
     let batch = |first: u32| (first..).take(MAX_TIER_BATCH).map(|place| copy(place, u64::from(place) + 1));
     let write_batch = |first| {
         let extents: Vec<_> = batch(first).map(|copy| extent(copy.writing)).collect();
-        let copies: Vec<_> = batch(first).zip(extents.iter().map(Vec::as_slice)).collect();
-        write_all(&tier, &copies)
+        let copies: Vec<_> =
+            batch(first).zip(&extents).map(|(copy, extent)| TierWrite::whole(copy, extent)).collect();
+        tier.write(&copies)
     };
     let mut written = 0;
     while write_batch(written).is_ok() {

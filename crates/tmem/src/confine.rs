@@ -9,9 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use tmem_control::{Config, ControlError, Sandbox};
-use tmem_sandbox::{Capabilities, Capability, Confinement, Extras, Outgoing, PathAccess, SandboxError, User};
-
-use crate::tiers;
+use tmem_sandbox::{Capabilities, Capability, Confinement, Extras, PathAccess, SandboxError, User};
 
 /// Who the worker becomes where nobody says so, if there is such a user.
 const DEFAULT_USER: &str = "tmem";
@@ -64,13 +62,14 @@ pub(crate) fn confine(config: &Config) -> Result<()> {
         return Ok(());
     }
     let ublk = tmem_ublk::is_prepared();
-    let outgoing = outgoing(config);
+    // To the server that is the tier, if it is one.
+    let tcp_connections = config.redis_tier()?.is_some();
     let confinement = Confinement {
         user,
         capabilities: capabilities(ublk),
-        paths: paths(ublk, &outgoing),
+        paths: paths(ublk, tcp_connections),
         extras: Extras { rings: config.tier()?.is_some(), ublk },
-        outgoing,
+        tcp_connections,
         abstract_sockets: env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_bytes().starts_with(b"@")),
     };
     let confined = confinement.apply().context("cannot confine the daemon")?;
@@ -108,16 +107,7 @@ fn capabilities(ublk: bool) -> Capabilities {
     for_ublk.into_iter().filter(|_| ublk).collect()
 }
 
-/// To the server that is the tier, if it is one.
-fn outgoing(config: &Config) -> Outgoing {
-    match tiers::server_address(config).map(|address| address.port()) {
-        None => Outgoing::Nowhere,
-        Some(Some(port)) => Outgoing::Ports(vec![port]),
-        Some(None) => Outgoing::Anywhere,
-    }
-}
-
-fn paths(ublk: bool, outgoing: &Outgoing) -> Vec<(PathBuf, PathAccess)> {
+fn paths(ublk: bool, tcp_connections: bool) -> Vec<(PathBuf, PathAccess)> {
     let mut paths: Vec<_> = READ.iter().map(|path| (path.into(), PathAccess::Read)).collect();
     // Its own program, for the names of functions when a thread is asked where it is.
     paths.extend(env::current_exe().map(|program| (program, PathAccess::Read)));
@@ -126,7 +116,7 @@ fn paths(ublk: bool, outgoing: &Outgoing) -> Vec<(PathBuf, PathAccess)> {
         tmem_store::never_swapped()
             .map(|directory| (format!("/proc/self/fd/{}", directory.as_raw_fd()).into(), PathAccess::Write)),
     );
-    if *outgoing != Outgoing::Nowhere {
+    if tcp_connections {
         paths.extend(READ_FOR_NAMES.iter().map(|path| (path.into(), PathAccess::Read)));
     }
     if ublk {
@@ -159,15 +149,7 @@ mod tests {
     fn nothing_but_what_the_kernel_shows_is_in_reach() {
         let program = env::current_exe().expect("its path");
         let shown = |path: &Path| READ.iter().any(|read| Path::new(read) == path) || path == program;
-        assert!(
-            paths(false, &Outgoing::Nowhere)
-                .iter()
-                .all(|(path, access)| *access == PathAccess::Read && shown(path))
-        );
+        assert!(paths(false, false).iter().all(|(path, access)| *access == PathAccess::Read && shown(path)));
         assert_eq!(capabilities(false), Capabilities::NONE);
-        assert_eq!(outgoing(&config("tier = \"/t\"\ntier-size = \"1G\"")), Outgoing::Nowhere);
-        let to = |tier: &str| outgoing(&config(&format!("tier = \"{tier}\"\ntier-size = \"1G\"")));
-        assert_eq!(to("redis://h"), Outgoing::Ports(vec![6379]));
-        assert_eq!(to("rediss-cluster://h:1,h:2"), Outgoing::Anywhere);
     }
 }

@@ -38,6 +38,7 @@ mod faults;
 mod figures;
 mod guest_config;
 mod heartbeat;
+mod huge_pages;
 mod inheritance;
 mod join;
 mod maintenance;

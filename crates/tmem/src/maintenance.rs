@@ -18,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tmem_control::BackgroundCpu;
 use tmem_store::{Compaction, Recompression, Store};
 
-use crate::{join::join, own_swap::OwnSwap};
+use crate::{huge_pages::HugePages, join::join, own_swap::OwnSwap};
 
 /// How often the thread looks whether there is something to gain. Looking takes some microseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -77,6 +77,7 @@ impl Maintenance {
         let thread = thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
             let (mut wait, mut looked, mut compacting, mut finding) =
                 (LOOK_EVERY, Instant::now(), false, false);
+            let mut huge_pages = HugePages::new(looked);
             loop {
                 match told.recv_timeout(wait) {
                     Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
@@ -88,7 +89,10 @@ impl Maintenance {
                 if look {
                     looked = Instant::now();
                 }
-                let slice = Slice::work(&store, &own_swap, look, look || compacting, look || finding);
+                // Where the host swaps to the daemon there are no huge pages: when one is split again, the kernel has to find memory for
+                // page tables before any page of it can be touched.
+                let huge_pages = (!own_swap.is_possible()).then_some(&mut huge_pages);
+                let slice = Slice::work(&store, huge_pages, look, look || compacting, look || finding);
                 slice.log();
                 finding = slice.more_to_find;
                 compacting = slice.compaction.emptied_extents > 0;
@@ -107,7 +111,13 @@ impl Maintenance {
 }
 
 impl Slice {
-    fn work(store: &Store, own_swap: &OwnSwap, tend: bool, compact: bool, find: bool) -> Self {
+    fn work(
+        store: &Store,
+        huge_pages: Option<&mut HugePages>,
+        tend: bool,
+        compact: bool,
+        find: bool,
+    ) -> Self {
         let (wall, cpu) = (Instant::now(), thread_cpu_time());
         if tend {
             store.tend_ages(WORK);
@@ -122,13 +132,9 @@ impl Slice {
             } else {
                 store.recompress(WORK)
             };
-        // Recompression empties extents, which would split huge pages again. A get waits for a huge page that is being made of its
-        // page; so one at a time.
-        // Where the host swaps to the daemon there are none: when one is split again, the kernel has to find memory for page tables before
-        // any page of it can be touched.
-        let may_make_huge_page =
-            compaction.emptied_extents == 0 && !recompression.more && !own_swap.is_possible();
-        let made_huge_page = may_make_huge_page && store.make_huge_page();
+        // Recompression empties extents, which would split huge pages again.
+        let is_idle = compaction.emptied_extents == 0 && !recompression.more;
+        let made_huge_page = is_idle && huge_pages.is_some_and(|huge_pages| huge_pages.make_one(store));
         Self {
             compaction,
             recompression,

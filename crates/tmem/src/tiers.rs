@@ -102,11 +102,6 @@ pub(crate) fn warn(config: &Config) {
     }
 }
 
-/// The address of the configuration's server, if its tier is one.
-pub(crate) fn server_address(config: &Config) -> Option<ServerAddress> {
-    config.redis_tier().ok().flatten()?.0.parse().ok()
-}
-
 fn redis_options(config: &Config, address: ServerAddress, size_bytes: u64) -> Result<RedisTierOptions> {
     let read = |path: &Path| {
         fs::read(path).map_err(|error| RedisTierError::File {

@@ -42,11 +42,11 @@ impl Tier for MemoryTier {
         *self.key.lock().expect("a lock") = key.0;
     }
 
-    fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
+    fn write(&self, copies: &[TierWrite<'_>]) -> Result<(), TierError> {
         let (mut all, key) = (self.copies.lock().expect("a lock"), *self.key.lock().expect("a lock"));
-        for TierWrite { copy, extent: bytes, .. } in writes {
-            assert!(copy.place < PLACES && bytes.len() == TIER_EXTENT_BYTES);
-            all.insert(copy.place, (copy.writing, key, Arc::from(*bytes)));
+        for TierWrite { copy, extent, .. } in copies {
+            assert!(copy.place < PLACES && extent.len() == TIER_EXTENT_BYTES);
+            all.insert(copy.place, (copy.writing, key, Arc::from(*extent)));
         }
         Ok(())
     }

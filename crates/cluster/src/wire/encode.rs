@@ -4,7 +4,7 @@ use tmem_store::TierCopy;
 
 use super::{
     error::WireError,
-    fields::write_copy,
+    fields::{COPY_BYTES, write_copy},
     frame::{self, Frame, MAX_PAYLOAD_BYTES},
     message::{Message, PutResult, Reason, kind},
     runs::Run,
@@ -76,6 +76,16 @@ impl<'a> Encoder<'a> {
         })
     }
 
+    /// Which copies of mine do you have, from this place on?
+    pub fn list(&mut self, id: u64, from_place: u32) -> Result<(), WireError> {
+        self.frame(kind::LIST, id, |out| out.extend(from_place.to_le_bytes()))
+    }
+
+    /// Give a whole copy, with its runs.
+    pub fn fetch(&mut self, id: u64, copy: TierCopy) -> Result<(), WireError> {
+        self.frame(kind::FETCH, id, |out| write_copy(copy, out))
+    }
+
     /// What became of each copy of a put.
     pub fn put_done(&mut self, id: u64, results: &[PutResult]) -> Result<(), WireError> {
         self.frame(kind::PUT_DONE, id, |out| {
@@ -97,6 +107,30 @@ impl<'a> Encoder<'a> {
     /// I am.
     pub fn pong(&mut self, id: u64) -> Result<(), WireError> {
         self.frame(kind::PONG, id, |_| ())
+    }
+
+    /// These copies there are, in order of place.
+    pub fn listed(&mut self, id: u64, copies: impl Iterator<Item = TierCopy>) -> Result<(), WireError> {
+        self.frame(kind::LISTED, id, |out| {
+            let start = out.len();
+            write_count(0, out);
+            copies.for_each(|copy| write_copy(copy, out));
+            let count = (out.len() - start - COUNT_BYTES) / COPY_BYTES;
+            out[start..start + COUNT_BYTES].copy_from_slice(&count_bytes(count));
+        })
+    }
+
+    /// The copy that was asked for: each run and its bytes.
+    pub fn fetched<'b>(
+        &mut self,
+        id: u64,
+        runs: impl Iterator<Item = (Run, &'b [u8])> + Clone,
+    ) -> Result<(), WireError> {
+        self.frame(kind::FETCHED, id, |out| {
+            write_count(runs.clone().count(), out);
+            runs.clone().for_each(|(run, _)| run.write(out));
+            runs.for_each(|(_, bytes)| out.extend_from_slice(bytes));
+        })
     }
 
     /// It was not done.
@@ -122,9 +156,16 @@ impl<'a> Encoder<'a> {
     }
 }
 
+/// What the length of a list takes, in bytes.
+const COUNT_BYTES: usize = 2;
+
 /// A count that does not fit becomes one that is refused by every list.
+fn count_bytes(count: usize) -> [u8; COUNT_BYTES] {
+    u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes()
+}
+
 fn write_count(count: usize, out: &mut Vec<u8>) {
-    out.extend(u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes());
+    out.extend(count_bytes(count));
 }
 
 fn write_runs(runs: &[Run], out: &mut Vec<u8>) {

@@ -5,7 +5,7 @@ use tmem_store::{MAX_TIER_BATCH, TierCopy};
 use super::{
     error::WireError,
     fields::{COPY_BYTES, Fields},
-    runs::Runs,
+    runs::{Run, Runs},
 };
 
 /// The most copies of a put.
@@ -17,7 +17,7 @@ pub const MAX_FLUSHES: usize = 4096;
 /// The most runs of a flush, over all its copies.
 pub const MAX_FLUSHED_RUNS: usize = 16_384;
 
-/// The most copies of a recall.
+/// The most copies of a recall, and of the answer to a list.
 pub const MAX_COPIES: usize = 4096;
 
 /// One copy of a put.
@@ -25,7 +25,7 @@ pub const MAX_COPIES: usize = 4096;
 pub struct Put<'a> {
     /// Which it is.
     pub copy: TierCopy,
-    /// What there is of the extent...
+    /// What there is of the extent, which may be nothing...
     pub runs: Runs<'a>,
     /// ...and these bytes of it, one run behind the other.
     pub bytes: &'a [u8],
@@ -52,6 +52,19 @@ pub struct Flushes<'a>(Items<'a>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copies<'a>(Items<'a>);
 
+/// A list of copies in order of place, each at a place of its own. It may be empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed<'a>(Items<'a>);
+
+/// A whole copy as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched<'a> {
+    /// What there is of the extent: nothing when all of it died.
+    pub runs: Runs<'a>,
+    /// These bytes of it, one run behind the other.
+    pub bytes: &'a [u8],
+}
+
 /// The items of a list, all of them valid.
 type Items<'a> = &'a [u8];
 
@@ -68,9 +81,6 @@ fn count(fields: &mut Fields<'_>, most: usize) -> Result<usize, &'static str> {
 fn put<'a>(fields: &mut Fields<'a>) -> Result<Put<'a>, &'static str> {
     let copy = fields.copy().ok_or("no end")?;
     let runs = Runs::decode(fields)?;
-    if runs.count() == 0 {
-        return Err("a copy of nothing");
-    }
     let bytes = fields.bytes(runs.total_bytes()).ok_or("no end")?;
     Ok(Put { copy, runs, bytes })
 }
@@ -145,5 +155,54 @@ impl<'a> Copies<'a> {
     /// One after the other.
     pub fn iter(self) -> impl Iterator<Item = TierCopy> {
         items(self.0, |fields| fields.copy().ok_or("no end"))
+    }
+}
+
+impl<'a> Listed<'a> {
+    pub(super) fn decode(payload: &'a [u8]) -> Result<Self, WireError> {
+        let mut fields = Fields::of(payload);
+        let count = match fields.u16() {
+            Some(0) => Ok(0),
+            _ => count(&mut Fields::of(payload), MAX_COPIES),
+        };
+        let mut last = None;
+        let read = |fields: &mut Fields<'a>| {
+            let place = fields.copy().ok_or("no end")?.place;
+            let is_next = last.replace(place).is_none_or(|last| last < place);
+            if is_next { Ok(()) } else { Err("copies out of order") }
+        };
+        count.and_then(|count| whole(&mut fields, count, read)).map(Listed).map_err(named("list's answer"))
+    }
+
+    /// One after the other.
+    pub fn iter(self) -> impl Iterator<Item = TierCopy> {
+        items(self.0, |fields| fields.copy().ok_or("no end"))
+    }
+
+    /// How many there are. Fewer than [`MAX_COPIES`]: there are no others behind them.
+    pub fn count(self) -> usize {
+        self.0.len() / COPY_BYTES
+    }
+}
+
+impl<'a> Fetched<'a> {
+    pub(super) fn decode(payload: &'a [u8]) -> Result<Self, WireError> {
+        let mut fields = Fields::of(payload);
+        let read = |fields: &mut Fields<'a>| {
+            let runs = Runs::decode(fields)?;
+            let bytes = fields.bytes(runs.total_bytes()).ok_or("no end")?;
+            if fields.is_empty() { Ok(Fetched { runs, bytes }) } else { Err("bytes after its end") }
+        };
+        read(&mut fields).map_err(named("fetch's answer"))
+    }
+
+    /// Each run and its bytes.
+    pub fn iter(self) -> impl Iterator<Item = (Run, &'a [u8])> + Clone {
+        let mut rest = self.bytes;
+        self.runs.iter().map_while(move |run| {
+            let (bytes, more) = rest.split_at_checked(run.bytes())?;
+            rest = more;
+            Some((run, bytes))
+        })
     }
 }

@@ -6,7 +6,7 @@ use super::{
     error::WireError,
     fields::Fields,
     frame::Frame,
-    lists::{Copies, Flushes, MAX_PUTS, Puts},
+    lists::{Copies, Fetched, Flushes, Listed, MAX_PUTS, Puts},
 };
 
 /// The numbers of the messages.
@@ -17,10 +17,14 @@ pub(super) mod kind {
     pub(in super::super) const PING: u16 = 4;
     pub(in super::super) const OFFER: u16 = 5;
     pub(in super::super) const RECALL: u16 = 6;
+    pub(in super::super) const LIST: u16 = 7;
+    pub(in super::super) const FETCH: u16 = 8;
     pub(in super::super) const PUT_DONE: u16 = 129;
     pub(in super::super) const GOT: u16 = 130;
     pub(in super::super) const FLUSHED: u16 = 131;
     pub(in super::super) const PONG: u16 = 132;
+    pub(in super::super) const LISTED: u16 = 133;
+    pub(in super::super) const FETCHED: u16 = 134;
     pub(in super::super) const REFUSED: u16 = 255;
 }
 
@@ -56,6 +60,13 @@ pub enum Message<'a> {
         /// Which.
         copies: Copies<'a>,
     },
+    /// Which copies of mine do you have, from this place on?
+    List {
+        /// The first place that is asked for.
+        from_place: u32,
+    },
+    /// Give a whole copy, with its runs.
+    Fetch(TierCopy),
     /// What became of each copy of a put.
     PutDone(PutResults<'a>),
     /// The bytes that were asked for.
@@ -64,6 +75,10 @@ pub enum Message<'a> {
     Flushed,
     /// I am.
     Pong,
+    /// These copies there are.
+    Listed(Listed<'a>),
+    /// The copy that was asked for.
+    Fetched(Fetched<'a>),
     /// It was not done.
     Refused(Reason),
 }
@@ -116,11 +131,15 @@ impl<'a> Message<'a> {
             kind::PING => empty("ping", payload, Message::Ping),
             kind::OFFER => offer(payload).ok_or(malformed("offer", "a wrong length")),
             kind::RECALL => recall(payload).map_err(|what| malformed("recall", what)),
+            kind::LIST => list(payload).ok_or(malformed("list", "a wrong length")),
+            kind::FETCH => fetch(payload).ok_or(malformed("fetch", "a wrong length")),
             kind::PUT_DONE => put_done(payload).ok_or(malformed("put's answer", "results that are none")),
             kind::GOT if (1..=TIER_EXTENT_BYTES).contains(&payload.len()) => Ok(Message::Got(payload)),
             kind::GOT => Err(malformed("get's answer", "a wrong length")),
             kind::FLUSHED => empty("flush's answer", payload, Message::Flushed),
             kind::PONG => empty("ping's answer", payload, Message::Pong),
+            kind::LISTED => Listed::decode(payload).map(Message::Listed),
+            kind::FETCHED => Fetched::decode(payload).map(Message::Fetched),
             kind::REFUSED => refused(payload).ok_or(malformed("refusal", "no reason")),
             unknown => Err(WireError::Kind(unknown)),
         }
@@ -152,6 +171,18 @@ fn recall(payload: &[u8]) -> Result<Message<'_>, &'static str> {
     let mut fields = Fields::of(payload);
     let deadline_ms = fields.u32().ok_or("no end")?;
     Ok(Message::Recall { deadline_ms, copies: Copies::decode(&mut fields)? })
+}
+
+fn list(payload: &[u8]) -> Option<Message<'_>> {
+    let mut fields = Fields::of(payload);
+    let from_place = fields.u32()?;
+    fields.is_empty().then_some(Message::List { from_place })
+}
+
+fn fetch(payload: &[u8]) -> Option<Message<'_>> {
+    let mut fields = Fields::of(payload);
+    let copy = fields.copy()?;
+    fields.is_empty().then_some(Message::Fetch(copy))
 }
 
 fn put_done(payload: &[u8]) -> Option<Message<'_>> {

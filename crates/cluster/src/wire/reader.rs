@@ -35,6 +35,13 @@ impl FrameReader {
         self.buffer.capacity()
     }
 
+    /// Gives back what a long frame needed, if nothing has come since.
+    pub fn shrink(&mut self) {
+        if self.start == self.end && self.buffer.len() > FIRST_BYTES {
+            *self = Self::default();
+        }
+    }
+
     /// The next frame. `None`: the stream ended between two frames. Errors of the stream are the outer ones; after one that only means
     /// "later" it can be called again.
     pub fn next(&mut self, from: &mut impl Read) -> io::Result<Result<Option<Frame<'_>>, WireError>> {

@@ -67,7 +67,7 @@ impl<'a> Runs<'a> {
     }
 
     /// One after the other.
-    pub fn iter(self) -> impl Iterator<Item = Run> + 'a {
+    pub fn iter(self) -> impl Iterator<Item = Run> + Clone + 'a {
         self.bytes.chunks_exact(RUN_BYTES).map(|bytes| Run {
             start: u16::from_le_bytes([bytes[0], bytes[1]]),
             units: u16::from_le_bytes([bytes[2], bytes[3]]),

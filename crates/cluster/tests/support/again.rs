@@ -29,6 +29,10 @@ pub fn again(id: u64, message: Message<'_>) -> Result<Vec<u8>, WireError> {
         Message::Recall { deadline_ms, copies } => {
             say.recall(deadline_ms, &copies.iter().collect::<Vec<_>>())
         }
+        Message::List { from_place } => say.list(id, from_place),
+        Message::Fetch(copy) => say.fetch(id, copy),
+        Message::Listed(copies) => say.listed(id, copies.iter()),
+        Message::Fetched(copy) => say.fetched(id, copy.iter()),
         Message::PutDone(results) => say.put_done(id, &results.iter().collect::<Vec<PutResult>>()),
         Message::Got(bytes) => say.got(id, bytes),
         Message::Flushed => say.flushed(id),

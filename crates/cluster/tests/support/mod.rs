@@ -1,5 +1,6 @@
 //! What the tests share.
-#![allow(dead_code)] // no test uses all of it
+#![allow(dead_code, clippy::unwrap_used)] // tests, and none of them uses all of it
 
 pub mod again;
+pub mod borrower;
 pub mod lenders;

@@ -48,6 +48,7 @@ pub(super) fn put(html: &mut String, scene: &Scene<'_>) {
     processes(&mut lines, scene);
     pool(&mut lines, scene);
     tiers(&mut lines, scene);
+    peers(&mut lines, scene);
     clients(&mut lines, scene);
     balancer(&mut lines, scene);
     lines.sort_by_key(|(weight, _)| *weight);
@@ -114,6 +115,34 @@ fn tiers(lines: &mut Lines, scene: &Scene<'_>) {
             put!(line, ": {}", html::text(trouble));
         }
         lines.push((weight, line));
+    }
+}
+
+fn peers(lines: &mut Lines, scene: &Scene<'_>) {
+    let Some(cluster) = &scene.status.cluster else { return };
+    if let Some(trouble) = &cluster.trouble {
+        lines.push((Weight::Warning, format!("Cluster: {}", html::text(trouble))));
+    }
+    let Some(borrowing) = &cluster.borrowing else { return };
+    if borrowing.lost_extents > 0 {
+        let line = format!(
+            "{} lost: all nodes that had a copy are gone. Gets of their pages are I/O errors.",
+            html::of(borrowing.lost_extents, "extent")
+        );
+        lines.push((Weight::Bad, line));
+    }
+    let away = borrowing.peers.iter().filter(|peer| peer.state != "connected");
+    for peer in away {
+        let mut line = format!("Peer <bdi>{}</bdi> is {}", html::text(&peer.name), html::text(&peer.state));
+        if let Some(trouble) = &peer.trouble {
+            put!(line, ": {}", html::text(trouble));
+        }
+        lines.push((Weight::Warning, line));
+    }
+    if borrowing.wanting_extents > 0 {
+        let line =
+            format!("{} with too few copies; repair goes on.", html::of(borrowing.wanting_extents, "extent"));
+        lines.push((Weight::Note, line));
     }
 }
 

@@ -1,7 +1,7 @@
-//! Tiers, the balancer, every client's counters, the processes.
+//! The balancer, tiers, peers, every client's counters, the processes.
 
 use super::{
-    Scene,
+    Scene, cluster,
     html::{self, put},
 };
 use crate::{BalanceDecision, ClientStatus};
@@ -15,6 +15,7 @@ const MAX_ROWS: usize = 500;
 pub(super) fn put(html: &mut String, scene: &Scene<'_>) {
     balancer(html, scene);
     tiers(html, scene);
+    cluster::put(html, scene);
     counters(html, scene);
     processes(html, scene);
 }

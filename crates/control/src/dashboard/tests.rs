@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BalanceDecision, BalanceReport, BalancedGuest, status::tests::sample};
+use crate::{
+    BalanceDecision, BalanceReport, BalancedGuest, ClusterReport, cluster_report::tests::sample as cluster,
+    status::tests::sample,
+};
 
 const HOST: WholeHost = WholeHost { total_bytes: 8 << 30, available_bytes: 3 << 30 };
 const FOREIGN: &str = "<script>alert('\"&\n')</script>";
@@ -34,6 +37,22 @@ fn balance() -> BalanceReport {
         decisions: vec![decision],
         ..BalanceReport::default()
     }
+}
+
+/// With this text wherever others say what stands there.
+fn said_by_cluster(text: &str) -> ClusterReport {
+    let (mut cluster, foreign) = (cluster(), || text.to_owned());
+    (cluster.node, cluster.cluster, cluster.membership) = (foreign(), foreign(), foreign());
+    cluster.trouble = Some(foreign());
+    if let Some(borrowing) = &mut cluster.borrowing {
+        for peer in &mut borrowing.peers {
+            (peer.name, peer.state, peer.trouble) = (foreign(), format!("z{text}"), Some(foreign()));
+        }
+    }
+    if let Some(lending) = &mut cluster.lending {
+        (lending.borrowers[0].name, lending.borrowers[0].address) = (foreign(), Some(foreign()));
+    }
+    cluster
 }
 
 /// One without trouble.
@@ -116,6 +135,7 @@ fn no_foreign_text_is_markup() {
     balance.decisions[0].guest = foreign();
     balance.decisions[0].reason = foreign();
     status.balance = Some(balance);
+    status.cluster = Some(said_by_cluster(FOREIGN));
     let dashboard = looked_at(&status, 3);
     for html in [dashboard.fragment(&status, Span::Hour), dashboard.fragment(&status, Span::Day)] {
         assert!(!html.contains("<script") && !html.contains("alert('"), "{html}");
@@ -187,6 +207,29 @@ fn what_is_wrong_is_on_top() {
     let [bad, warning, note] =
         ["class=\"bad\"", "class=\"warning\"", "class=\"note\""].map(|class| top.find(class).unwrap());
     assert!(bad < warning && warning < note, "the worst first: {top}");
+}
+
+#[test]
+fn peers_are_shown_both_ways_and_what_is_wrong_with_them_on_top() {
+    assert!(!fragment(&quiet()).contains("id=\"peers\""));
+    let html = fragment(&Status { cluster: Some(cluster()), ..quiet() });
+    for text in [
+        "Node <b><bdi>a</bdi></b> of cluster c0ffee, epoch 7, by etcd.",
+        "90 extents, each on 2 nodes; 3 lack a copy",
+        "<bdi>gone</bdi></th><td class=\"words\">not connected",
+        "<td>45 µs</td><td>120 µs</td>",
+    ] {
+        assert!(html.contains(text), "{text}: {html}");
+    }
+    let top = html.split_once("class=\"tiles\"").unwrap().0;
+    for line in [
+        "1 extent lost: all nodes that had a copy are gone.",
+        "Peer <bdi>c</bdi> is away: connection refused",
+        "3 extents with too few copies; repair goes on.",
+    ] {
+        assert!(top.contains(line), "{line}: {top}");
+    }
+    assert!(!top.contains("<bdi>b</bdi>"), "{top}");
 }
 
 #[test]
@@ -266,6 +309,7 @@ fn said(text: &str) -> Status {
     balance.guests.push(guest);
     let mut status = Status { balance: Some(balance), sandbox: Some(foreign()), ..sample() };
     (status.tiers[0].name, status.tiers[0].trouble) = (foreign(), Some(foreign()));
+    status.cluster = Some(said_by_cluster(text));
     status
 }
 

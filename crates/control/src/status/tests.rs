@@ -78,6 +78,7 @@ pub(crate) fn sample() -> Status {
         used_bytes: 401,
         live_bytes: 402,
         stored_pages: 403,
+        untold_bytes: 407,
         written_extents: 404,
         reads: 405,
         errors: 406,
@@ -111,6 +112,7 @@ fn the_names_are_fixed() {
         [
             "balance",
             "clients",
+            "cluster",
             "http",
             "pid",
             "pool",
@@ -196,6 +198,7 @@ fn the_names_are_fixed() {
             "state",
             "stored_pages",
             "trouble",
+            "untold_bytes",
             "used_bytes",
             "written_extents"
         ]

@@ -200,7 +200,7 @@ impl Rig for RedisRig {
         self.redis_tier().probe();
     }
 
-    fn reopen(&mut self, copies: &[TierCopy]) {
+    fn reopen(&mut self, copies: &[(TierCopy, u32)]) {
         // What is not needed any more goes before; otherwise it would be there until it expires.
         self.tier.iter().for_each(RedisTier::probe);
         self.tier = None;

@@ -140,10 +140,10 @@ fn make_pool(client: &Client, number: usize) -> Arc<Pool> {
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(tier: Arc<TestTier>) -> Self {
         Self {
             keeper: Arc::default(),
-            tier: TestTier::new(24),
+            tier,
             known: HashMap::new(),
             lives: [0; POOLS],
             doing: None,
@@ -410,7 +410,8 @@ fn describe(got: &Result<Option<Box<[u8; 4096]>>, GetError>) -> String {
 /// Runs some traffic, dies at the n-th store, opens the files, compares, goes on with the rest, gives everything back. Gives the
 /// number of stores when it came to the end without dying.
 fn die_at(n: u64, seed: u64, steps: usize) -> Option<u64> {
-    let mut model = Model::new();
+    let mut model =
+        Model::new(if seed.is_multiple_of(2) { TestTier::new(24) } else { TestTier::of_blocks(60) });
     let mut world = model.start();
     let steps = traffic(seed, steps);
     let mut done = 0;
@@ -463,7 +464,7 @@ fn r1_r2_r3_a_crash_between_any_two_stores_loses_nothing() {
 fn die_everywhere_in(prepare: &[Step], step: &Step) {
     let (mut n, mut apart) = (0, 1);
     loop {
-        let mut model = Model::new();
+        let mut model = Model::new(TestTier::new(24));
         let mut world = model.start();
         prepare.iter().for_each(|step| model.run(&mut world, step));
         let there = &mut model;

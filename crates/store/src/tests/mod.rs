@@ -18,6 +18,7 @@ mod shares;
 mod stock;
 pub(crate) mod test_tier;
 mod threads;
+mod tier_blocks;
 mod tier_room;
 mod tiers;
 mod zeroing;

@@ -105,9 +105,9 @@ fn make_pool(store: &Store, number: usize, life: usize) -> (Arc<Client>, Arc<Poo
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(tier: Arc<TestTier>) -> Self {
         let keeper = Arc::<TestKeeper>::default();
-        let (store, tier) = (keeper.store(2 << 20), TestTier::new(24));
+        let store = keeper.store(2 << 20);
         store.attach_tier(tier.clone()).unwrap();
         let pools = (0..3).map(|number| make_pool(&store, number, 0)).collect();
         let settings = [0, 1, 2].map(first_settings);
@@ -298,8 +298,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn r1_r2_r3_r7_the_store_does_what_a_hash_map_does(steps in proptest::collection::vec(step(), 1..3000)) {
-        let mut world = World::new();
+    fn r1_r2_r3_r7_the_store_does_what_a_hash_map_does(
+        keeps_blocks: bool,
+        steps in proptest::collection::vec(step(), 1..3000),
+    ) {
+        let mut world = World::new(if keeps_blocks { TestTier::of_blocks(48) } else { TestTier::new(24) });
         for (number, step) in steps.into_iter().enumerate() {
             world.run(step);
             if number % 64 == 0 {

@@ -9,12 +9,30 @@ use std::{
     time::Duration,
 };
 
-use crate::{MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierState, TierWrite};
+use crate::{
+    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite,
+};
+
+/// A copy.
+#[derive(Debug)]
+struct Kept {
+    writing: u64,
+    bytes: Vec<u8>,
+    /// Of each unit of 8 bytes, whether it is there.
+    is_there: Vec<bool>,
+}
+
+/// The units of a stretch.
+fn units(start: usize, bytes: usize) -> std::ops::Range<usize> {
+    assert!(start.is_multiple_of(8) && bytes.is_multiple_of(8) && start + bytes <= TIER_EXTENT_BYTES);
+    start / 8..(start + bytes) / 8
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct TestTier {
     places: AtomicU32,
-    copies: Mutex<HashMap<u32, (u64, Vec<u8>)>>,
+    copies: Mutex<HashMap<u32, Kept>>,
+    keeps_blocks: bool,
     /// No writing may have the number of another under one key, ever.
     writings: Mutex<HashSet<u64>>,
     key: Mutex<Option<TierKey>>,
@@ -32,6 +50,17 @@ impl TestTier {
         Arc::new(Self { places: AtomicU32::new(places), ..Self::default() })
     }
 
+    /// One that has only the blocks that are needed.
+    pub(crate) fn of_blocks(places: u32) -> Arc<Self> {
+        Arc::new(Self { places: AtomicU32::new(places), keeps_blocks: true, ..Self::default() })
+    }
+
+    /// What it keeps, in bytes.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let copies = self.copies.lock().unwrap();
+        copies.values().flat_map(|kept| &kept.is_there).filter(|is_there| **is_there).count() * 8
+    }
+
     pub(crate) fn copies(&self) -> usize {
         self.copies.lock().unwrap().len()
     }
@@ -44,7 +73,7 @@ impl TestTier {
 
     /// Turns a bit of a copy over.
     pub(crate) fn flip_bit(&self, place: u32, bit: usize) {
-        self.copies.lock().unwrap().get_mut(&place).unwrap().1[bit / 8] ^= 1 << (bit % 8);
+        self.copies.lock().unwrap().get_mut(&place).unwrap().bytes[bit / 8] ^= 1 << (bit % 8);
     }
 
     fn take_time(&self, part: u32) {
@@ -78,27 +107,28 @@ impl Tier for TestTier {
         assert_ne!(key.0, [0; 32]);
     }
 
-    fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
-        assert!((1..=MAX_TIER_BATCH).contains(&writes.len()));
+    fn write(&self, copies: &[TierWrite<'_>]) -> Result<(), TierError> {
+        assert!((1..=MAX_TIER_BATCH).contains(&copies.len()));
         self.writes_begun.fetch_add(1, Ordering::Relaxed);
         self.take_time(1);
         if self.is_full.load(Ordering::Relaxed) {
             return Err(Self::unavailable());
         }
         let mut all = self.copies.lock().unwrap();
-        for (i, TierWrite { copy, extent, needed }) in writes.iter().enumerate() {
-            assert!(copy.place < self.places() && extent.len() == TIER_EXTENT_BYTES);
-            // Whatever is not needed is not kept.
-            let mut bytes = vec![0; TIER_EXTENT_BYTES];
-            for run in *needed {
-                let run = run.start as usize..(run.start + run.bytes) as usize;
-                bytes[run.clone()].copy_from_slice(&extent[run]);
-            }
+        for (i, TierWrite { copy, extent, needed }) in copies.iter().enumerate() {
+            assert!(copy.place < self.places() && extent.len() == TIER_EXTENT_BYTES && !needed.is_empty());
             assert!(self.writings.lock().unwrap().insert(copy.writing), "writing {} again", copy.writing);
-            if self.refuses_writes.load(Ordering::Relaxed) && i == writes.len() / 2 {
+            if self.refuses_writes.load(Ordering::Relaxed) && i == copies.len() / 2 {
                 return Err(Self::unavailable()); // after some of them, which are there now for nobody
             }
-            all.insert(copy.place, (copy.writing, bytes));
+            let mut is_there = vec![false; TIER_EXTENT_BYTES / 8];
+            for run in *needed {
+                let units = units(run.start as usize, run.bytes as usize);
+                assert!(is_there[units.start..].iter().all(|is_there| !is_there), "{run:?} is out of order");
+                is_there[units].fill(true);
+            }
+            assert!(self.keeps_blocks || is_there.iter().all(|is_there| *is_there));
+            all.insert(copy.place, Kept { writing: copy.writing, bytes: extent.to_vec(), is_there });
         }
         Ok(())
     }
@@ -109,12 +139,27 @@ impl Tier for TestTier {
         }
         self.take_time(10);
         let copies = self.copies.lock().unwrap();
-        let (_, bytes) = copies
-            .get(&copy.place)
-            .filter(|(writing, _)| *writing == copy.writing)
-            .ok_or(TierError::Damaged)?;
-        into.copy_from_slice(&bytes[start..start + into.len()]);
+        let kept =
+            copies.get(&copy.place).filter(|kept| kept.writing == copy.writing).ok_or(TierError::Damaged)?;
+        let is_there = &kept.is_there[units(start, into.len())];
+        assert!(is_there.iter().all(|is_there| *is_there), "{copy:?} {start}: it was not needed");
+        into.copy_from_slice(&kept.bytes[start..start + into.len()]);
         Ok(())
+    }
+
+    fn keeps_blocks(&self) -> bool {
+        self.keeps_blocks
+    }
+
+    fn release(&self, dead: &[(TierCopy, TierRun)]) {
+        assert!(self.keeps_blocks);
+        let mut copies = self.copies.lock().unwrap();
+        for (copy, run) in dead {
+            let kept = copies.get_mut(&copy.place).filter(|kept| kept.writing == copy.writing);
+            if let Some(kept) = kept {
+                kept.is_there[units(run.start as usize, run.bytes as usize)].fill(false);
+            }
+        }
     }
 
     fn discard(&self, place: u32) {

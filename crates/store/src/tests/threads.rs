@@ -115,7 +115,16 @@ impl Drop for AtWork<'_> {
 
 #[test]
 fn r1_r6_threads_on_a_pool_whose_pages_go_to_a_tier_never_see_a_wrong_page() {
-    let (store, tier) = (store(3 << 20), TestTier::new(70));
+    threads_on_a_tier(TestTier::new(70));
+}
+
+#[test]
+fn r1_r6_nor_do_they_where_the_tier_keeps_single_blocks() {
+    threads_on_a_tier(TestTier::of_blocks(300));
+}
+
+fn threads_on_a_tier(tier: Arc<TestTier>) {
+    let store = store(3 << 20);
     store.attach_tier(tier.clone()).unwrap();
     let pool = flat_pool(&store, "a", PAGES);
     let cache = evictable_noise(&store);
@@ -168,10 +177,10 @@ fn r1_r6_threads_on_a_pool_whose_pages_go_to_a_tier_never_see_a_wrong_page() {
 
 /// Everything at once that moves pages, on a slow tier that fails now and then, under limits that jump, with shared pages, frozen and
 /// capped clients, and clients that come and go. `TMEM_TIER_ROUNDS` says for how many puts.
-fn slow_tier_that_fails(is_stocked: bool) {
+fn slow_tier_that_fails(tier: Arc<TestTier>, is_stocked: bool) {
     let rounds =
         std::env::var("TMEM_TIER_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5000);
-    let (store, tier) = (store(2 << 20), TestTier::new(90));
+    let store = store(2 << 20);
     store.attach_tier(tier.clone()).unwrap();
     let asked = AtomicU32::new(0);
     // The host has nothing to give now and then.
@@ -283,12 +292,17 @@ fn slow_tier_that_fails(is_stocked: bool) {
 
 #[test]
 fn r1_r7_a_slow_tier_that_fails_loses_nothing_whatever_else_happens() {
-    slow_tier_that_fails(false);
+    slow_tier_that_fails(TestTier::new(90), false);
 }
 
 #[test]
 fn r1_r5_r7_nor_does_it_where_memory_is_found_ahead() {
-    slow_tier_that_fails(true);
+    slow_tier_that_fails(TestTier::new(90), true);
+}
+
+#[test]
+fn r1_r7_nor_where_the_tier_keeps_single_blocks() {
+    slow_tier_that_fails(TestTier::of_blocks(400), true);
 }
 
 #[test]

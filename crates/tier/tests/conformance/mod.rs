@@ -21,7 +21,7 @@ pub trait Rig {
     /// What the daemon does for it now and then.
     fn tend(&self);
     /// Ends it and opens it again, as another process would that has these copies.
-    fn reopen(&mut self, copies: &[TierCopy]);
+    fn reopen(&mut self, copies: &[(TierCopy, u32)]);
 }
 
 /// An extent and its blocks, all contents from a seed.
@@ -59,6 +59,10 @@ impl Extent {
         TierWrite { copy, extent: &self.bytes, needed: &self.blocks }
     }
 
+    pub fn needed_bytes(&self) -> u32 {
+        self.blocks.iter().map(|run| run.bytes).sum()
+    }
+
     /// What a block holds.
     pub fn block(&self, run: TierRun) -> &[u8] {
         &self.bytes[run.start as usize..(run.start + run.bytes) as usize]
@@ -92,6 +96,7 @@ pub fn refuses_what_is_no_batch(tier: &dyn Tier) {
     assert!(refused(&[TierWrite { extent: &extent.bytes[..100], ..write(0) }]), "too short");
     assert!(refused(&[write(0), write(tier.places())]), "no such place");
     assert!(refused(&[write(3), write(4), write(3)]), "the same place twice");
+    assert!(tier.places() >= PLACES);
     let many: Vec<_> = (0..=MAX_TIER_BATCH as u32).map(write).collect();
     assert!(refused(&many), "more than a batch");
     assert_eq!(tier.state(), TierState::Ready);
@@ -204,7 +209,8 @@ pub fn agrees_with_a_map(rig: &mut dyn Rig, steps: Vec<Step>) -> Result<(), Test
             }
             Step::Tend => rig.tend(),
             Step::Reopen => {
-                let copies: Vec<_> = model.values().map(|(copy, _)| *copy).collect();
+                let copies: Vec<_> =
+                    model.values().map(|(copy, extent)| (*copy, extent.needed_bytes())).collect();
                 rig.reopen(&copies);
             }
         }

@@ -5,7 +5,7 @@ pub mod disks;
 
 use std::{path::Path, time::Duration};
 
-use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierWrite};
+use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierWrite};
 use tmem_tier::{FileTier, TierOptions};
 
 /// A tier in a file of at most `size_bytes`, with less patience than usual for what is made to hang.
@@ -34,18 +34,9 @@ pub fn extent(seed: u64) -> Vec<u8> {
     (0..TIER_EXTENT_BYTES / 8).flat_map(|_| next()).collect()
 }
 
-/// All of an extent.
-pub const WHOLE: [TierRun; 1] = [TierRun { start: 0, bytes: TIER_EXTENT_BYTES as u32 }];
-
-/// Writes whole copies.
-pub fn write_all(tier: &FileTier, copies: &[(TierCopy, &[u8])]) -> Result<(), TierError> {
-    let write = |&(copy, extent)| TierWrite { copy, extent, needed: &WHOLE };
-    tier.write(&copies.iter().map(write).collect::<Vec<_>>())
-}
-
 /// Writes one copy.
 pub fn write_one(tier: &FileTier, copy: TierCopy, seed: u64) {
-    write_all(tier, &[(copy, &extent(seed))]).unwrap();
+    tier.write(&[TierWrite::whole(copy, &extent(seed))]).unwrap();
 }
 
 /// Reads a part of a copy.

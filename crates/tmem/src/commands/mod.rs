@@ -2,6 +2,7 @@
 
 mod balance;
 mod bench;
+mod cluster;
 mod disk;
 mod freeze;
 mod guest_config;
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     ///
     /// Without a subcommand it is `start`. The balancer is a process of its own; it asks guests over their monitors, and the daemon how often they swap in.
     Balance(Box<balance::Arguments>),
+    /// Make the certificates with which hosts lend each other memory
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Print what a guest needs to use a disk
     GuestConfig(guest_config::Arguments),
     /// Write the pages of a running process to a file, for benchmarks
@@ -68,7 +72,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Runs it. Every command but `serve`, `sample` and `bench` talks to the daemon of the runtime directory.
+    /// Runs it. Every command but `serve`, `cluster`, `sample` and `bench` talks to the daemon of the runtime directory.
     pub(crate) fn run(self, runtime_dir: Option<PathBuf>) -> Outcome {
         let client = |dir| runtime_dir::resolve(dir).map(|dir| AdminClient::new(&dir));
         match self {
@@ -82,6 +86,7 @@ impl Command {
             Self::Thaw(arguments) => freeze::run(&arguments, false, &client(runtime_dir)?),
             Self::Upgrade => upgrade::run(&client(runtime_dir)?),
             Self::Balance(arguments) => balance::run(*arguments, client(runtime_dir)?),
+            Self::Cluster(command) => cluster::run(command),
             Self::GuestConfig(arguments) => guest_config::run(&arguments, &client(runtime_dir)?),
             Self::Sample(arguments) => sample::run(&arguments),
             Self::Bench(command) => bench::run(&command),

@@ -1,5 +1,6 @@
 //! The same for two clients in one dedup domain, whose pages share blocks across them.
 
+use super::super::test_tier::TestTier;
 use super::*;
 
 /// Some pages of client 3, and some of client 4 with the same contents and with others.
@@ -18,7 +19,7 @@ fn twin(pool: usize, index: u64, of: u32) -> Step {
 
 #[test]
 fn clients_of_the_domain_do_share() {
-    let mut model = Model::new();
+    let mut model = Model::new(TestTier::new(24));
     let mut world = model.start();
     shared_pages().iter().for_each(|step| model.run(&mut world, step));
     let dedup_pages = |world: &World, pool: usize| world.clients[pool].0.usage().dedup_pages;
@@ -83,7 +84,7 @@ fn r1_what_a_client_that_is_gone_shared_stays_with_the_other() {
 
 /// Whether compaction moves shared blocks after these steps.
 fn moves_shared_blocks(steps: &[Step]) -> bool {
-    let mut model = Model::new();
+    let mut model = Model::new(TestTier::new(24));
     let mut world = model.start();
     steps.iter().for_each(|step| model.run(&mut world, step));
     let blocks = |world: &World| {

@@ -1,0 +1,114 @@
+//! Whom this node lends to, and from whom it borrows.
+
+use super::{
+    Scene,
+    html::{self, put},
+};
+use crate::{BorrowingReport, ClusterReport, LendingReport};
+
+/// Rows of each table. The status has all.
+const MAX_ROWS: usize = 200;
+
+/// Outside a cluster nothing.
+pub(super) fn put(html: &mut String, scene: &Scene<'_>) {
+    let Some(cluster) = &scene.status.cluster else { return };
+    html.push_str("<section aria-labelledby=\"peers\"><h2 id=\"peers\">Peers</h2>");
+    about(html, cluster);
+    if let Some(borrowing) = &cluster.borrowing {
+        borrows(html, borrowing);
+    }
+    if let Some(lending) = &cluster.lending {
+        lends(html, lending);
+    }
+    html.push_str("</section>\n");
+}
+
+fn about(html: &mut String, cluster: &ClusterReport) {
+    put!(
+        html,
+        "<p>Node <b><bdi>{}</bdi></b> of cluster {}, epoch {}, by {}.</p>",
+        html::text(&cluster.node),
+        html::text(&cluster.cluster),
+        cluster.epoch,
+        html::text(&cluster.membership)
+    );
+}
+
+fn borrows(html: &mut String, borrowing: &BorrowingReport) {
+    let lent_bytes = borrowing.peers.iter().fold(0u64, |sum, peer| sum.saturating_add(peer.lent_bytes));
+    put!(
+        html,
+        "<p>Borrows {} in {}, each on {}",
+        html::size(lent_bytes),
+        html::of(borrowing.extents, "extent"),
+        html::of(borrowing.copies, "node")
+    );
+    if borrowing.wanting_extents > 0 {
+        put!(
+            html,
+            "; {} lack a copy, repair fetches {} a second",
+            html::count(borrowing.wanting_extents),
+            html::size(borrowing.repair_bytes_per_second)
+        );
+    }
+    html.push_str(".</p>");
+    if borrowing.peers.is_empty() {
+        html.push_str("<p class=\"nothing\">Nobody lends: no other node is known.</p>");
+        return;
+    }
+    html.push_str(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Lenders, table\"><table><caption>From whom it borrows</caption><thead><tr>\
+         <th scope=\"col\" class=\"words\">node</th><th scope=\"col\" class=\"words\">state</th><th scope=\"col\">borrowed</th>\
+         <th scope=\"col\">free there</th><th scope=\"col\">copies</th><th scope=\"col\">read p50</th><th scope=\"col\">p99</th>\
+         <th scope=\"col\">errors</th></tr></thead><tbody>\n",
+    );
+    for peer in borrowing.peers.iter().take(MAX_ROWS) {
+        let class = if peer.state == "connected" { "good" } else { "warning" };
+        put!(
+            html,
+            "<tr><th scope=\"row\"><bdi>{}</bdi></th><td class=\"words\"><span class=\"badge {class}\">{}</span> {}</td>\
+             <td>{}</td><td>{}</td><td>{}</td><td>{} µs</td><td>{} µs</td><td>{}</td></tr>\n",
+            html::text(&peer.name),
+            html::text(&peer.state),
+            html::text(peer.trouble.as_deref().unwrap_or_default()),
+            html::size(peer.lent_bytes),
+            html::size(peer.free_bytes),
+            html::count(peer.copies),
+            html::count(peer.round_trip_p50_us),
+            html::count(peer.round_trip_p99_us),
+            html::count(peer.errors)
+        );
+    }
+    html.push_str("</tbody></table></div>");
+}
+
+fn lends(html: &mut String, lending: &LendingReport) {
+    put!(
+        html,
+        "<p>Lends {} of {}, in {} of memory.</p>",
+        html::size(lending.lent_bytes),
+        html::size(lending.limit_bytes),
+        html::size(lending.held_bytes)
+    );
+    if lending.borrowers.is_empty() {
+        html.push_str("<p class=\"nothing\">Nobody borrows.</p>");
+        return;
+    }
+    html.push_str(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Borrowers, table\"><table><caption>To whom it lends</caption><thead><tr>\
+         <th scope=\"col\" class=\"words\">node</th><th scope=\"col\" class=\"words\">from</th><th scope=\"col\">lent</th>\
+         <th scope=\"col\">copies</th><th scope=\"col\">recalled</th></tr></thead><tbody>\n",
+    );
+    for borrower in lending.borrowers.iter().take(MAX_ROWS) {
+        put!(
+            html,
+            "<tr><th scope=\"row\"><bdi>{}</bdi></th><td class=\"words\">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+            html::text(&borrower.name),
+            html::text(borrower.address.as_deref().unwrap_or("not connected")),
+            html::size(borrower.lent_bytes),
+            html::count(borrower.copies),
+            html::count(borrower.recalled_copies)
+        );
+    }
+    html.push_str("</tbody></table></div>");
+}

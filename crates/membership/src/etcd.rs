@@ -1,0 +1,29 @@
+//! Who is there, as etcd has it.
+//!
+//! Each node keeps a key with its address as long as it keeps a lease alive, and watches the others'. A second key, without a lease, says
+//! which epoch it reached at last. Discovery goes through etcd, not data: while it is away nothing changes.
+//!
+//! | file | job |
+//! |---|---|
+//! | `settings` | where etcd is |
+//! | `keys` | what the keys are called |
+//! | `records` | what is in them |
+//! | `claim` | whether a name may be taken, and in which epoch |
+//! | `snapshot` | all keys, and the view that they make |
+//! | `pace` | how often a node says what it has to lend |
+//! | `session` | one connection: lease, registration, watch |
+//! | `keeper` | sessions one after the other, in a thread |
+//! | `ended` | why a session ended |
+
+mod claim;
+mod ended;
+mod keeper;
+mod keys;
+mod pace;
+mod records;
+mod session;
+mod settings;
+mod snapshot;
+
+pub(crate) use keeper::{Callbacks, Keeper, Shared, Stop};
+pub use settings::{DEFAULT_LEASE, EtcdSettings};

@@ -1,0 +1,155 @@
+//! Peers' memory as a tier of the store.
+//!
+//! The store says which extents to keep, read and forget; the ledger says what is known of them, and placement where they go. What is here
+//! says it to peers and does what follows. One lock is over all that is known, and is never held while anybody waits for a peer.
+//!
+//! | file | job |
+//! |---|---|
+//! | `options` | what a tier is made with, and who its peers are |
+//! | `borrower`, `book` | what all threads share, and what is known |
+//! | `peer`, `round_trips` | one peer, and how fast it answers |
+//! | `keeping` | a peer's thread: connects, pings, says what is to be forgotten |
+//! | `packed` | extents without what nobody needs |
+//! | `writing`, `reading`, `repair` | what their names say |
+//! | `status` | for people |
+
+mod book;
+mod borrower;
+mod keeping;
+mod options;
+mod packed;
+mod peer;
+mod reading;
+mod repair;
+mod round_trips;
+mod status;
+mod writing;
+
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use tmem_store::{Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
+
+use borrower::Borrower;
+pub use options::{Member, PeerTierOptions};
+use packed::{Packed, merged};
+pub use status::{BorrowingStatus, PeerState, PeerStatus};
+
+/// A tier that keeps copies of extents in peers' memory. Dropped, it ends its connections; what peers have they keep.
+pub struct PeerTier {
+    borrower: Arc<Borrower>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for PeerTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerTier({})", self.borrower.options.name)
+    }
+}
+
+impl PeerTier {
+    /// A tier without peers so far: [`Self::set_members`]. Nobody is spoken to before the store has said its key.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn new(options: PeerTierOptions) -> io::Result<Self> {
+        let borrower = Arc::new(Borrower::new(options));
+        let repairing = repair::start(&borrower)?;
+        Ok(Self { borrower, threads: Mutex::new(vec![repairing]) })
+    }
+
+    /// Who the peers are from now on. This node itself may be among them. A peer with another address or in a later epoch is spoken to
+    /// anew; what one has that is not named any more is the last hope for what nobody else has.
+    pub fn set_members(&self, members: &[Member]) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = self.borrower.set_members(members);
+        threads.extend(new.iter().filter_map(|peer| keeping::start(&self.borrower, peer)));
+        threads.retain(|thread| !thread.is_finished());
+    }
+
+    /// How many bytes a second repair may fetch; 0: as many as it can.
+    pub fn limit_repair(&self, bytes_per_second: u64) {
+        self.borrower.set_repair_rate(bytes_per_second);
+    }
+
+    /// Has peers forget all extents but those that `is_needed` says. For a store that was opened again and knows which ones it refers to.
+    /// Gives how many they were.
+    pub fn retain(&self, is_needed: impl Fn(TierCopy) -> bool) -> usize {
+        self.borrower.book().ledger.retain(is_needed)
+    }
+
+    /// Who has what, for people.
+    pub fn status(&self) -> BorrowingStatus {
+        self.borrower.status()
+    }
+}
+
+impl Drop for PeerTier {
+    fn drop(&mut self) {
+        self.borrower.end();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that panicked has said so.
+        threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+impl Tier for PeerTier {
+    fn name(&self) -> &str {
+        &self.borrower.options.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "peers"
+    }
+
+    fn places(&self) -> u32 {
+        // Peers keep what is needed of copies and nothing of their places.
+        u32::MAX
+    }
+
+    fn keeps_blocks(&self) -> bool {
+        true
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.borrower.book().limit_bytes()
+    }
+
+    fn use_key(&self, key: &TierKey) {
+        self.borrower.use_key(key);
+    }
+
+    fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
+        let packed: Vec<Packed<'_>> = writes
+            .iter()
+            .map(|write| {
+                let needed = write.needed.iter().map(|run| (run.start, run.bytes));
+                Packed::of(write.copy, write.extent, merged(needed))
+            })
+            .collect();
+        self.borrower.write(&packed)
+    }
+
+    fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
+        self.borrower.read(copy, start, into)
+    }
+
+    fn discard(&self, place: u32) {
+        self.borrower.discard(place);
+    }
+
+    fn release(&self, dead: &[(TierCopy, TierRun)]) {
+        self.borrower.release(dead.iter().map(|(copy, run)| (*copy, (run.start, run.bytes))));
+    }
+
+    fn state(&self) -> TierState {
+        self.borrower.book().state()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.borrower.trouble()
+    }
+}

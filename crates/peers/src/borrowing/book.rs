@@ -1,0 +1,111 @@
+//! What is known: of extents, of offers, of peers. All of it is under one lock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tmem_cluster::{
+    Epoch, NodeId,
+    ledger::Ledger,
+    placement::{Offer, Placement},
+};
+use tmem_store::{TIER_EXTENT_BYTES, TierState};
+
+use super::peer::Peer;
+use crate::connection::Connection;
+
+/// For so long after the start, what is not known may yet be known to a peer that has not been heard.
+const GRACE: Duration = Duration::from_secs(30);
+
+pub(super) struct Book {
+    pub(super) ledger: Ledger,
+    pub(super) placement: Placement,
+    pub(super) seats: BTreeMap<NodeId, Seat>,
+    /// Places that were discarded before all peers had said what they have.
+    pub(super) discarded: BTreeSet<u32>,
+    /// When the first members were named. `None`: not yet.
+    pub(super) began: Option<Instant>,
+    /// When a node was last lost.
+    pub(super) lost_at: Option<Instant>,
+    copies: u64,
+}
+
+/// A peer, and what it has said.
+pub(super) struct Seat {
+    pub(super) peer: Arc<Peer>,
+    pub(super) address: String,
+    pub(super) domain: Option<String>,
+    /// The latest epoch that was heard of.
+    pub(super) epoch: Option<Epoch>,
+    pub(super) connection: Option<Arc<Connection>>,
+    /// Whether it has said which copies it has, since this process began.
+    pub(super) is_listed: bool,
+    pub(super) free_bytes: u64,
+    pub(super) lent_bytes: u64,
+}
+
+impl Book {
+    pub(super) fn new(copies: usize) -> Self {
+        let copies = copies.clamp(1, Ledger::MAX_COPIES);
+        Self {
+            ledger: Ledger::new(copies),
+            placement: Placement::new(fastrand::u64(..)),
+            seats: BTreeMap::new(),
+            discarded: BTreeSet::new(),
+            began: None,
+            lost_at: None,
+            copies: copies as u64,
+        }
+    }
+
+    /// Whether what is not known is known to nobody.
+    pub(super) fn is_complete(&self) -> bool {
+        let is_heard = self.seats.values().all(|seat| seat.is_listed);
+        self.began.is_some_and(|began| is_heard || began.elapsed() >= GRACE)
+    }
+
+    /// What a peer lends, as it says.
+    pub(super) fn offer(&mut self, node: NodeId, free_bytes: u64, lent_bytes: u64) {
+        let Some(seat) = self.seats.get_mut(&node).filter(|seat| seat.connection.is_some()) else { return };
+        (seat.free_bytes, seat.lent_bytes) = (free_bytes, lent_bytes);
+        self.tell_placement(node);
+    }
+
+    /// A peer has no room, until it says something else.
+    pub(super) fn is_full(&mut self, node: NodeId) {
+        if let Some(seat) = self.seats.get_mut(&node) {
+            seat.free_bytes = 0;
+            self.tell_placement(node);
+        }
+    }
+
+    pub(super) fn tell_placement(&mut self, node: NodeId) {
+        if let Some(seat) = self.seats.get(&node).filter(|seat| seat.connection.is_some()) {
+            let (free_bytes, domain) = (seat.free_bytes, seat.domain.clone());
+            self.placement.set_offer(node, &Offer { free_bytes, domain, is_leaving: false });
+        } else {
+            self.placement.remove(node);
+        }
+    }
+
+    /// What those that can be reached lend, in bytes of what is to be kept.
+    pub(super) fn limit_bytes(&self) -> u64 {
+        let here = self.seats.values().filter(|seat| seat.connection.is_some());
+        let offered = here.map(|seat| seat.free_bytes.saturating_add(seat.lent_bytes));
+        offered.fold(0, u64::saturating_add) / self.copies
+    }
+
+    pub(super) fn state(&self) -> TierState {
+        let here = || self.seats.values().filter(|seat| seat.connection.is_some());
+        let has_room = |seat: &&Seat| self.placement.free_bytes(seat.peer.id) >= TIER_EXTENT_BYTES as u64;
+        let copies = self.copies as usize;
+        match (here().count(), here().filter(has_room).count()) {
+            (0, _) => TierState::Missing,
+            (count, _) if count < copies => TierState::ReadOnly,
+            (_, with_room) if with_room < copies => TierState::Full,
+            _ => TierState::Ready,
+        }
+    }
+}

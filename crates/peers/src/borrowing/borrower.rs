@@ -1,0 +1,316 @@
+//! What all threads of a tier share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tmem_cluster::{
+    Epoch, NodeId,
+    ledger::{Acknowledged, Joined, Read, Ticket},
+    wire::Copies,
+};
+use tmem_store::{TierCopy, TierKey, TierState};
+
+use super::{
+    book::{Book, Seat},
+    options::{Member, PeerTierOptions},
+    peer::Peer,
+};
+use crate::{bell::Bell, connection::Connection, error::PeerError};
+
+/// A peer that pings but leaves a request unanswered for so long is not waited for: its connection is begun anew.
+pub(super) const REQUEST_TIME: Duration = Duration::from_secs(3);
+
+/// A peer's thread is told of dead stretches at once when there are so many, else it comes to them in its round.
+const MANY_RELEASED: usize = 1024;
+
+pub(super) struct Borrower {
+    pub(super) options: PeerTierOptions,
+    /// Drawn with the store: what peers keep is under this number. Not set before the store has said its key.
+    store: OnceLock<u64>,
+    book: Mutex<Book>,
+    /// Rung when more can be read than before.
+    changed: Condvar,
+    /// For the thread that repairs.
+    pub(super) repair_bell: Bell,
+    pub(super) repair_rate: AtomicU64,
+    /// What repair fetches, in bytes a second.
+    pub(super) repair_speed: AtomicU64,
+    pub(super) repaired_bytes: AtomicU64,
+    pub(super) repaired_copies: AtomicU64,
+    is_over: AtomicBool,
+    began: Instant,
+}
+
+impl Borrower {
+    pub(super) fn new(options: PeerTierOptions) -> Self {
+        Self {
+            book: Mutex::new(Book::new(options.copies)),
+            repair_rate: AtomicU64::new(options.repair_bytes_per_second),
+            options,
+            store: OnceLock::new(),
+            changed: Condvar::new(),
+            repair_bell: Bell::default(),
+            repair_speed: AtomicU64::new(0),
+            repaired_bytes: AtomicU64::new(0),
+            repaired_copies: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+            began: Instant::now(),
+        }
+    }
+
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until more can be read than before, so long at most.
+    pub(super) fn wait_for_change(&self, book: MutexGuard<'_, Book>, most: Duration) {
+        drop(self.changed.wait_timeout(book, most).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The same key has the same number, in whichever process: so peers know whose copies they have.
+    pub(super) fn use_key(&self, key: &TierKey) {
+        let hash = ring::digest::digest(&ring::digest::SHA256, &[&b"tmem store "[..], &key.0[..]].concat());
+        let number = hash.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        // The store says it once.
+        let _ = self.store.set(number);
+        self.book().seats.values().for_each(|seat| seat.peer.bell.ring());
+    }
+
+    pub(super) fn store(&self) -> Option<u64> {
+        self.store.get().copied()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Relaxed)
+    }
+
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Relaxed);
+        self.repair_bell.ring();
+        let ended: Vec<_> = {
+            let book = self.book();
+            book.seats.values().for_each(|seat| seat.peer.bell.ring());
+            book.seats.values().filter_map(|seat| seat.connection.clone()).collect()
+        };
+        ended.iter().for_each(|connection| connection.end("the tier is closed"));
+        self.changed.notify_all();
+    }
+
+    pub(super) fn set_repair_rate(&self, bytes_per_second: u64) {
+        self.repair_rate.store(bytes_per_second, Relaxed);
+        self.repair_bell.ring();
+    }
+
+    /// Who the peers are from now on. Gives those that have no thread yet.
+    pub(super) fn set_members(&self, members: &[Member]) -> Vec<Arc<Peer>> {
+        let others = members.iter().filter(|member| member.name != self.options.identity.name);
+        let wanted: BTreeMap<NodeId, &Member> =
+            others.map(|member| (member.name.node_id(), member)).collect();
+        let (mut new, mut ended) = (Vec::new(), Vec::new());
+        let mut book = self.book();
+        book.began.get_or_insert_with(Instant::now);
+        let over: Vec<NodeId> = book.seats.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        let over: Vec<Seat> = over.iter().filter_map(|id| book.seats.remove(id)).collect();
+        for seat in over {
+            seat.peer.is_over.store(true, Relaxed);
+            seat.peer.bell.ring();
+            book.lost(seat.peer.id);
+            ended.extend(seat.connection.map(|connection| (connection, "it is no member any more")));
+        }
+        for (id, member) in wanted {
+            if let Some(epoch) = member.epoch {
+                book.ledger.fence(id, epoch);
+            }
+            let Some(seat) = book.seats.get_mut(&id) else {
+                let peer = Arc::new(Peer::new(member.name));
+                book.seats.insert(id, Seat::new(Arc::clone(&peer), member));
+                new.push(peer);
+                continue;
+            };
+            let is_fenced = |connection: &Arc<Connection>| {
+                member.epoch.is_some_and(|epoch| connection.hello().epoch < epoch)
+            };
+            let has_moved = std::mem::replace(&mut seat.address, member.address.clone()) != member.address;
+            seat.domain = member.domain.clone();
+            seat.epoch = seat.epoch.max(member.epoch);
+            if let Some(connection) = seat.connection.take_if(|connection| has_moved || is_fenced(connection))
+            {
+                ended.push((connection, "it has another address, or is in a later epoch"));
+                book.lost(id);
+            }
+            if let Some(seat) = book.seats.get(&id) {
+                seat.peer.bell.ring();
+            }
+            book.tell_placement(id);
+        }
+        drop(book);
+        ended.iter().for_each(|(connection, why)| connection.end(why));
+        self.repair_bell.ring();
+        new
+    }
+
+    /// A peer can be reached.
+    pub(super) fn joined(&self, peer: &Arc<Peer>, connection: &Arc<Connection>) -> Result<(), PeerError> {
+        let epoch = connection.hello().epoch;
+        let mut book = self.book();
+        let Some(seat) = book.seats.get_mut(&peer.id).filter(|seat| Arc::ptr_eq(&seat.peer, peer)) else {
+            return Err(PeerError::Closed { address: peer.name.to_string() });
+        };
+        let old = |latest: Epoch| PeerError::OldEpoch {
+            address: seat.address.clone(),
+            name: peer.name.to_string(),
+            found: epoch.0,
+            latest: latest.0,
+        };
+        if let Some(latest) = seat.epoch.filter(|latest| *latest > epoch) {
+            return Err(old(latest));
+        }
+        seat.epoch = Some(epoch);
+        seat.connection = Some(Arc::clone(connection));
+        if book.ledger.join(peer.id, epoch) == Joined::Over {
+            book.lost(peer.id);
+            return Err(PeerError::Closed { address: peer.name.to_string() });
+        }
+        book.tell_placement(peer.id);
+        drop(book);
+        self.changed.notify_all();
+        self.repair_bell.ring();
+        Ok(())
+    }
+
+    /// A peer can't be reached any more by that connection.
+    pub(super) fn left(&self, peer: &Peer, connection: &Arc<Connection>) {
+        let mut book = self.book();
+        let seat = book.seats.get(&peer.id);
+        if seat.and_then(|seat| seat.connection.as_ref()).is_some_and(|known| Arc::ptr_eq(known, connection))
+        {
+            book.lost(peer.id);
+        }
+        drop(book);
+        self.changed.notify_all();
+        self.repair_bell.ring();
+    }
+
+    /// A peer has said which copies it has, some of them or all.
+    pub(super) fn listed(&self, peer: &Peer, epoch: Epoch, copies: &[TierCopy], is_all: bool) {
+        let mut book = self.book();
+        for copy in copies {
+            book.ledger.adopt(*copy, peer.id, epoch);
+            if book.discarded.contains(&copy.place) {
+                book.ledger.flush(copy.place);
+            }
+        }
+        if let Some(seat) = book.seats.get_mut(&peer.id) {
+            seat.is_listed |= is_all;
+        }
+        if book.is_complete() {
+            book.discarded.clear();
+        }
+        drop(book);
+        self.changed.notify_all();
+        self.repair_bell.ring();
+    }
+
+    pub(super) fn recalled(&self, node: NodeId, deadline_ms: u32, copies: Copies<'_>) {
+        let copies: Vec<TierCopy> = copies.iter().collect();
+        self.book().ledger.recall(node, &copies, self.now_ms() + u64::from(deadline_ms));
+        self.repair_bell.ring();
+    }
+
+    pub(super) fn discard(&self, place: u32) {
+        let mut book = self.book();
+        book.ledger.flush(place);
+        if !book.is_complete() {
+            book.discarded.insert(place);
+        }
+    }
+
+    /// Blocks of copies that nobody needs any more: start and length of each, in bytes.
+    pub(super) fn release(&self, dead: impl Iterator<Item = (TierCopy, (u32, u32))>) {
+        let book = self.book();
+        let mut told: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (copy, stretch) in dead {
+            let Read::Peers(nodes) = book.ledger.read(copy) else { continue };
+            for node in nodes {
+                if let Some(seat) = book.seats.get(&node) {
+                    seat.peer.release((copy.place, copy.writing), stretch);
+                    *told.entry(node).or_default() += 1;
+                }
+            }
+        }
+        for (node, _) in told.iter().filter(|(_, count)| **count >= MANY_RELEASED) {
+            if let Some(seat) = book.seats.get(node) {
+                seat.peer.bell.ring();
+            }
+        }
+    }
+
+    /// A node says that it has what was sent with that ticket.
+    pub(super) fn acknowledge(book: &mut Book, ticket: Ticket, copy: TierCopy, node: NodeId, epoch: Epoch) {
+        if book.ledger.acknowledge(ticket, epoch) == Acknowledged::Late {
+            book.ledger.owe(copy, node, epoch);
+        }
+    }
+
+    /// Milliseconds of a clock that nobody sets.
+    pub(super) fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What goes wrong, for people.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let book = self.book();
+        let lost = book.ledger.lost_extents();
+        if lost > 0 {
+            return Some(format!("{lost} extents are lost: too many peers went at once"));
+        }
+        if book.state() == TierState::Ready {
+            return None;
+        }
+        let troubles = book
+            .seats
+            .values()
+            .filter_map(|seat| seat.peer.trouble().map(|trouble| format!("{}: {trouble}", seat.peer.name)));
+        match (troubles.collect::<Vec<_>>(), book.state()) {
+            (_, _) if book.seats.is_empty() => Some("there are no peers: name some in [cluster]".to_owned()),
+            (troubles, TierState::Full) if troubles.is_empty() => Some("peers have no room left".to_owned()),
+            (troubles, _) if troubles.is_empty() => {
+                Some(format!("there are fewer peers than the {} copies need", self.options.copies))
+            }
+            (troubles, _) => Some(troubles.join("; ")),
+        }
+    }
+}
+
+impl Book {
+    /// A peer can't be reached.
+    fn lost(&mut self, node: NodeId) {
+        if let Some(seat) = self.seats.get_mut(&node) {
+            seat.connection = None;
+        }
+        self.ledger.away(node);
+        self.placement.remove(node);
+        self.lost_at = Some(Instant::now());
+    }
+}
+
+impl Seat {
+    fn new(peer: Arc<Peer>, member: &Member) -> Self {
+        Self {
+            peer,
+            address: member.address.clone(),
+            domain: member.domain.clone(),
+            epoch: member.epoch,
+            connection: None,
+            is_listed: false,
+            free_bytes: 0,
+            lent_bytes: 0,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What a tier is made with, and who its peers are.
+
+use tmem_cluster::{Epoch, NodeName};
+
+use crate::{greeting::Identity, stream::Security};
+
+/// What a [`PeerTier`](crate::PeerTier) is made with.
+#[derive(Clone, Debug)]
+pub struct PeerTierOptions {
+    /// What people call it.
+    pub name: String,
+    /// Who this node is.
+    pub identity: Identity,
+    /// How peers know it, and it them.
+    pub security: Security,
+    /// On how many nodes each extent is, 1 to 4.
+    pub copies: usize,
+    /// How many bytes a second repair may fetch; 0: as many as it can.
+    pub repair_bytes_per_second: u64,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it lends: host and port.
+    pub address: String,
+    /// What fails with it. `None`: nothing else does.
+    pub domain: Option<String>,
+    /// The latest epoch of it that is known. `None`: it will say so itself.
+    pub epoch: Option<Epoch>,
+}

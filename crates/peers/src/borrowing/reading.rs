@@ -1,0 +1,245 @@
+//! Reading: from the peer that answers fastest, and from another one when that takes too long, has lost it, or says something else.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use tmem_cluster::{
+    NodeId,
+    ledger::Read,
+    wire::{Message, Reason},
+};
+use tmem_store::{TierCopy, TierError, are_whole_blocks};
+
+use super::{
+    borrower::{Borrower, REQUEST_TIME},
+    peer::Peer,
+};
+use crate::connection::{Connection, Request, Waited};
+
+/// How long a read waits for a peer that is away and may be back at once: below the two seconds that a guest can be held up.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Another peer is asked, too, when one takes this many times as long as usual...
+const LATE_FACTOR: u32 = 5;
+
+/// ...but not before this, because whoever reads looks up as often, and not after that.
+const EARLIEST_HEDGE: Duration = Duration::from_millis(10);
+const LATEST_HEDGE: Duration = Duration::from_millis(100);
+
+/// With two asked, for how long one is waited for before the other is.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// A peer that may have it, and the way there.
+type Holder = (Arc<Peer>, Arc<Connection>);
+
+/// What a peer has of what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// It, as it should be.
+    Good,
+    /// Something else.
+    Damaged,
+    /// The copy, but not these bytes: they were released.
+    NotTheseBytes,
+    /// Nothing.
+    Gone,
+    /// It does not say.
+    Unclear,
+}
+
+/// Where to read.
+enum Source {
+    From(Vec<Holder>),
+    Later,
+    Never,
+}
+
+/// A peer that was asked.
+struct Asked {
+    holder: Holder,
+    request: Request,
+    at: Instant,
+}
+
+impl Borrower {
+    pub(super) fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
+        let give_up = Instant::now() + PATIENCE;
+        // Peers that answered, but not with what was asked for.
+        let mut useless: Vec<(NodeId, Found)> = Vec::new();
+        loop {
+            let mut holders = match self.source(copy, give_up) {
+                Source::From(holders) => holders,
+                Source::Never => return Err(TierError::Damaged),
+                Source::Later => {
+                    return Err(TierError::Unavailable("the peers that have it are away".to_owned()));
+                }
+            };
+            holders.retain(|(peer, _)| !useless.iter().any(|(node, _)| *node == peer.id));
+            if holders.is_empty() {
+                return Err(TierError::Damaged);
+            }
+            let known_useless = useless.len();
+            let is_read = self.read_from(copy, start, into, holders, &mut useless);
+            self.tell_ledger(copy, &useless, is_read);
+            if is_read {
+                return Ok(());
+            }
+            if useless.len() == known_useless {
+                // Busy, or just gone.
+                self.wait_for_change(self.book(), SLICE);
+            }
+            if Instant::now() >= give_up + REQUEST_TIME {
+                return Err(TierError::Unavailable("the peers that have it do not answer".to_owned()));
+            }
+        }
+    }
+
+    /// The peers that have a copy, the fastest first. When none can be reached, waits for a while.
+    fn source(&self, copy: TierCopy, give_up: Instant) -> Source {
+        loop {
+            let book = self.book();
+            match book.ledger.read(copy) {
+                Read::Peers(nodes) => {
+                    let holder = |node: &NodeId| {
+                        let seat = book.seats.get(node)?;
+                        let connection = seat.connection.as_ref().filter(|known| known.ended().is_none())?;
+                        Some((Arc::clone(&seat.peer), Arc::clone(connection)))
+                    };
+                    let mut holders: Vec<Holder> = nodes.iter().filter_map(holder).collect();
+                    if !holders.is_empty() {
+                        holders.sort_by_key(|(peer, _)| peer.cost());
+                        return Source::From(holders);
+                    }
+                }
+                Read::Lost => return Source::Never,
+                Read::Unknown if book.is_complete() => return Source::Never,
+                Read::Unknown | Read::NotNow | Read::Home => {}
+            }
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.is_over() {
+                return Source::Later;
+            }
+            self.wait_for_change(book, left.min(Duration::from_millis(50)));
+        }
+    }
+
+    /// Asks one after the other until one has it. False: none of them has, or says so.
+    fn read_from(
+        &self,
+        copy: TierCopy,
+        start: usize,
+        into: &mut [u8],
+        holders: Vec<Holder>,
+        useless: &mut Vec<(NodeId, Found)>,
+    ) -> bool {
+        let mut others = holders.into_iter().peekable();
+        let mut asked: Vec<Asked> = Vec::new();
+        loop {
+            let is_late = asked.last().is_none_or(|last| last.at.elapsed() >= hedge(&last.holder.0));
+            if is_late && let Some(holder) = others.next() {
+                asked.extend(ask(holder, copy, start, into.len()));
+                continue;
+            }
+            if asked.is_empty() {
+                return false;
+            }
+            let is_alone = asked.len() == 1;
+            for number in (0..asked.len()).rev() {
+                let Asked { holder: (peer, connection), request, at } = &asked[number];
+                let now = Instant::now();
+                let until = match (is_alone, others.peek()) {
+                    (true, Some(_)) => *at + hedge(peer),
+                    (true, None) => *at + REQUEST_TIME,
+                    (false, _) => now + SLICE,
+                };
+                let found = match request.wait(until, |message| look_at(message, into)) {
+                    Waited::Answer(found) => found,
+                    Waited::Ended => Found::Unclear,
+                    Waited::NotYet if at.elapsed() >= REQUEST_TIME => {
+                        connection.end("it does not answer a get");
+                        Found::Unclear
+                    }
+                    Waited::NotYet => continue,
+                };
+                // A copy from which only these bytes were released says the same as none at all.
+                let found = if found == Found::Gone { confirm(connection, copy) } else { found };
+                match found {
+                    Found::Good => {
+                        peer.trips.note(at.elapsed());
+                        return true;
+                    }
+                    Found::Unclear => {}
+                    found => useless.push((peer.id, found)),
+                }
+                if found != Found::NotTheseBytes {
+                    peer.errors.fetch_add(1, Relaxed);
+                }
+                asked.remove(number);
+            }
+        }
+    }
+
+    /// Tells the ledger which copies are none. One that is damaged is kept as long as no other one could be read: other blocks of it may
+    /// be whole.
+    fn tell_ledger(&self, copy: TierCopy, useless: &[(NodeId, Found)], is_read: bool) {
+        let is_none = |found: Found| found == Found::Gone || found == Found::Damaged && is_read;
+        if useless.iter().any(|(_, found)| is_none(*found)) {
+            let mut book = self.book();
+            for (node, _) in useless.iter().filter(|(_, found)| is_none(*found)) {
+                log::warn!("{node} has lost or damaged a copy of place {}", copy.place);
+                book.ledger.gone(copy, *node);
+            }
+            drop(book);
+            self.repair_bell.ring();
+        }
+    }
+}
+
+/// When another one is asked as well.
+fn hedge(peer: &Peer) -> Duration {
+    let usual = Duration::from_micros(u64::from(peer.trips.usual_us()));
+    (usual * LATE_FACTOR).clamp(EARLIEST_HEDGE, LATEST_HEDGE)
+}
+
+fn ask((peer, connection): Holder, copy: TierCopy, start: usize, bytes: usize) -> Option<Asked> {
+    let at = Instant::now();
+    // The store reads within an extent.
+    let (start, len) = (u32::try_from(start).ok()?, u32::try_from(bytes).ok()?);
+    let request = connection.ask(|say, id| say.get(id, copy, start, len)).ok()?;
+    peer.reads.fetch_add(1, Relaxed);
+    Some(Asked { holder: (peer, connection), request, at })
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.holder.0.reads.fetch_sub(1, Relaxed);
+    }
+}
+
+fn look_at(message: Message<'_>, into: &mut [u8]) -> Found {
+    match message {
+        Message::Got(bytes) if bytes.len() == into.len() => {
+            into.copy_from_slice(bytes);
+            if are_whole_blocks(into) { Found::Good } else { Found::Damaged }
+        }
+        Message::Refused(Reason::NotThere | Reason::Dropped) => Found::Gone,
+        Message::Refused(_) => Found::Unclear,
+        _ => Found::Damaged,
+    }
+}
+
+/// Whether a peer that does not have some bytes of a copy has the copy.
+fn confirm(connection: &Arc<Connection>, copy: TierCopy) -> Found {
+    let Ok(request) = connection.ask(|say, id| say.fetch(id, copy)) else { return Found::Unclear };
+    let waited = request.wait(Instant::now() + REQUEST_TIME, |message| match message {
+        Message::Fetched(_) => Found::NotTheseBytes,
+        Message::Refused(Reason::NotThere | Reason::Dropped) => Found::Gone,
+        _ => Found::Unclear,
+    });
+    match waited {
+        Waited::Answer(found) => found,
+        Waited::NotYet | Waited::Ended => Found::Unclear,
+    }
+}

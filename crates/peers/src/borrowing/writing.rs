@@ -1,0 +1,205 @@
+//! Writing: each extent to as many nodes as were promised, all at once, until all of them have acknowledged.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tmem_cluster::{
+    NodeId,
+    ledger::{Read, Ticket},
+    wire::{Message, PutResult, Run},
+};
+use tmem_store::{TierCopy, TierError};
+
+use super::{
+    borrower::{Borrower, REQUEST_TIME},
+    packed::Packed,
+};
+use crate::connection::{Connection, Request, Waited};
+
+/// For all of a writing, whatever nodes do: then the pages stay at home for now.
+const WRITE_TIME: Duration = Duration::from_secs(8);
+
+/// Sendings to one node: of which extent, by its number in the batch.
+type Sendings = Vec<(usize, Ticket)>;
+
+/// What became of a put.
+enum Answer {
+    /// Whether each copy was stored.
+    Each(Vec<bool>),
+    /// It was refused as a whole.
+    No,
+    /// That is no answer to a put.
+    Strange,
+}
+
+impl Borrower {
+    /// Writes extents, and returns when all copies of all of them can be read. Errors: none of them is kept anywhere.
+    pub(super) fn write(&self, extents: &[Packed<'_>]) -> Result<(), TierError> {
+        let written = self.enter(extents).and_then(|()| self.place(extents));
+        if written.is_err() {
+            let mut book = self.book();
+            for Packed { copy, .. } in extents {
+                if book.ledger.read(*copy) != Read::Unknown {
+                    book.ledger.flush(copy.place);
+                }
+            }
+        }
+        written
+    }
+
+    fn enter(&self, extents: &[Packed<'_>]) -> Result<(), TierError> {
+        let mut book = self.book();
+        extents.iter().try_for_each(|extent| {
+            book.discarded.remove(&extent.copy.place);
+            book.ledger.put(extent.copy).map_err(|error| TierError::Unavailable(error.to_string()))
+        })
+    }
+
+    fn place(&self, extents: &[Packed<'_>]) -> Result<(), TierError> {
+        let deadline = Instant::now() + WRITE_TIME;
+        let mut refusers = vec![Vec::new(); extents.len()];
+        loop {
+            let sendings = self.choose(extents, &refusers)?;
+            if sendings.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(TierError::Unavailable("peers take too long".to_owned()));
+            }
+            let asked: Vec<_> = sendings
+                .into_iter()
+                .map(|(node, (connection, sendings))| {
+                    let request = connection.and_then(|connection| put(&connection, extents, &sendings));
+                    (node, request, sendings)
+                })
+                .collect();
+            let until = deadline.min(Instant::now() + REQUEST_TIME);
+            for (node, request, sendings) in asked {
+                let answer = request.as_ref().map_or(Answer::No, |request| answer(request, until));
+                let connection = request.as_ref().map(Request::connection);
+                self.conclude(node, connection, extents, &sendings, &answer, &mut refusers);
+            }
+        }
+    }
+
+    /// Chooses nodes for what is missing of each extent. Nothing: all are where they should be.
+    #[expect(clippy::type_complexity, reason = "used here alone")]
+    fn choose(
+        &self,
+        extents: &[Packed<'_>],
+        refusers: &[Vec<NodeId>],
+    ) -> Result<BTreeMap<NodeId, (Option<Arc<Connection>>, Sendings)>, TierError> {
+        let mut book = self.book();
+        // The store keeps its memory until this returns, and needs no list.
+        book.ledger.take_settled();
+        let mut sendings: BTreeMap<NodeId, (Option<Arc<Connection>>, Sendings)> = BTreeMap::new();
+        for (number, (extent, refusers)) in extents.iter().zip(refusers).enumerate() {
+            if book.ledger.read(extent.copy) != Read::Home {
+                continue;
+            }
+            let Some(want) = book.ledger.next_want(extent.copy.place).filter(|want| want.copy == extent.copy)
+            else {
+                continue;
+            };
+            let others = [&want.others[..], refusers].concat();
+            let bytes = extent.bytes.len() as u64;
+            let nodes = (book.placement.choose(want.missing, bytes, &want.holders, &others))
+                .ok_or_else(|| TierError::Unavailable("too few peers have room for more".to_owned()))?;
+            for (node, ticket) in book.ledger.send(extent.copy, &nodes) {
+                let connection = book.seats.get(&node).and_then(|seat| seat.connection.clone());
+                sendings.entry(node).or_insert((connection, Vec::new())).1.push((number, ticket));
+            }
+        }
+        Ok(sendings)
+    }
+
+    fn conclude(
+        &self,
+        node: NodeId,
+        connection: Option<&Arc<Connection>>,
+        extents: &[Packed<'_>],
+        sendings: &Sendings,
+        answer: &Answer,
+        refusers: &mut [Vec<NodeId>],
+    ) {
+        if let (Answer::Strange, Some(connection)) = (answer, connection) {
+            connection.end("it does not answer a put as it should");
+        }
+        let mut book = self.book();
+        for (at, (number, ticket)) in sendings.iter().enumerate() {
+            let is_stored = match answer {
+                Answer::Each(stored) => stored.get(at).copied().unwrap_or(false),
+                Answer::No | Answer::Strange => false,
+            };
+            match connection.filter(|_| is_stored) {
+                Some(connection) => {
+                    let epoch = connection.hello().epoch;
+                    Self::acknowledge(&mut book, *ticket, extents[*number].copy, node, epoch);
+                }
+                None => {
+                    book.ledger.refuse(*ticket);
+                    refusers[*number].push(node);
+                }
+            }
+        }
+        if matches!(answer, Answer::Each(stored) if stored.contains(&false)) {
+            book.is_full(node);
+        }
+    }
+
+    /// Sends a copy of an extent that others have to a node, and waits until it is stored. False: it is not.
+    pub(super) fn put_one(&self, connection: &Arc<Connection>, extent: &Packed<'_>) -> PutOne {
+        let extents = std::slice::from_ref(extent);
+        let Some(request) = put(connection, extents, &[(0, Ticket(0))]) else { return PutOne::Failed };
+        match answer(&request, Instant::now() + REQUEST_TIME) {
+            Answer::Each(stored) if stored == [true] => PutOne::Stored,
+            Answer::Each(_) => PutOne::NoRoom,
+            Answer::No => PutOne::Failed,
+            Answer::Strange => {
+                connection.end("it does not answer a put as it should");
+                PutOne::Failed
+            }
+        }
+    }
+}
+
+/// What became of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PutOne {
+    Stored,
+    NoRoom,
+    Failed,
+}
+
+/// Sends a put. `None`: the connection has ended.
+fn put(
+    connection: &Arc<Connection>,
+    extents: &[Packed<'_>],
+    sendings: &[(usize, Ticket)],
+) -> Option<Request> {
+    let puts: Vec<(TierCopy, &[Run], &[u8])> = sendings
+        .iter()
+        .map(|(number, _)| &extents[*number])
+        .map(|extent| (extent.copy, &extent.runs[..], &extent.bytes[..]))
+        .collect();
+    connection.wait_for_room();
+    connection.ask(|say, id| say.put(id, &puts)).ok()
+}
+
+fn answer(request: &Request, until: Instant) -> Answer {
+    let waited = request.wait(until, |message| match message {
+        Message::PutDone(results) => {
+            Answer::Each(results.iter().map(|result| result == PutResult::Stored).collect())
+        }
+        Message::Refused(_) => Answer::No,
+        _ => Answer::Strange,
+    });
+    match waited {
+        Waited::Answer(answer) => answer,
+        Waited::NotYet => Answer::Strange,
+        Waited::Ended => Answer::No,
+    }
+}

@@ -1,0 +1,165 @@
+//! Lends this host's idle memory: takes connections of borrowers, and does what they ask.
+//!
+//! A thread for each connection carries out what comes in its order and answers in few writes: what has come together is answered together. It has the borrower's
+//! copies to itself but for two others, which take the same lock for microseconds: one that watches the host's memory, says which copies are asked
+//! back, and drops them; and one that moves copies together. Neither ever waits for a peer.
+//!
+//! | file | job |
+//! |---|---|
+//! | `gate` | takes connections, and finds out who is there |
+//! | `seats` | which node is connected, and what it is to be told |
+//! | `serving` | carries out what one borrower asks |
+//! | `outgoing` | answers that are about to be sent |
+//! | `watching` | the host's memory, and copies that are moved together |
+//! | `status` | who has how much, for people |
+
+mod gate;
+mod outgoing;
+mod seats;
+mod serving;
+mod status;
+mod watching;
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tmem_cluster::lender::Lender;
+
+use crate::{bell::Bell, greeting::Identity, stream::Security};
+use gate::Gate;
+use seats::Seats;
+pub use status::{BorrowerStatus, LendingCounts, LendingStatus};
+
+/// How much is lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LendingOptions {
+    /// The most that is lent, in bytes.
+    pub max_bytes: u64,
+    /// What stays available on this host, in bytes: when there is less, copies are asked back.
+    pub reserve_bytes: u64,
+    /// How long borrowers have to take elsewhere what is asked back.
+    pub deadline: Duration,
+}
+
+impl Default for LendingOptions {
+    fn default() -> Self {
+        Self { max_bytes: u64::MAX, reserve_bytes: 0, deadline: Duration::from_secs(10) }
+    }
+}
+
+/// What all of its threads have.
+struct Shared {
+    identity: Identity,
+    security: Security,
+    options: LendingOptions,
+    lender: Lender,
+    seats: Seats,
+    began: Instant,
+    is_over: AtomicBool,
+    /// Rung when copies should be moved together, and at the end.
+    cleaning: Bell,
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.is_over.load(SeqCst)
+    }
+
+    /// The lender's clock.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Lends memory until it is dropped. What it holds is gone then, so the next one needs a later epoch.
+pub struct LendingServer {
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl fmt::Debug for LendingServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LendingServer({})", self.shared.identity.name)
+    }
+}
+
+impl LendingServer {
+    /// Lends to whoever connects to `listener` and is of the cluster. `available_bytes` says how much memory could be had on this host now, without swapping and
+    /// without what is lent; it is asked ten times a second.
+    ///
+    /// # Errors
+    /// No threads.
+    pub fn start(
+        listener: TcpListener,
+        identity: Identity,
+        security: Security,
+        options: LendingOptions,
+        available_bytes: impl Fn() -> u64 + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            identity,
+            security,
+            options,
+            lender: Lender::default(),
+            seats: Seats::default(),
+            began: Instant::now(),
+            is_over: AtomicBool::new(false),
+            cleaning: Bell::default(),
+        });
+        let accepting = listener.try_clone()?;
+        let mut server = Self { shared: Arc::clone(&shared), listener, threads: Vec::new() };
+        // There is something to offer before the first one asks.
+        watching::look(&shared, &available_bytes);
+        let watched = Arc::clone(&shared);
+        server.spawn("lend-watch", move || watching::watch(&watched, available_bytes))?;
+        let cleaned = Arc::clone(&shared);
+        server.spawn("lend-clean", move || watching::clean(&cleaned))?;
+        server.spawn("lend-accept", move || Gate::new(shared).run(&accepting))?;
+        Ok(server)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
+        Ok(())
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The socket is none any more.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Who has how much.
+    pub fn status(&self) -> LendingStatus {
+        status::of(&self.shared)
+    }
+}
+
+impl Drop for LendingServer {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, SeqCst);
+        self.shared.cleaning.ring();
+        // Whoever waits for connections returns.
+        if let Err(error) = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both) {
+            log::warn!("lending: the listening socket could not be shut down: {error}");
+        }
+        self.shared.seats.end_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("lending: a thread panicked");
+            }
+        }
+        self.shared.seats.wait_until_empty();
+    }
+}

@@ -1,0 +1,378 @@
+//! A lender made of frames and a map, that misbehaves when it is told to.
+
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tmem_cluster::{
+    Epoch, NodeName,
+    wire::{Encoder, Frame, FrameReader, Hello, MAX_COPIES, Message, PutResult, Reason, Run, Runs},
+};
+use tmem_peers::{Identity, Member, Security, Stream, say};
+use tmem_store::TierCopy;
+
+/// All nodes of the tests.
+pub const CLUSTER: u128 = 0xfeed << 64;
+
+/// What a lender does instead of what it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mischief {
+    /// Nothing: it is a good one.
+    None,
+    /// It cannot be reached, but keeps what it has.
+    Away,
+    /// It takes what comes and says nothing at all.
+    Mute,
+    /// It answers pings alone.
+    OnlyPings,
+    /// It does not even read.
+    Stuck,
+    /// A bit of what is got or fetched is wrong.
+    WrongBits,
+    /// What is got is too short.
+    TooShort,
+    /// It takes so long for a get, in milliseconds.
+    Slow(u64),
+    /// It ends the connection in the middle of an answer to a get.
+    CutsOff,
+    /// It answers something else than it was asked.
+    Confused,
+    /// A bit of a frame is wrong.
+    DamagedFrames,
+}
+
+/// Runs and their bytes.
+type Content = Vec<(Run, Vec<u8>)>;
+
+struct State {
+    epoch: u64,
+    mischief: Mischief,
+    room_bytes: u64,
+    /// Of which store the copies are.
+    store: u64,
+    copies: BTreeMap<u32, (u64, Content)>,
+    connections: Vec<Arc<Stream>>,
+    is_over: bool,
+}
+
+pub struct FakeLender {
+    name: NodeName,
+    address: String,
+    state: Mutex<State>,
+    security: Security,
+    pub gets: AtomicU64,
+    pub lists: AtomicU64,
+}
+
+impl FakeLender {
+    pub fn start(name: &str, room_bytes: u64) -> Arc<Self> {
+        Self::secure(name, room_bytes, Security::Plain)
+    }
+
+    pub fn secure(name: &str, room_bytes: u64, security: Security) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let lender = Arc::new(Self {
+            name: name.parse().unwrap(),
+            address: listener.local_addr().unwrap().to_string(),
+            state: Mutex::new(State {
+                epoch: 1,
+                mischief: Mischief::None,
+                room_bytes,
+                store: 0,
+                copies: BTreeMap::new(),
+                connections: Vec::new(),
+                is_over: false,
+            }),
+            security,
+            gets: AtomicU64::new(0),
+            lists: AtomicU64::new(0),
+        });
+        let accepting = Arc::clone(&lender);
+        std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                if accepting.state().is_over {
+                    return;
+                }
+                if accepting.state().mischief == Mischief::Away {
+                    continue;
+                }
+                let serving = Arc::clone(&accepting);
+                let socket = socket.unwrap();
+                std::thread::spawn(move || {
+                    let time = Duration::from_secs(5);
+                    if let Ok(stream) = Stream::accept(socket, &serving.security, time) {
+                        serving.serve(&Arc::new(stream));
+                    }
+                });
+            }
+        });
+        lender
+    }
+
+    pub fn member(&self) -> Member {
+        Member { name: self.name, address: self.address.clone(), domain: None, epoch: None }
+    }
+
+    pub fn misbehave(&self, mischief: Mischief) {
+        let mut state = self.state();
+        state.mischief = mischief;
+        if mischief == Mischief::Away {
+            state.connections.drain(..).for_each(|stream| stream.shut_down());
+        }
+    }
+
+    /// It is killed, and comes back with nothing, if it comes back.
+    pub fn kill(&self) {
+        let mut state = self.state();
+        state.copies.clear();
+        state.epoch += 1;
+        state.mischief = Mischief::Away;
+        state.connections.drain(..).for_each(|stream| stream.shut_down());
+    }
+
+    /// As [`Self::kill`], but what it had is still there, which nobody may read.
+    pub fn come_back_stale(&self) {
+        let mut state = self.state();
+        state.epoch += 1;
+        state.mischief = Mischief::None;
+        state.connections.drain(..).for_each(|stream| stream.shut_down());
+    }
+
+    pub fn set_room(&self, room_bytes: u64) {
+        self.state().room_bytes = room_bytes;
+    }
+
+    pub fn copies(&self) -> Vec<TierCopy> {
+        let state = self.state();
+        state
+            .copies
+            .iter()
+            .map(|(place, (writing, _))| TierCopy { place: *place, writing: *writing })
+            .collect()
+    }
+
+    pub fn held_bytes(&self) -> u64 {
+        self.state().held_bytes()
+    }
+
+    /// Turns a bit of all that it has.
+    pub fn damage(&self) {
+        for (_, content) in self.state().copies.values_mut() {
+            content
+                .iter_mut()
+                .for_each(|(_, bytes)| bytes.iter_mut().step_by(100).for_each(|byte| *byte ^= 4));
+        }
+    }
+
+    /// Has what it got earlier, though it was told to forget it.
+    pub fn plant(&self, copy: TierCopy, content: Content) {
+        self.state().copies.insert(copy.place, (copy.writing, content));
+    }
+
+    /// Forgets a copy on its own.
+    pub fn lose(&self, place: u32) {
+        self.state().copies.remove(&place);
+    }
+
+    pub fn recall(&self, copies: &[TierCopy], deadline_ms: u32) {
+        let mut bytes = Vec::new();
+        Encoder::new(&mut bytes).recall(deadline_ms, copies).unwrap();
+        let connections = self.state().connections.clone();
+        connections.iter().for_each(|stream| drop(stream.send(&bytes)));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn serve(&self, stream: &Arc<Stream>) {
+        let identity = Identity { cluster: CLUSTER, name: self.name, epoch: Epoch(self.state().epoch) };
+        let Ok(hello) = identity.hear(stream, Duration::from_secs(5)) else { return };
+        {
+            let mut state = self.state();
+            state.connections.drain(..).for_each(|earlier| earlier.shut_down());
+            state.connections.push(Arc::clone(stream));
+            if state.store != hello.store {
+                state.copies.clear();
+                state.store = hello.store;
+            }
+        }
+        let hello = Hello { cluster: CLUSTER, name: self.name, epoch: identity.epoch, store: 1 };
+        if say(stream, &hello).is_err() || self.offer(stream).is_err() {
+            return;
+        }
+        let mut reader = FrameReader::default();
+        while let Ok(Ok(Some(frame))) = reader.next(&mut &**stream) {
+            if !self.answer(stream, frame) {
+                break;
+            }
+            while self.state().mischief == Mischief::Stuck {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        stream.shut_down();
+    }
+
+    fn offer(&self, stream: &Stream) -> std::io::Result<()> {
+        let (free, lent) = {
+            let state = self.state();
+            (state.room_bytes.saturating_sub(state.held_bytes()), state.held_bytes())
+        };
+        let mut bytes = Vec::new();
+        Encoder::new(&mut bytes).offer(free, lent).unwrap();
+        stream.send(&bytes)
+    }
+
+    /// False: the connection ends.
+    fn answer(&self, stream: &Stream, frame: Frame<'_>) -> bool {
+        let mischief = self.state().mischief;
+        let message = Message::decode(frame).expect("a borrower says only what is in the protocol");
+        let (is_ping, is_get) = (message == Message::Ping, matches!(message, Message::Get { .. }));
+        let mut out = Vec::new();
+        self.say(&mut Encoder::new(&mut out), frame.id, message);
+        match mischief {
+            Mischief::Mute | Mischief::Stuck => return true,
+            Mischief::Away => return false,
+            Mischief::OnlyPings if !is_ping => return true,
+            Mischief::Slow(ms) if is_get => std::thread::sleep(Duration::from_millis(ms)),
+            Mischief::CutsOff if is_get => {
+                let _ = stream.send(&out[..out.len() / 2]);
+                return false;
+            }
+            Mischief::DamagedFrames if is_get => {
+                let middle = out.len() / 2;
+                out[middle] ^= 1;
+            }
+            Mischief::Confused if !is_ping => {
+                out.clear();
+                Encoder::new(&mut out).pong(frame.id).unwrap();
+            }
+            _ => {}
+        }
+        stream.send(&out).is_ok() && (!is_ping || self.offer(stream).is_ok())
+    }
+
+    fn say(&self, say: &mut Encoder<'_>, id: u64, message: Message<'_>) {
+        let mut state = self.state();
+        match message {
+            Message::Put(puts) => {
+                let results: Vec<PutResult> = puts
+                    .iter()
+                    .map(|put| {
+                        if state.held_bytes() + put.bytes.len() as u64 > state.room_bytes {
+                            return PutResult::NoRoom;
+                        }
+                        let content = content(put.runs, put.bytes);
+                        state.copies.insert(put.copy.place, (put.copy.writing, content));
+                        PutResult::Stored
+                    })
+                    .collect();
+                say.put_done(id, &results).unwrap();
+            }
+            Message::Get { copy, start, bytes } => {
+                self.gets.fetch_add(1, SeqCst);
+                let (start, end) = (start as usize, (start + bytes) as usize);
+                let found = state.content(copy).and_then(|content| {
+                    content.iter().find_map(|(run, held)| {
+                        let from = start.checked_sub(run.start_bytes())?;
+                        held.get(from..end - run.start_bytes())
+                    })
+                });
+                let Some(found) = found else { return say.refused(id, Reason::NotThere).unwrap() };
+                let mut found = found.to_vec();
+                match state.mischief {
+                    Mischief::WrongBits => found[20] ^= 1,
+                    Mischief::TooShort => found.truncate(found.len() - 1),
+                    _ => {}
+                }
+                say.got(id, &found).unwrap();
+            }
+            Message::Flush(dead) => {
+                for dead in dead.iter() {
+                    if state.content(dead.copy).is_some() {
+                        state.forget(dead.copy.place, &dead.runs.iter().collect::<Vec<_>>());
+                    }
+                }
+                say.flushed(id).unwrap();
+            }
+            Message::Ping => say.pong(id).unwrap(),
+            Message::List { from_place } => {
+                self.lists.fetch_add(1, SeqCst);
+                let copies = state.copies.range(from_place..).take(MAX_COPIES);
+                let copies =
+                    copies.map(|(place, (writing, _))| TierCopy { place: *place, writing: *writing });
+                say.listed(id, copies).unwrap();
+            }
+            Message::Fetch(copy) => match state.content(copy) {
+                Some(content) => {
+                    say.fetched(id, content.iter().map(|(run, bytes)| (*run, &bytes[..]))).unwrap();
+                }
+                None => say.refused(id, Reason::NotThere).unwrap(),
+            },
+            other => panic!("a borrower says {other:?}"),
+        }
+    }
+}
+
+impl State {
+    fn held_bytes(&self) -> u64 {
+        let contents = self.copies.values().flat_map(|(_, content)| content);
+        contents.map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+
+    fn content(&self, copy: TierCopy) -> Option<&Content> {
+        self.copies
+            .get(&copy.place)
+            .filter(|(writing, _)| *writing == copy.writing)
+            .map(|(_, content)| content)
+    }
+
+    fn forget(&mut self, place: u32, dead: &[Run]) {
+        if dead.is_empty() {
+            self.copies.remove(&place);
+            return;
+        }
+        let Some((_, content)) = self.copies.get_mut(&place) else { return };
+        // By units of 8 bytes, as plainly as it can be said.
+        let mut units = BTreeMap::new();
+        for (run, bytes) in content.iter() {
+            units.extend((run.start..).zip(bytes.chunks(8).map(<[u8]>::to_vec)));
+        }
+        for run in dead {
+            (run.start..run.start + run.units).for_each(|unit| drop(units.remove(&unit)));
+        }
+        content.clear();
+        for (unit, bytes) in units {
+            match content.last_mut() {
+                Some((run, all)) if run.start + run.units == unit => {
+                    run.units += 1;
+                    all.extend(bytes);
+                }
+                _ => content.push((Run { start: unit, units: 1 }, bytes)),
+            }
+        }
+    }
+}
+
+/// The threads end with the test's process at the latest.
+impl Drop for FakeLender {
+    fn drop(&mut self) {
+        self.state.get_mut().unwrap().is_over = true;
+    }
+}
+
+fn content(runs: Runs<'_>, mut bytes: &[u8]) -> Content {
+    runs.iter()
+        .map(|run| {
+            let (of_run, rest) = bytes.split_at(run.bytes());
+            bytes = rest;
+            (run, of_run.to_vec())
+        })
+        .collect()
+}

@@ -1,0 +1,101 @@
+//! A tier that keeps single blocks: it has those that are needed, and no others.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    pages::{flat_pool, put, store},
+    test_tier::TestTier,
+    tiers::{LONG, assert_all_there, noise},
+};
+use crate::{Store, WriteBackOptions};
+
+const PAGES: u64 = 3000;
+
+fn store_over_blocks(limit_bytes: u64) -> (Arc<Store>, Arc<TestTier>) {
+    let (store, tier) = (store(limit_bytes), TestTier::of_blocks(2000));
+    store.attach_tier(tier.clone()).unwrap();
+    (store, tier)
+}
+
+/// The tier has what the books say, to the byte.
+fn assert_exact(store: &Store, tier: &TestTier) {
+    store.write_back(LONG); // tells it what died
+    let usage = store.tier_usage().unwrap();
+    assert_eq!((tier.kept_bytes() as u64, usage.untold_bytes), (usage.live_bytes, 0));
+}
+
+#[test]
+fn it_has_what_is_needed_to_the_byte() {
+    let (store, tier) = store_over_blocks(4 << 20);
+    let pool = flat_pool(&store, "a", 20_000);
+    for i in 0..PAGES {
+        put(&pool, 0, i, noise(i)).unwrap();
+        if i % 20 == 0 {
+            store.write_back(LONG);
+        }
+    }
+    assert!(store.tier_usage().unwrap().live_bytes > 6 << 20);
+    assert_exact(&store, &tier);
+
+    // Pages are overwritten, flushed, and brought back.
+    for i in 0..400 {
+        put(&pool, 0, i * 3, noise(i * 3)).unwrap();
+        if i % 20 == 0 {
+            store.write_back(LONG);
+        }
+    }
+    assert_exact(&store, &tier);
+    pool.flush_range(crate::ObjectId(0), 2000..2200);
+    assert_exact(&store, &tier);
+    assert_all_there(&pool, 0..2000, noise);
+    assert_exact(&store, &tier);
+    assert_all_there(&pool, 2200..PAGES, noise);
+
+    pool.flush_object(crate::ObjectId(0));
+    store.write_back(LONG);
+    assert_eq!((tier.kept_bytes(), tier.copies()), (0, 0));
+}
+
+/// Pages that stay in memory are not lent, whatever extent they are in.
+#[test]
+fn it_has_nothing_of_what_stays_in_memory() {
+    let (store, tier) = store_over_blocks(4 << 20);
+    let pool = flat_pool(&store, "a", 20_000);
+    // Every tenth is fetched over and over, while others come.
+    for i in 0..PAGES {
+        put(&pool, 0, i, noise(i)).unwrap();
+        if i >= 100 {
+            assert_all_there(&pool, i % 100 * 10..i % 100 * 10 + u64::from(i >= 1000), noise);
+        }
+        if i % 30 == 0 {
+            std::thread::sleep(Duration::from_millis(1)); // ages are in milliseconds
+            store.write_back(LONG);
+        }
+    }
+    assert_exact(&store, &tier);
+    assert_all_there(&pool, 0..PAGES, noise);
+    assert_exact(&store, &tier);
+}
+
+/// With every page in the tier as well, pages can go without being written. What dies in memory meanwhile goes with the copy.
+#[test]
+fn every_page_may_be_in_it_as_well() {
+    let (store, tier) = store_over_blocks(16 << 20);
+    let pool = flat_pool(&store, "a", 20_000);
+    store.set_write_back_options(WriteBackOptions { write_through: true, ..WriteBackOptions::default() });
+    (0..PAGES).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    store.write_back(LONG);
+    let written = store.tier_usage().unwrap().written_extents;
+    assert!(written > 50);
+    (0..500).for_each(|i| put(&pool, 0, i * 5, noise(i * 5 + 1)).unwrap());
+    store.set_limit_bytes(3 << 20).unwrap();
+    while store.write_back(LONG).written_back_pages > 0 {}
+    assert!(store.tier_usage().unwrap().live_bytes > 4 << 20);
+    for i in 0..PAGES {
+        let seed = if i % 5 == 0 && i < 2500 { noise(i + 1) } else { noise(i) };
+        assert_all_there(&pool, i..i + 1, |_| seed);
+    }
+    pool.flush_object(crate::ObjectId(0));
+    store.write_back(LONG);
+    assert_eq!((tier.kept_bytes(), tier.copies()), (0, 0));
+}
