@@ -13,8 +13,9 @@ use tmem_store::{RecompressionOptions, WriteBackOptions};
 use crate::{
     BackgroundCpu, BalanceSettings, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec,
     Frontend, HttpListen, LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress,
-    RecompressAge, RecompressLevel, Reserve, Sandbox, SpareWorker, TierMode, Watchdog, WorkerDeaths,
-    WriteBackAge, ZeroOnFlush, disk_service::disk_weight, one_line::one_line,
+    RecompressAge, RecompressLevel, RedisExpiry, RedisPrefix, RedisReplicas, Reserve, Sandbox, SpareWorker,
+    TierMode, Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush, disk_service::disk_weight,
+    one_line::one_line,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -54,10 +55,20 @@ pub struct Config {
     pub recompress_level: RecompressLevel,
     /// How much of a CPU background work may take.
     pub background_cpu: BackgroundCpu,
-    /// The file or block device to which pages go that are not in memory any more.
+    /// The file or block device to which pages go that are not in memory any more, or the address of a Redis server.
     pub tier: Option<PathBuf>,
     /// How large it may become.
     pub tier_size: Option<ByteSize>,
+    /// What the keys in Redis begin with.
+    pub redis_prefix: RedisPrefix,
+    /// When they go if nobody needs them.
+    pub redis_expiry: RedisExpiry,
+    /// How many of its replicas have to have pages.
+    pub redis_replicas: RedisReplicas,
+    /// The file with its password.
+    pub redis_password_file: Option<PathBuf>,
+    /// The certificates of the authorities that its own is from.
+    pub redis_ca: Option<PathBuf>,
     /// Whether extents are copied there as soon as they are full.
     pub tier_mode: TierMode,
     /// After how long without use a page goes there.
@@ -105,6 +116,11 @@ impl Default for Config {
             background_cpu: BackgroundCpu::default(),
             tier: None,
             tier_size: None,
+            redis_prefix: RedisPrefix::default(),
+            redis_expiry: RedisExpiry::default(),
+            redis_replicas: RedisReplicas::default(),
+            redis_password_file: None,
+            redis_ca: None,
             tier_mode: TierMode::default(),
             write_back_age: WriteBackAge::default(),
             zero_on_flush: ZeroOnFlush::default(),
@@ -182,16 +198,34 @@ impl Config {
 }
 
 impl Config {
-    /// Where the tier is, and how large it may become, if there is to be one.
+    /// Where the tier is, and how large it may become, if it is to be a file or block device.
     ///
     /// # Errors
     /// [`ControlError::TierSizeAlone`].
     pub fn tier(&self) -> Result<Option<(&Path, Option<u64>)>, ControlError> {
         match (&self.tier, self.tier_size) {
+            (Some(_), _) if self.tier_address().is_some() => Ok(None),
             (Some(path), size) => Ok(Some((path, size.map(ByteSize::bytes)))),
             (None, None) => Ok(None),
             (None, Some(_)) => Err(ControlError::TierSizeAlone),
         }
+    }
+
+    /// The address of the tier, and how large it may become in bytes, if it is to be a server.
+    ///
+    /// # Errors
+    /// [`ControlError::TierSizeNeeded`].
+    pub fn redis_tier(&self) -> Result<Option<(&str, u64)>, ControlError> {
+        match (self.tier_address(), self.tier_size) {
+            (Some(address), Some(size)) => Ok(Some((address, size.bytes()))),
+            (Some(_), None) => Err(ControlError::TierSizeNeeded),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// No path of a file is written so.
+    fn tier_address(&self) -> Option<&str> {
+        self.tier.as_ref()?.to_str().filter(|text| !text.starts_with('/') && text.contains("://"))
     }
 
     /// What it says of when pages go to the tier, for the store.

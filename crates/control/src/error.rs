@@ -126,6 +126,27 @@ pub enum ControlError {
     /// A size for the tier, and no tier.
     #[error("tier-size is given and tier is not: say with tier which file or block device it is")]
     TierSizeAlone,
+    /// A server has no size of its own.
+    #[error("the tier is a Redis server: say with tier-size how much of it may be used")]
+    TierSizeNeeded,
+    /// A prefix that would mix with others, or with what is behind it.
+    #[error("`{text}` is no prefix for keys in Redis: write 1 to 64 letters, digits, and any of . _ - /")]
+    RedisPrefix {
+        /// What was written.
+        text: String,
+    },
+    /// A time for keys that makes no sense.
+    #[error("`{text}` is no time for keys in Redis to expire: write seconds, 60 to 2592000 (30 days)")]
+    RedisExpiry {
+        /// What was written.
+        text: String,
+    },
+    /// A number of replicas that makes no sense.
+    #[error("`{text}` is no number of Redis replicas to wait for: write 0 to 8")]
+    RedisReplicas {
+        /// What was written.
+        text: String,
+    },
     /// A level of recompression that does not exist.
     #[error("`{text}` is not a level of recompression: write 1 to 19")]
     RecompressLevel {

@@ -14,6 +14,7 @@
 //! | [`Recompress`] and the like | what it says of background work |
 //! | [`MaxCompressed`] | how well a page must compress to be kept |
 //! | [`TierMode`], [`WriteBackAge`] | when pages go to the tier |
+//! | [`RedisPrefix`], [`RedisExpiry`], [`RedisReplicas`] | how they are kept where the tier is Redis |
 //! | [`Sandbox`] | whether the process that serves confines itself |
 //! | [`SpareWorker`] | whether another one stands by for it |
 //! | [`Knobs`] | settings that can be changed while the daemon runs |
@@ -63,6 +64,7 @@ mod pool_ceiling;
 mod pool_size;
 mod pool_sizing;
 mod reaction;
+mod redis_settings;
 mod reserve;
 mod routes;
 mod sandbox;
@@ -110,6 +112,7 @@ pub use pool_ceiling::PoolCeiling;
 pub use pool_size::PoolSize;
 pub use pool_sizing::{PoolSizing, look_within};
 pub use reaction::Reaction;
+pub use redis_settings::{RedisExpiry, RedisPrefix, RedisReplicas};
 pub use reserve::Reserve;
 pub use routes::Control;
 pub use sandbox::Sandbox;

@@ -16,7 +16,7 @@ use crate::{
     mapped_ahead,
     recompression::{Recompression, RecompressionOptions},
     recovery::{self, Recovery},
-    tier::Tier,
+    tier::{Tier, TierCopy},
     tier_cleaning::Cleaning,
     tiering::{TierUsage, WriteBackOptions},
     usage::{ClientUsage, StoreUsage},
@@ -305,6 +305,12 @@ impl Store {
     /// `time`. Call it now and then.
     pub fn clean_tier(&self, time: Duration) -> Cleaning {
         self.engine.clean_tier(time)
+    }
+
+    /// The copies that are in the tier, and how much is needed of each, in bytes: for a tier that does not know by itself what another process
+    /// has written to it.
+    pub fn tier_copies(&self) -> Vec<(TierCopy, u32)> {
+        self.engine.tiering.table.entered()
     }
 
     /// What the tier is and holds. `None`: there is none.

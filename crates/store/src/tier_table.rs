@@ -151,6 +151,12 @@ impl TierTable {
         TierCopy { place: place.0, writing: self.cell(place).load(Ordering::Acquire) }
     }
 
+    /// All copies that are at their places, and their live bytes.
+    pub(crate) fn entered(&self) -> Vec<(TierCopy, u32)> {
+        let copies = (0..self.untouched_from()).map(|place| self.copy_at(TierPlace(place)));
+        copies.filter(|copy| copy.writing != 0).map(|copy| (copy, self.live_bytes(copy))).collect()
+    }
+
     /// Counts a block of an entered copy to which `exchange` makes an entry refer; says whether it did.
     pub(crate) fn refer(&self, tiered: TieredRef, exchange: impl FnOnce() -> bool) -> bool {
         // Counted before anybody can find it there and take it away again.

@@ -7,13 +7,14 @@ use std::{
 
 use tmem_store::{TierError, TierState};
 
-use crate::trouble::Trouble;
-
 /// Between two tries of a tier that does not work: a disk that comes back is found soon, and one that stays away costs next to nothing.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The state, and what led to it.
-pub(crate) struct Health {
+/// The state that something leads to, and what it was, for people.
+pub type Trouble = (TierState, String);
+
+/// The state, and what led to it. Logs its changes.
+pub struct Health {
     name: String,
     inner: Mutex<Inner>,
 }
@@ -26,25 +27,28 @@ struct Inner {
 
 impl Health {
     /// Of a tier that nobody has looked at.
-    pub(crate) fn new(name: String) -> Self {
+    pub fn new(name: String) -> Self {
         let inner = Inner { state: TierState::Ready, trouble: None, retry_at: Instant::now() };
         Self { name, inner: Mutex::new(inner) }
     }
 
-    pub(crate) fn name(&self) -> &str {
+    /// What people call the tier.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn state(&self) -> TierState {
+    /// How it is.
+    pub fn state(&self) -> TierState {
         self.lock().state.clone()
     }
 
-    pub(crate) fn trouble(&self) -> Option<String> {
+    /// What went wrong, if it does not work.
+    pub fn trouble(&self) -> Option<String> {
         self.lock().trouble.clone()
     }
 
     /// Something went wrong.
-    pub(crate) fn fail(&self, (state, trouble): Trouble) {
+    pub fn fail(&self, (state, trouble): Trouble) {
         let mut inner = self.lock();
         if inner.state != state {
             log::warn!("tier {} is {}: {trouble}", self.name, state.as_str());
@@ -53,7 +57,7 @@ impl Health {
     }
 
     /// It works.
-    pub(crate) fn recover(&self) {
+    pub fn recover(&self) {
         let mut inner = self.lock();
         if inner.state != TierState::Ready {
             log::info!("tier {} is ready again", self.name);
@@ -62,7 +66,7 @@ impl Health {
     }
 
     /// Whether it does not work and was not tried for a while. Then it counts as tried now.
-    pub(crate) fn is_due(&self) -> bool {
+    pub fn is_due(&self) -> bool {
         let mut inner = self.lock();
         let now = Instant::now();
         let is_due = inner.state != TierState::Ready && inner.retry_at <= now;
@@ -73,7 +77,7 @@ impl Health {
     }
 
     /// What to tell somebody who wanted something of it.
-    pub(crate) fn refusal(&self) -> TierError {
+    pub fn refusal(&self) -> TierError {
         let inner = self.lock();
         let state = inner.state.as_str();
         let trouble = inner.trouble.as_deref().unwrap_or("try again");

@@ -2,11 +2,10 @@
 
 use tmem_store::{MAX_TIER_BATCH, TIER_EXTENT_BYTES};
 
+use crate::cipher::TAG_BYTES;
+
 /// What is read, written, encrypted and checked at once, in bytes: what direct I/O can do on every disk.
 pub(crate) const SECTOR_BYTES: usize = 4096;
-
-/// The tag of AES-GCM at the end of a sector, in bytes.
-pub(crate) const TAG_BYTES: usize = 16;
 
 /// What a sector holds of an extent, in bytes.
 pub(crate) const SECTOR_DATA_BYTES: usize = SECTOR_BYTES - TAG_BYTES;

@@ -5,6 +5,8 @@
 //! disk; what is in the file is of no use to anybody without the memory that the key is in. All I/O is direct and goes through io_uring,
 //! so a disk that hangs is noticed. All memory, some 6 MiB, is taken at the start: writing needs none when the host has none.
 //!
+//! [`CopyCipher`] and [`Health`] are for other tiers, too.
+//!
 //! | file | job |
 //! |---|---|
 //! | `file_tier` | the tier as the store sees it |
@@ -14,11 +16,12 @@
 //! | `writer` | batches: encrypted and written at the same time |
 //! | `reader`, `lanes`, `windows` | blocks: many readers at once, read-ahead of neighbours |
 //! | `discarded` | places that the file system may have back |
-//! | `sectors`, `layout` | encryption; what is where |
+//! | `cipher`, `sectors`, `layout` | encryption; what is where |
 //! | `mishap` | writes and reads that go wrong on purpose |
 //! | `queue`, `buffer` | io_uring, with memory of its own and an end to waiting |
 
 mod buffer;
+mod cipher;
 mod discarded;
 mod disk;
 mod error;
@@ -36,8 +39,10 @@ mod trouble;
 mod windows;
 mod writer;
 
+pub use cipher::{CopyCipher, TAG_BYTES};
 pub use disk::TierOptions;
 pub use error::FileTierError;
 pub use file_tier::{FileTier, FileTierCounters};
+pub use health::{Health, Trouble};
 pub use layout::MIN_TIER_BYTES;
 pub use opener::TierOpener;

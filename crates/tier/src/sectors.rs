@@ -1,9 +1,9 @@
-//! Encryption of sectors: AES-256-GCM, whose tag is also the checksum.
+//! Sectors: what is encrypted, written and read at once.
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use tmem_store::{TierCopy, TierError, TierKey};
 
 use crate::{
+    cipher::CopyCipher,
     header::DiskId,
     layout::{SECTOR_BYTES, SECTOR_DATA_BYTES},
 };
@@ -11,16 +11,12 @@ use crate::{
 /// A sector as it is on the disk, or in the clear with its last bytes undefined.
 pub(crate) type Sector = [u8; SECTOR_BYTES];
 
-/// Encrypts sectors and decrypts them. A sector's nonce is its copy's writing number and its own number in the copy; no writing
-/// number is used twice under a key, so no nonce is. The id of the disk and the place are authenticated with it: a sector that is
-/// found elsewhere than where it was written, or was there before, does not decrypt.
-pub(crate) struct SectorKey(LessSafeKey);
+/// Encrypts sectors and decrypts them, bound to the id of the disk and to their place: see [`CopyCipher`].
+pub(crate) struct SectorKey(CopyCipher);
 
 impl SectorKey {
     pub(crate) fn new(key: &TierKey) -> Result<Self, TierError> {
-        let key = UnboundKey::new(&AES_256_GCM, &key.0)
-            .map_err(|_| TierError::Unavailable("this is no key for AES-256-GCM".into()))?;
-        Ok(Self(LessSafeKey::new(key)))
+        CopyCipher::new(key).map(Self)
     }
 
     /// Encrypts sector `number` of a copy in place. Its last bytes get the tag. Errors: it must not be written.
@@ -32,11 +28,7 @@ impl SectorKey {
         sector: &mut Sector,
     ) -> Result<(), TierError> {
         let (data, tag) = sector.split_at_mut(SECTOR_DATA_BYTES);
-        let sealed = self
-            .0
-            .seal_in_place_separate_tag(nonce(copy, number), address(disk, copy), data)
-            .map_err(|_| TierError::Unavailable("a sector was not encrypted".into()))?;
-        tag.copy_from_slice(sealed.as_ref());
+        tag.copy_from_slice(&self.0.seal(disk, copy, number as u32, data)?);
         Ok(())
     }
 
@@ -48,25 +40,8 @@ impl SectorKey {
         number: usize,
         sector: &'a mut Sector,
     ) -> Result<&'a [u8], TierError> {
-        self.0
-            .open_in_place(nonce(copy, number), address(disk, copy), sector)
-            .map(|data| &*data)
-            .map_err(|_| TierError::Damaged)
+        self.0.open(disk, copy, number as u32, sector)
     }
-}
-
-fn nonce(copy: TierCopy, number: usize) -> Nonce {
-    let mut nonce = [0; 12];
-    nonce[..8].copy_from_slice(&copy.writing.to_le_bytes());
-    nonce[8..].copy_from_slice(&(number as u32).to_le_bytes());
-    Nonce::assume_unique_for_key(nonce)
-}
-
-fn address(disk: &DiskId, copy: TierCopy) -> Aad<[u8; 20]> {
-    let mut address = [0; 20];
-    address[..16].copy_from_slice(disk);
-    address[16..].copy_from_slice(&copy.place.to_le_bytes());
-    Aad::from(address)
 }
 
 #[cfg(test)]

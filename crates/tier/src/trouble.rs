@@ -4,10 +4,8 @@ use std::io;
 
 use tmem_store::TierState;
 
+pub(crate) use crate::health::Trouble;
 use crate::queue::Operation;
-
-/// The state that something leads to, and what it was, for people.
-pub(crate) type Trouble = (TierState, String);
 
 /// The state that a failed operation puts the tier in.
 pub(crate) fn state_after(operation: Operation, error: &io::Error) -> TierState {

@@ -23,6 +23,10 @@ const READ: [&str; 4] = ["/proc", "/sys/fs/cgroup", "/sys/devices/system/cpu", "
 const READ_FOR_UBLK: &str = "/sys";
 const WRITE_FOR_UBLK: [&str; 2] = ["/dev", "/sys/devices/virtual/block"];
 
+/// Beyond that where the tier is a server: what its name is looked up with, whenever there is a new connection.
+const READ_FOR_NAMES: [&str; 5] =
+    ["/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"];
+
 /// A process is confined once, for good.
 static IN_EFFECT: OnceLock<String> = OnceLock::new();
 
@@ -58,11 +62,14 @@ pub(crate) fn confine(config: &Config) -> Result<()> {
         return Ok(());
     }
     let ublk = tmem_ublk::is_prepared();
+    // To the server that is the tier, if it is one.
+    let tcp_connections = config.redis_tier()?.is_some();
     let confinement = Confinement {
         user,
         capabilities: capabilities(ublk),
-        paths: paths(ublk),
-        extras: Extras { rings: config.tier.is_some(), ublk },
+        paths: paths(ublk, tcp_connections),
+        extras: Extras { rings: config.tier()?.is_some(), ublk },
+        tcp_connections,
         abstract_sockets: env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_bytes().starts_with(b"@")),
     };
     let confined = confinement.apply().context("cannot confine the daemon")?;
@@ -100,7 +107,7 @@ fn capabilities(ublk: bool) -> Capabilities {
     for_ublk.into_iter().filter(|_| ublk).collect()
 }
 
-fn paths(ublk: bool) -> Vec<(PathBuf, PathAccess)> {
+fn paths(ublk: bool, tcp_connections: bool) -> Vec<(PathBuf, PathAccess)> {
     let mut paths: Vec<_> = READ.iter().map(|path| (path.into(), PathAccess::Read)).collect();
     // Its own program, for the names of functions when a thread is asked where it is.
     paths.extend(env::current_exe().map(|program| (program, PathAccess::Read)));
@@ -109,6 +116,9 @@ fn paths(ublk: bool) -> Vec<(PathBuf, PathAccess)> {
         tmem_store::never_swapped()
             .map(|directory| (format!("/proc/self/fd/{}", directory.as_raw_fd()).into(), PathAccess::Write)),
     );
+    if tcp_connections {
+        paths.extend(READ_FOR_NAMES.iter().map(|path| (path.into(), PathAccess::Read)));
+    }
     if ublk {
         paths.push((READ_FOR_UBLK.into(), PathAccess::Read));
         paths.extend(WRITE_FOR_UBLK.iter().map(|path| (path.into(), PathAccess::Write)));
@@ -139,7 +149,7 @@ mod tests {
     fn nothing_but_what_the_kernel_shows_is_in_reach() {
         let program = env::current_exe().expect("its path");
         let shown = |path: &Path| READ.iter().any(|read| Path::new(read) == path) || path == program;
-        assert!(paths(false).iter().all(|(path, access)| *access == PathAccess::Read && shown(path)));
+        assert!(paths(false, false).iter().all(|(path, access)| *access == PathAccess::Read && shown(path)));
         assert_eq!(capabilities(false), Capabilities::NONE);
     }
 }

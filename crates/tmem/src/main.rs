@@ -53,6 +53,7 @@ mod stacks;
 mod stocking;
 mod succession;
 mod table;
+mod tiers;
 mod top;
 mod worker;
 mod write_back;

@@ -1,6 +1,6 @@
 //! The worker: puts the parts together and serves until it is told to end.
 
-use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use tmem_control::{
@@ -11,7 +11,6 @@ use tmem_faults::Point;
 use tmem_keeper::Estate;
 use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
 use tmem_store::Store;
-use tmem_tier::{FileTier, TierOpener, TierOptions};
 use tmem_transport::{DEFAULT_SOCKET_MODE, PollLimit, SocketFile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -30,6 +29,7 @@ use crate::{
     sizing::Sizing,
     stacks, stocking,
     succession::{OneOfMany, now_seconds},
+    tiers::{self, TierPlan},
     write_back::WriteBackThread,
 };
 
@@ -37,7 +37,7 @@ use crate::{
 pub(crate) fn check(config: &Config) -> Result<()> {
     pool_limit(config)?;
     tls(config)?;
-    config.tier()?;
+    TierPlan::new(config)?;
     confine::check(config)
 }
 
@@ -52,11 +52,9 @@ pub(crate) fn run(
     let poll_limit = PollLimit::from_us(config.poll_us);
     let estate = Arc::clone(&inheritance.estate);
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)?, estate: Arc::clone(&estate) };
-    let tier_options = config.tier()?.map(|(path, size_bytes)| TierOptions {
-        opener: Arc::new(ByKeeper(Arc::clone(&estate))),
-        ..TierOptions::new(path, size_bytes)
-    });
+    let tier_plan = TierPlan::new(&config)?;
     start_logging(config.log_level);
+    tiers::warn(&config);
     #[cfg(feature = "fault-injection")]
     crate::faults::arm(inheritance.worker_deaths)?;
     tmem_faults::pass(Point::Start);
@@ -80,7 +78,7 @@ pub(crate) fn run(
     store.set_max_payload_bytes(config.max_compressed.bytes());
     store.set_write_back_options(config.write_back());
     store.set_zero_on_flush(config.zero_on_flush == ZeroOnFlush::On);
-    let tier = tier_options.map(|options| attach_tier(&store, options, is_new)).transpose()?;
+    let tier = tier_plan.map(|plan| plan.attach(&store, &estate, is_new)).transpose()?;
     let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
     let memo = inheritance.memo.as_ref().filter(|_| !is_new);
     let first_started = memo.as_ref().map_or_else(now_seconds, |memo| memo.first_started);
@@ -157,28 +155,6 @@ pub(crate) fn run(
     tier.iter().for_each(|tier| tier.clear());
     drop(heartbeat);
     Ok(served?)
-}
-
-/// The keeper opens the tier, whenever that is: this process may not.
-#[derive(Debug)]
-struct ByKeeper(Arc<Estate>);
-
-impl TierOpener for ByKeeper {
-    fn open(&self, _path: &Path, flags: i32) -> io::Result<File> {
-        let gone = || io::Error::other("there is no keeper");
-        self.0.keeper().ok_or_else(gone)?.open_tier(flags)
-    }
-}
-
-/// Opens the tier and gives it to the store.
-fn attach_tier(store: &Store, options: TierOptions, store_is_new: bool) -> Result<Arc<FileTier>> {
-    let tier = Arc::new(FileTier::new(options)?);
-    if store_is_new {
-        // What another daemon left there is of no use to anybody.
-        tier.clear();
-    }
-    store.attach_tier(Arc::<FileTier>::clone(&tier))?;
-    Ok(tier)
 }
 
 /// The pool's limit at first, and the rule that changes it while the pool sizes itself.

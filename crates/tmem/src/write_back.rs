@@ -11,9 +11,8 @@ use std::{
 };
 
 use tmem_store::{Store, TierState, TierUsage, WriteBack};
-use tmem_tier::FileTier;
 
-use crate::join::join;
+use crate::{join::join, tiers::TendedTier};
 
 /// How often the thread looks for pages that are old enough, cleans, and asks a tier that failed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -37,18 +36,18 @@ pub(crate) struct WriteBackThread {
 }
 
 impl WriteBackThread {
-    pub(crate) fn start(store: Arc<Store>, tier: Arc<FileTier>) -> io::Result<Self> {
+    pub(crate) fn start(store: Arc<Store>, tier: Arc<dyn TendedTier>) -> io::Result<Self> {
         let ends = Arc::<AtomicBool>::default();
         let (there, ends_there) = (Arc::clone(&store), Arc::clone(&ends));
         let thread = thread::Builder::new().name("write-back".to_owned()).spawn(move || {
-            run(&there, &tier, &ends_there);
+            run(&there, &*tier, &ends_there);
             there.end_write_back();
         })?;
         Ok(Self { store, ends, thread: Some(thread) })
     }
 }
 
-fn run(store: &Store, tier: &FileTier, ends: &AtomicBool) {
+fn run(store: &Store, tier: &dyn TendedTier, ends: &AtomicBool) {
     let mut log = StateLog::default();
     let (mut wait, mut looked) = (Duration::ZERO, Instant::now());
     while !ends.load(Ordering::Acquire) {

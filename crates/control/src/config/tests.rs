@@ -42,6 +42,21 @@ fn every_key_is_read() {
     assert_eq!(config.background_cpu.percent(), 100);
     assert_eq!(config.tier().expect("a tier"), Some((Path::new("/t"), Some(8 << 30))));
     assert!(matches!(parse("tier-size = \"1G\"").expect("config").tier(), Err(ControlError::TierSizeAlone)));
+    assert_eq!(config.redis_tier().expect("a file"), None);
+    let redis = parse(
+        "tier = \"redis://h:1\"\ntier-size = \"8G\"\nredis-prefix = \"a\"\nredis-expiry = 60\nredis-replicas = 2\n\
+         redis-password-file = \"/p\"\nredis-ca = \"/c\"",
+    )
+    .expect("config");
+    assert_eq!(
+        (redis.tier().ok(), redis.redis_tier().ok()),
+        (Some(None), Some(Some(("redis://h:1", 8 << 30))))
+    );
+    assert_eq!((redis.redis_prefix.as_str(), redis.redis_replicas.count()), ("a", 2));
+    assert_eq!(redis.redis_expiry.time(), Duration::from_secs(60));
+    assert_eq!((redis.redis_password_file, redis.redis_ca), (Some("/p".into()), Some("/c".into())));
+    let sizeless = parse("tier = \"redis://h:1\"").expect("config");
+    assert!(matches!(sizeless.redis_tier(), Err(ControlError::TierSizeNeeded)));
     let options = config.write_back();
     assert_eq!((options.age, options.write_through), (Some(Duration::from_secs(600)), true));
     let tls = config.nbd_tls().expect("all three").expect("TLS");
@@ -96,6 +111,9 @@ fn values_that_make_no_sense_are_one_line_that_names_them() {
         ("background-cpu = 101", "101"),
         ("tier-mode = \"through\"", "write-through"),
         ("tier = 3", "expected path"),
+        ("redis-expiry = 5", "2592000"),
+        ("redis-prefix = \"a:b\"", "letters"),
+        ("redis-replicas = 9", "0 to 8"),
         ("write-back-age = 0", "1 to 86400"),
         ("write-back-age = \"never\"", "off"),
         ("write-back-age = 1.5", "seconds or"),
@@ -194,6 +212,9 @@ fn every_key_of_the_sample_is_real_and_shows_its_default() {
             "recompress",
             "recompress-age",
             "recompress-level",
+            "redis-expiry",
+            "redis-prefix",
+            "redis-replicas",
             "reserve",
             "sandbox",
             "spare-worker",

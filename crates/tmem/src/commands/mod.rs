@@ -27,7 +27,7 @@ use crate::{Outcome, runtime_dir};
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Run the daemon in the foreground
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Add, remove and list swap disks
     #[command(subcommand)]
     Disk(disk::Command),
@@ -76,7 +76,7 @@ impl Command {
     pub(crate) fn run(self, runtime_dir: Option<PathBuf>) -> Outcome {
         let client = |dir| runtime_dir::resolve(dir).map(|dir| AdminClient::new(&dir));
         match self {
-            Self::Serve(arguments) => serve::run(arguments, &runtime_dir::resolve(runtime_dir)?),
+            Self::Serve(arguments) => serve::run(*arguments, &runtime_dir::resolve(runtime_dir)?),
             Self::Disk(command) => disk::run(command, &client(runtime_dir)?),
             Self::Status(arguments) => status::run(&arguments, &client(runtime_dir)?),
             Self::Top(arguments) => top::run(&arguments, client(runtime_dir)?),

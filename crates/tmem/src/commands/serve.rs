@@ -9,8 +9,8 @@ use anyhow::Context;
 use clap::Args;
 use tmem_control::{
     BackgroundCpu, ByteSize, Config, ControlError, HttpListen, LogLevel, MaxCompressed, PoolCeiling,
-    PoolSize, Reaction, Recompress, RecompressAge, RecompressLevel, Reserve, Sandbox, SpareWorker, TierMode,
-    Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush, poll_us,
+    PoolSize, Reaction, Recompress, RecompressAge, RecompressLevel, RedisExpiry, RedisPrefix, RedisReplicas,
+    Reserve, Sandbox, SpareWorker, TierMode, Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush, poll_us,
 };
 use tmem_keeper::{Client, Keeper, KeeperOptions, Program};
 
@@ -55,12 +55,27 @@ pub(crate) struct Arguments {
     /// The most of one CPU that compaction and recompression take, in percent [default: 20]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     background_cpu: Option<BackgroundCpu>,
-    /// File or block device for pages that do not fit in memory [default: none]
-    #[arg(long, value_name = "PATH")]
+    /// File, block device or Redis server (redis://HOST:PORT) for pages that do not fit in memory [default: none]
+    #[arg(long, value_name = "PATH|URL")]
     tier: Option<PathBuf>,
-    /// How large the tier's file may become, such as 16G; of a device, all of it if not given
+    /// How large the tier's file may become, or how much goes to the server, such as 16G; of a device, all of it if not given
     #[arg(long, value_name = "SIZE")]
     tier_size: Option<ByteSize>,
+    /// What the keys in Redis begin with [default: tmem]
+    #[arg(long, value_name = "NAME")]
+    redis_prefix: Option<RedisPrefix>,
+    /// After how many seconds keys in Redis go that no running daemon needs, 60 to 2592000 [default: 86400]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    redis_expiry: Option<RedisExpiry>,
+    /// How many replicas have to have pages before these leave memory, 0 to 8 [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    redis_replicas: Option<RedisReplicas>,
+    /// File with the password of the Redis server
+    #[arg(long, value_name = "FILE")]
+    redis_password_file: Option<PathBuf>,
+    /// Certificates of the authorities that its own is from, in PEM [default: those that the system trusts]
+    #[arg(long, value_name = "FILE")]
+    redis_ca: Option<PathBuf>,
     /// When pages go there: write-back, when they have to, or write-through, as soon as an extent is full [default: write-back]
     #[arg(long, value_name = "MODE")]
     tier_mode: Option<TierMode>,
@@ -126,6 +141,11 @@ impl Arguments {
         config.nbd_tls_client_ca = flag_or(&self.nbd_tls_client_ca, config.nbd_tls_client_ca);
         config.tier = flag_or(&self.tier, config.tier);
         config.tier_size = self.tier_size.or(config.tier_size);
+        config.redis_prefix = self.redis_prefix.clone().unwrap_or(config.redis_prefix);
+        config.redis_expiry = self.redis_expiry.unwrap_or(config.redis_expiry);
+        config.redis_replicas = self.redis_replicas.unwrap_or(config.redis_replicas);
+        config.redis_password_file = flag_or(&self.redis_password_file, config.redis_password_file);
+        config.redis_ca = flag_or(&self.redis_ca, config.redis_ca);
         config.tier_mode = self.tier_mode.unwrap_or(config.tier_mode);
         config.write_back_age = self.write_back_age.unwrap_or(config.write_back_age);
         config.zero_on_flush = self.zero_on_flush.unwrap_or(config.zero_on_flush);
@@ -170,7 +190,7 @@ fn keep(arguments: &Arguments, runtime_dir: &Path) -> Outcome {
         deaths_per_minute: config.worker_deaths.per_minute(),
         start: KeeperOptions::START,
         patience: config.watchdog.time(),
-        tier: config.tier.clone(),
+        tier: config.tier()?.map(|(path, _)| path.to_owned()),
     };
     let code = Keeper::new(&program, options)?.run();
     drop(ownership);
