@@ -1,5 +1,7 @@
 //! The tier over peers that behave, and over some that don't.
 
+#![allow(clippy::unwrap_used, reason = "helper functions here are for tests alone")]
+
 mod support;
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};

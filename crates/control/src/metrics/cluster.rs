@@ -47,7 +47,9 @@ const PEERS: [Family<PeerReport>; 4] = [
 ];
 
 /// Of the last reads from a peer: the part of them, and what it did not exceed.
-const ROUND_TRIPS: [(&str, fn(&PeerReport) -> u64); 2] =
+type RoundTrip = (&'static str, fn(&PeerReport) -> u64);
+
+const ROUND_TRIPS: [RoundTrip; 2] =
     [("0.5", |peer| peer.round_trip_p50_us), ("0.99", |peer| peer.round_trip_p99_us)];
 
 /// All of it.
