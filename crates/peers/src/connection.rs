@@ -236,7 +236,9 @@ impl Connection {
             let why = match reader.next(&mut Heard(self)) {
                 Ok(Ok(Some(frame))) => match Message::decode(frame) {
                     Ok(message) if frame.id == id && is_answer(&message) => {
-                        return Waited::Answer(take(message));
+                        let answer = take(message);
+                        self.hear_rest(&mut reader);
+                        return Waited::Answer(answer);
                     }
                     Ok(message) => match self.hear(frame, message) {
                         Ok(()) => continue,
@@ -259,6 +261,17 @@ impl Connection {
             };
             self.end(&why);
             return Waited::Ended;
+        }
+    }
+
+    /// Hears what has come together with an answer. What is wrong with it is found by whoever reads next.
+    fn hear_rest(&self, reader: &mut FrameReader) {
+        while let Ok(Ok(Some(frame))) = reader.next(&mut Nothing) {
+            let heard = Message::decode(frame).map_err(|error| error.to_string());
+            if let Err(why) = heard.and_then(|message| self.hear(frame, message)) {
+                self.end(&why);
+                return;
+            }
         }
     }
 
@@ -298,6 +311,15 @@ fn is_answer(message: &Message<'_>) -> bool {
             | Message::Listed(_)
             | Message::Fetched(_)
     )
+}
+
+/// A stream on which nothing comes for now.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
 }
 
 /// The stream, remembering when something came.

@@ -1,5 +1,7 @@
 //! What a tier is made with, and who its peers are.
 
+use std::time::Duration;
+
 use tmem_cluster::{Epoch, NodeName};
 
 use crate::{greeting::Identity, stream::Security};
@@ -17,6 +19,13 @@ pub struct PeerTierOptions {
     pub copies: usize,
     /// How many bytes a second repair may fetch; 0: as many as it can.
     pub repair_bytes_per_second: u64,
+    /// How long after the loss of a peer repair begins: it may be back at once. [`Self::REPAIR_DELAY`] does for most.
+    pub repair_delay: Duration,
+}
+
+impl PeerTierOptions {
+    /// A daemon that is started anew, and a cable that is put into another socket, are back within this.
+    pub const REPAIR_DELAY: Duration = Duration::from_secs(2);
 }
 
 /// A node of the cluster.

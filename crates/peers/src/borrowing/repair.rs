@@ -24,9 +24,6 @@ use crate::connection::{Connection, Waited};
 /// How often deadlines of recalled copies are looked at, and whether there is something to repair.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// A peer that is lost may be back at once: only after this are copies made for what it has.
-const DELAY: Duration = Duration::from_secs(2);
-
 /// Over what the speed is said.
 const SPEED_TIME: Duration = Duration::from_secs(1);
 
@@ -116,7 +113,7 @@ impl Borrower {
     fn next_repair(&self, from_place: &mut u32) -> Option<(Want, Vec<(NodeId, Ticket)>)> {
         let mut book = self.book();
         book.ledger.expire(self.now_ms());
-        let is_soon = book.lost_at.is_some_and(|lost_at| lost_at.elapsed() < DELAY);
+        let is_soon = book.lost_at.is_some_and(|lost_at| lost_at.elapsed() < self.options.repair_delay);
         if self.is_over() || is_soon || !book.is_complete() {
             return None;
         }

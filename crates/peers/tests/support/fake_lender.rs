@@ -157,6 +157,10 @@ impl FakeLender {
             .collect()
     }
 
+    pub fn epoch(&self) -> u64 {
+        self.state().epoch
+    }
+
     pub fn held_bytes(&self) -> u64 {
         self.state().held_bytes()
     }
@@ -204,7 +208,9 @@ impl FakeLender {
             }
         }
         let hello = Hello { cluster: CLUSTER, name: self.name, epoch: identity.epoch, store: 1 };
-        if say(stream, &hello).is_err() || self.offer(stream).is_err() {
+        let mut offer = Vec::new();
+        self.offer(&mut Encoder::new(&mut offer));
+        if say(stream, &hello).is_err() || stream.send(&offer).is_err() {
             return;
         }
         let mut reader = FrameReader::default();
@@ -219,14 +225,9 @@ impl FakeLender {
         stream.shut_down();
     }
 
-    fn offer(&self, stream: &Stream) -> std::io::Result<()> {
-        let (free, lent) = {
-            let state = self.state();
-            (state.room_bytes.saturating_sub(state.held_bytes()), state.held_bytes())
-        };
-        let mut bytes = Vec::new();
-        Encoder::new(&mut bytes).offer(free, lent).unwrap();
-        stream.send(&bytes)
+    fn offer(&self, say: &mut Encoder<'_>) {
+        let state = self.state();
+        say.offer(state.room_bytes.saturating_sub(state.held_bytes()), state.held_bytes()).unwrap();
     }
 
     /// False: the connection ends.
@@ -255,7 +256,10 @@ impl FakeLender {
             }
             _ => {}
         }
-        stream.send(&out).is_ok() && (!is_ping || self.offer(stream).is_ok())
+        if is_ping {
+            self.offer(&mut Encoder::new(&mut out));
+        }
+        stream.send(&out).is_ok()
     }
 
     fn say(&self, say: &mut Encoder<'_>, id: u64, message: Message<'_>) {

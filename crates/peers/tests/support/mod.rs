@@ -34,6 +34,7 @@ pub fn options(copies: usize) -> PeerTierOptions {
         security: Security::Plain,
         copies,
         repair_bytes_per_second: 0,
+        repair_delay: Duration::from_millis(200),
     }
 }
 
