@@ -2,6 +2,8 @@
 //!
 //! `TMEM_PEER_RUNS=N` tries N runs instead of some.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helper functions here are for tests alone")]
+
 mod support;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,6 +1,6 @@
 //! The tier over peers that behave, and over some that don't.
 
-#![allow(clippy::unwrap_used, reason = "helper functions here are for tests alone")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helper functions here are for tests alone")]
 
 mod support;
 
