@@ -17,6 +17,8 @@ TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl iproute2)
 TEST_PACKAGES+=(qemu-guest-agent)
 # What clusters find each other with.
 TEST_PACKAGES+=(etcd-server)
+# Servers that pages go to: Redis of the demo, and Valkey, from bookworm-backports.
+VALKEY_PACKAGE=valkey-server
 # A browser that looks at the dashboard.
 TEST_PACKAGES+=(chromium)
 # libFuzzer is in C++.
@@ -144,6 +146,12 @@ install_test_packages() {
         add_backports
         say "installing $QEMU_PACKAGE from bookworm-backports"
         apt_install -t bookworm-backports $QEMU_PACKAGE
+    fi
+    if ! has_package $VALKEY_PACKAGE; then
+        need_apt "$VALKEY_PACKAGE"
+        add_backports
+        say "installing $VALKEY_PACKAGE from bookworm-backports"
+        apt_install -t bookworm-backports $VALKEY_PACKAGE
     fi
     # Of the same version: extended headers of NBD came with 9.0.
     if ! has_version $QEMU_TOOLS_PACKAGE $QEMU_VERSION; then

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `redis_tier` | the tier as the store sees it |
 //! | `options`, `address`, `error` | which servers, and what can be wrong with that |
+//! | `upkeep` | trying again, removing what is not needed, telling copies to live on |
 //! | `writer` | the commands that write copies and remove them |
 //! | `reader`, `outage` | blocks; how long a server that does not answer is waited for |
 //! | `live` | which copies there are, and which of them have to be told to live on |
@@ -33,6 +34,7 @@ mod pool;
 mod reader;
 mod redis_tier;
 mod trouble;
+mod upkeep;
 mod writer;
 
 pub use address::ServerAddress;

@@ -433,3 +433,29 @@ fn wrong_options_are_refused() {
         RedisTierError::Tls { .. }
     ));
 }
+
+/// The command of docs/redis.md for a user who may do no more than the tier has to.
+const ACL: &str = include_str!("../../../docs/redis.md");
+
+#[test]
+fn the_documented_user_may_do_all_that_is_needed() {
+    for binary in BINARIES {
+        let server = Server::start(binary, &[]);
+        let command = ACL.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
+        server.ask(&command.split_whitespace().collect::<Vec<_>>());
+        let address = format!("redis://tmem:PASSWORD@127.0.0.1:{}", server.port).parse().unwrap();
+        let tier = open(&RedisTierOptions { address, ..server.options() });
+        assert_eq!((tier.state(), tier.trouble()), (TierState::Ready, None));
+        write(&tier, copy(1, 1)).unwrap();
+        assert_has(&tier, copy(1, 1));
+        tier.release(&[(copy(1, 1), Extent::new(1).blocks[0])]);
+        tier.adopt(&[(copy(2, 2), 10)]);
+        tier.discard(1);
+        tier.probe();
+        tier.clear();
+        assert_eq!(tier.state(), TierState::Ready);
+        assert!(server.keys().is_empty());
+        server.ask(&["ACL", "SETUSER", "tmem", "-hset"]);
+        assert_refused(&tier, copy(1, 3), TierState::Failing, "docs/redis.md");
+    }
+}
