@@ -44,8 +44,7 @@ impl RedisTier {
         if is_due {
             self.try_again(&mut writing);
         }
-        let state = self.health.state();
-        if let Some(keys) = self.keys.get().filter(|_| is_giving(&state)) {
+        if let Some(keys) = self.keys.get().filter(|_| self.health.state().is_giving()) {
             let deadline = Instant::now() + PROBE;
             let kept = self
                 .remove_dead(&mut writing, keys, deadline)
@@ -195,8 +194,4 @@ impl RedisTier {
             }
         }
     }
-}
-
-fn is_giving(state: &TierState) -> bool {
-    matches!(state, TierState::Ready | TierState::Full | TierState::ReadOnly)
 }

@@ -79,6 +79,11 @@ pub enum TierState {
 }
 
 impl TierState {
+    /// Whether it gives copies, as it seems.
+    pub fn is_giving(&self) -> bool {
+        matches!(self, TierState::Ready | TierState::Full | TierState::ReadOnly)
+    }
+
     /// One lower-case word, for status and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -140,8 +140,7 @@ impl Tiering {
 
     /// Whether pages may leave memory for the tier, as it seems: it gives what it has.
     pub(crate) fn is_giving(&self) -> bool {
-        let giving = [TierState::Ready, TierState::Full, TierState::ReadOnly];
-        self.tier.get().is_some_and(|tier| giving.contains(&tier.state()))
+        self.tier.get().is_some_and(|tier| tier.state().is_giving())
     }
 
     /// Places for copies of what stays in memory: some are left to pages that have to go.

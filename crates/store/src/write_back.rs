@@ -8,6 +8,7 @@
 //! written. Until a write is known to be good, memory has everything; and what stays of an extent keeps the copy for the next time.
 
 use std::{
+    borrow::Cow,
     sync::PoisonError,
     time::{Duration, Instant},
 };
@@ -88,6 +89,9 @@ impl Turn {
         }
     }
 }
+
+/// All of an extent is needed.
+const WHOLE: &[TierRun] = &[TierRun::WHOLE];
 
 /// A share, in thousandths of it: against a share a page counts for a 32nd more.
 const SHARE_PERMILLE: u64 = 32_000 / 33;
@@ -322,8 +326,10 @@ impl Engine {
         }
         // What a tier that keeps blocks gets of an extent is what goes, unless the copy is to be good for all of it.
         let is_whole = !self.tiering.keeps_blocks() || self.tiering.options().write_through;
-        let needed =
-            |candidate: &Candidate<'_>| if is_whole { vec![TierRun::WHOLE] } else { candidate.runs() };
+        let needed = |candidate: &Candidate<'_>| match is_whole {
+            true => Cow::Borrowed(WHOLE),
+            false => Cow::Owned(candidate.runs()),
+        };
         let unwritten_runs: Vec<_> =
             unwritten.iter().map(|candidate| (&candidate.walk, needed(candidate))).collect();
         let copies = self.write_copies(&unwritten_runs, done);
@@ -354,7 +360,7 @@ impl Engine {
         }
         let most = self.tiering.places_to_spare().min(MAX_TIER_BATCH);
         let walks: Vec<_> = std::iter::from_fn(|| self.arena.pin_uncopied()).take(most).collect();
-        let whole: Vec<_> = walks.iter().map(|walk| (walk, vec![TierRun::WHOLE])).collect();
+        let whole: Vec<_> = walks.iter().map(|walk| (walk, Cow::Borrowed(WHOLE))).collect();
         let copies = self.write_copies(&whole, done);
         drop(whole);
         for (walk, copy) in walks.iter().zip(&copies) {
@@ -367,7 +373,7 @@ impl Engine {
     }
 
     /// Writes what is needed of the first of these extents to the tier, as many as it takes, and enters their copies, which stay until they are closed.
-    fn write_copies(&self, walks: &[(&Walk<'_>, Vec<TierRun>)], done: &mut WriteBack) -> Vec<TierCopy> {
+    fn write_copies(&self, walks: &[(&Walk<'_>, Cow<'_, [TierRun]>)], done: &mut WriteBack) -> Vec<TierCopy> {
         if walks.is_empty() {
             return Vec::new();
         }
