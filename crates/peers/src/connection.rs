@@ -27,6 +27,7 @@ use std::{
 use tmem_cluster::wire::{Copies, Encoder, Frame, FrameReader, Hello, Message, WireError};
 
 use crate::{
+    clock::Clock,
     error::PeerError,
     greeting::{Identity, is_only_later, say},
     stream::{Security, Stream},
@@ -84,8 +85,8 @@ pub(crate) struct Connection {
     reader: Mutex<FrameReader>,
     outbox: Outbox,
     listener: Listener,
-    began: Instant,
-    /// When the last byte came, in milliseconds since it began.
+    clock: Clock,
+    /// When the last byte came, by the clock.
     heard_ms: AtomicU64,
 }
 
@@ -117,7 +118,7 @@ impl Connection {
             reader: Mutex::default(),
             outbox: Outbox::default(),
             listener,
-            began: Instant::now(),
+            clock: Clock::start(),
             heard_ms: AtomicU64::new(0),
         }))
     }
@@ -138,7 +139,7 @@ impl Connection {
 
     /// For how long nothing has come.
     pub(crate) fn silence(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.heard_ms.load(Relaxed)))
+        self.clock.since_ms(self.heard_ms.load(Relaxed))
     }
 
     /// Asks. What is said has the order in which this is called.
@@ -266,7 +267,7 @@ impl Connection {
 
     /// Hears what has come together with an answer. What is wrong with it is found by whoever reads next.
     fn hear_rest(&self, reader: &mut FrameReader) {
-        while let Ok(Ok(Some(frame))) = reader.next(&mut Nothing) {
+        while let Ok(Some(frame)) = reader.next_held() {
             let heard = Message::decode(frame).map_err(|error| error.to_string());
             if let Err(why) = heard.and_then(|message| self.hear(frame, message)) {
                 self.end(&why);
@@ -313,23 +314,13 @@ fn is_answer(message: &Message<'_>) -> bool {
     )
 }
 
-/// A stream on which nothing comes for now.
-struct Nothing;
-
-impl Read for Nothing {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-}
-
 /// The stream, remembering when something came.
 struct Heard<'a>(&'a Connection);
 
 impl Read for Heard<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.0.stream.receive(into)?;
-        let now_ms = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.heard_ms.store(now_ms, Relaxed);
+        self.0.heard_ms.store(self.0.clock.now_ms(), Relaxed);
         Ok(count)
     }
 }

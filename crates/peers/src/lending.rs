@@ -28,12 +28,12 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tmem_cluster::lender::Lender;
 
-use crate::{bell::Bell, greeting::Identity, stream::Security};
+use crate::{bell::Bell, clock::Clock, greeting::Identity, stream::Security};
 use gate::Gate;
 use seats::Seats;
 pub use status::{BorrowerStatus, LendingCounts, LendingStatus};
@@ -62,7 +62,7 @@ struct Shared {
     options: LendingOptions,
     lender: Lender,
     seats: Seats,
-    began: Instant,
+    clock: Clock,
     is_over: AtomicBool,
     /// Rung when copies should be moved together, and at the end.
     cleaning: Bell,
@@ -75,7 +75,7 @@ impl Shared {
 
     /// The lender's clock.
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.clock.now_ms()
     }
 }
 
@@ -111,7 +111,7 @@ impl LendingServer {
             options,
             lender: Lender::default(),
             seats: Seats::default(),
-            began: Instant::now(),
+            clock: Clock::start(),
             is_over: AtomicBool::new(false),
             cleaning: Bell::default(),
         });

@@ -9,11 +9,13 @@
 //! | `borrowing` | peers' memory as a tier of the store |
 //! | `lending` | this host's idle memory for others |
 //! | `connection` | a borrower's connection to one lender |
+//! | `clock` | milliseconds that only go forward |
 //! | `bell` | something to sleep by that others can ring |
 //! | `error` | what goes wrong between two peers |
 
 mod bell;
 mod borrowing;
+mod clock;
 mod connection;
 mod error;
 mod greeting;

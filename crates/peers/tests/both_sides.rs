@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test
 
 use std::{
-    net::TcpListener,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -10,9 +9,8 @@ use std::{
     time::Duration,
 };
 
-use support::{copy, fake_lender::CLUSTER, options, reads, wait_for_repair, wait_until, write};
-use tmem_cluster::Epoch;
-use tmem_peers::{Identity, LendingOptions, LendingServer, Member, PeerTier, Security};
+use support::{copy, lend, options, reads, wait_for_repair, wait_until, write};
+use tmem_peers::{LendingOptions, LendingServer, Member, PeerTier};
 use tmem_store::{Tier, TierKey, TierState};
 
 mod support;
@@ -24,14 +22,10 @@ struct Lender {
 }
 
 fn lender(number: u32, lending: LendingOptions) -> Lender {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("lender-{number}").parse().unwrap();
-    let identity = Identity { cluster: CLUSTER, name, epoch: Epoch(1) };
     let available = Arc::new(AtomicU64::new(1 << 30));
     let asked = Arc::clone(&available);
-    let server =
-        LendingServer::start(listener, identity, Security::Plain, lending, move || asked.load(SeqCst))
-            .unwrap();
+    let server = lend(name, lending, move || asked.load(SeqCst));
     let address = server.address().unwrap().to_string();
     Lender { server, available, member: Member { name, address, domain: None, epoch: None } }
 }

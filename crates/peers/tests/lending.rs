@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -12,15 +12,10 @@ use std::{
 
 use support::{
     client::{Answer, Client, hello},
-    copy, extent,
-    fake_lender::CLUSTER,
-    wait_until,
+    copy, extent, lend, wait_until,
 };
-use tmem_cluster::{
-    Epoch,
-    wire::{PutResult, Reason, Run},
-};
-use tmem_peers::{Identity, LendingOptions, LendingServer, Security};
+use tmem_cluster::wire::{PutResult, Reason, Run};
+use tmem_peers::{LendingOptions, LendingServer};
 
 mod support;
 
@@ -39,12 +34,9 @@ impl Rig {
     }
 
     fn with(options: LendingOptions) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let identity = Identity { cluster: CLUSTER, name: "lender".parse().unwrap(), epoch: Epoch(1) };
         let available = Arc::new(AtomicU64::new(PLENTY));
         let asked = Arc::clone(&available);
-        let watch = move || asked.load(SeqCst);
-        let server = LendingServer::start(listener, identity, Security::Plain, options, watch).unwrap();
+        let server = lend("lender".parse().unwrap(), options, move || asked.load(SeqCst));
         let address = server.address().unwrap();
         Self { server, address, available }
     }

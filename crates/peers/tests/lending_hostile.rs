@@ -4,21 +4,16 @@
 use std::{
     cell::RefCell,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
 use support::{
     client::{Answer, Client, hello},
-    copy, extent,
-    fake_lender::CLUSTER,
-    wait_until,
+    copy, extent, lend, wait_until,
 };
-use tmem_cluster::{
-    Epoch,
-    wire::{Encoder, PutResult, Run},
-};
-use tmem_peers::{Identity, LendingOptions, LendingServer, Security};
+use tmem_cluster::wire::{Encoder, PutResult, Run};
+use tmem_peers::{LendingOptions, LendingServer};
 
 mod support;
 
@@ -31,10 +26,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let identity = Identity { cluster: CLUSTER, name: "lender".parse().unwrap(), epoch: Epoch(1) };
-        let options = LendingOptions::default();
-        let server = LendingServer::start(listener, identity, Security::Plain, options, || 1 << 40).unwrap();
+        let server = lend("lender".parse().unwrap(), LendingOptions::default(), || 1 << 40);
         let address = server.address().unwrap();
         let mut good = Client::connect(address, &hello("good", 1, 1));
         assert_eq!(good.put(copy(1, 1), &extent(1).0), PutResult::Stored);

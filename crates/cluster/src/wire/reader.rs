@@ -45,10 +45,10 @@ impl FrameReader {
     /// The next frame. `None`: the stream ended between two frames. Errors of the stream are the outer ones; after one that only means
     /// "later" it can be called again.
     pub fn next(&mut self, from: &mut impl Read) -> io::Result<Result<Option<Frame<'_>>, WireError>> {
-        let (kind, id, frame_bytes) = loop {
-            let needed = match Frame::decode(&self.buffer[self.start..self.end]) {
+        let whole = loop {
+            let needed = match self.look() {
                 Err(error) => return Ok(Err(error)),
-                Ok(Ok((frame, frame_bytes))) => break (frame.kind, frame.id, frame_bytes),
+                Ok(Ok(whole)) => break whole,
                 Ok(Err(needed)) => needed,
             };
             self.make_room(needed);
@@ -60,10 +60,24 @@ impl FrameReader {
                 Err(error) => return Err(error),
             }
         };
+        Ok(Ok(Some(self.give_out(whole))))
+    }
+
+    /// The next frame, if all of it has come already.
+    pub fn next_held(&mut self) -> Result<Option<Frame<'_>>, WireError> {
+        Ok(self.look()?.ok().map(|whole| self.give_out(whole)))
+    }
+
+    /// Kind, id and length of the next frame. `Err` within: so many bytes are needed for it.
+    fn look(&self) -> Result<Result<(u16, u64, usize), usize>, WireError> {
+        let decoded = Frame::decode(&self.buffer[self.start..self.end])?;
+        Ok(decoded.map(|(frame, frame_bytes)| (frame.kind, frame.id, frame_bytes)))
+    }
+
+    fn give_out(&mut self, (kind, id, frame_bytes): (u16, u64, usize)) -> Frame<'_> {
         let start = self.start;
         self.start += frame_bytes;
-        let payload = &self.buffer[start + HEADER_BYTES..self.start];
-        Ok(Ok(Some(Frame { kind, id, payload })))
+        Frame { kind, id, payload: &self.buffer[start + HEADER_BYTES..self.start] }
     }
 
     /// Makes room for at least a byte more of a frame that needs `needed` in all.

@@ -21,7 +21,7 @@ use super::{
     options::{Member, PeerTierOptions},
     peer::Peer,
 };
-use crate::{bell::Bell, connection::Connection, error::PeerError};
+use crate::{bell::Bell, clock::Clock, connection::Connection, error::PeerError};
 
 /// A peer that pings but leaves a request unanswered for so long is not waited for: its connection is begun anew.
 pub(super) const REQUEST_TIME: Duration = Duration::from_secs(3);
@@ -44,7 +44,7 @@ pub(super) struct Borrower {
     pub(super) repaired_bytes: AtomicU64,
     pub(super) repaired_copies: AtomicU64,
     is_over: AtomicBool,
-    began: Instant,
+    clock: Clock,
 }
 
 impl Borrower {
@@ -60,7 +60,7 @@ impl Borrower {
             repaired_bytes: AtomicU64::new(0),
             repaired_copies: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
-            began: Instant::now(),
+            clock: Clock::start(),
         }
     }
 
@@ -260,7 +260,7 @@ impl Borrower {
 
     /// Milliseconds of a clock that nobody sets.
     pub(super) fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.clock.now_ms()
     }
 
     /// What goes wrong, for people.

@@ -1,7 +1,6 @@
 //! Takes connections, and finds out who is there.
 
 use std::{
-    io,
     net::{TcpListener, TcpStream},
     sync::Arc,
     thread,
@@ -62,11 +61,7 @@ impl Gate {
                 _ if self.shared.is_over() => return,
                 Ok((socket, _)) => self.take(socket),
                 Err(error) => {
-                    if let Some(hidden) = self.limits.accepting.admit(Instant::now()) {
-                        log::warn!(
-                            "lending: no connection can be accepted: {error} ({hidden} like it not logged)"
-                        );
-                    }
+                    warn(&self.limits.accepting, || format!("no connection can be accepted: {error}"));
                     thread::sleep(PAUSE);
                 }
             }
@@ -75,12 +70,9 @@ impl Gate {
 
     fn take(&self, socket: TcpStream) {
         let Some(number) = self.shared.seats.enter(&socket) else {
-            if let Some(hidden) = self.limits.full.admit(Instant::now()) {
-                let remote = readable(socket.peer_addr());
-                log::warn!(
-                    "lending: {remote} is turned away: too many connections ({hidden} like it not logged)"
-                );
-            }
+            warn(&self.limits.full, || {
+                format!("{} is turned away: too many connections", readable(socket.peer_addr()))
+            });
             return;
         };
         let (shared, limits) = (Arc::clone(&self.shared), Arc::clone(&self.limits));
@@ -89,14 +81,15 @@ impl Gate {
         });
         if let Err(error) = spawned {
             drop(self.shared.seats.entrance(number));
-            self.log_accepting(&error);
+            warn(&self.limits.accepting, || format!("no thread for a connection: {error}"));
         }
     }
+}
 
-    fn log_accepting(&self, error: &io::Error) {
-        if let Some(hidden) = self.limits.accepting.admit(Instant::now()) {
-            log::warn!("lending: no thread for a connection: {error} ({hidden} like it not logged)");
-        }
+/// To the log, unless there was a line like it just now.
+fn warn(limit: &LogLimit, text: impl FnOnce() -> String) {
+    if let Some(hidden) = limit.admit(Instant::now()) {
+        log::warn!("lending: {} ({hidden} like it not logged)", text());
     }
 }
 
@@ -105,10 +98,8 @@ fn serve(shared: &Shared, limits: &Limits, number: u64, socket: TcpStream) {
     let entered = enter(shared, number, socket);
     let limit = if entered.is_ok() { &limits.ended } else { &limits.refused };
     let Err(error) = entered.and_then(|guest| guest.serve()) else { return };
-    if !shared.is_over()
-        && let Some(hidden) = limit.admit(Instant::now())
-    {
-        log::warn!("lending: {error} ({hidden} like it not logged)");
+    if !shared.is_over() {
+        warn(limit, || error.to_string());
     }
 }
 

@@ -6,12 +6,15 @@ pub mod client;
 pub mod fake_lender;
 
 use std::{
+    net::TcpListener,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tmem_cluster::Epoch;
-use tmem_peers::{BorrowingStatus, Identity, Member, PeerTier, PeerTierOptions, Security};
+use tmem_cluster::{Epoch, NodeName};
+use tmem_peers::{
+    BorrowingStatus, Identity, LendingOptions, LendingServer, Member, PeerTier, PeerTierOptions, Security,
+};
 use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
 
 use fake_lender::{CLUSTER, FakeLender};
@@ -124,4 +127,15 @@ pub fn reads(tier: &PeerTier, copy: TierCopy, seed: u64) -> Result<bool, TierErr
 pub fn wait_for_repair(tier: &PeerTier) -> BorrowingStatus {
     wait_until("all extents have their copies", || tier.status().wanting_extents == 0);
     tier.status()
+}
+
+/// A lender of that name, on a host with as much memory as `available_bytes` says.
+pub fn lend(
+    name: NodeName,
+    options: LendingOptions,
+    available_bytes: impl Fn() -> u64 + Send + 'static,
+) -> LendingServer {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let identity = Identity { cluster: CLUSTER, name, epoch: Epoch(1) };
+    LendingServer::start(listener, identity, Security::Plain, options, available_bytes).unwrap()
 }
