@@ -110,12 +110,17 @@ fn tiers(lines: &mut Lines, scene: &Scene<'_>) {
             ("ready" | "full", _) => Weight::Warning,
             _ => Weight::Bad,
         };
-        let mut line = format!("Tier {} is {}", html::text(&tier.name), html::text(&tier.state));
-        if let Some(trouble) = &tier.trouble {
-            put!(line, ": {}", html::text(trouble));
-        }
-        lines.push((weight, line));
+        let line = format!("Tier {} is {}", html::text(&tier.name), html::text(&tier.state));
+        lines.push((weight, with_trouble(line, tier.trouble.as_deref())));
     }
+}
+
+/// What is wrong behind what is said of somebody.
+fn with_trouble(mut line: String, trouble: Option<&str>) -> String {
+    if let Some(trouble) = trouble {
+        put!(line, ": {}", html::text(trouble));
+    }
+    line
 }
 
 fn peers(lines: &mut Lines, scene: &Scene<'_>) {
@@ -133,11 +138,8 @@ fn peers(lines: &mut Lines, scene: &Scene<'_>) {
     }
     let away = borrowing.peers.iter().filter(|peer| peer.state != "connected");
     for peer in away {
-        let mut line = format!("Peer <bdi>{}</bdi> is {}", html::text(&peer.name), html::text(&peer.state));
-        if let Some(trouble) = &peer.trouble {
-            put!(line, ": {}", html::text(trouble));
-        }
-        lines.push((Weight::Warning, line));
+        let line = format!("Peer <bdi>{}</bdi> is {}", html::text(&peer.name), html::text(&peer.state));
+        lines.push((Weight::Warning, with_trouble(line, peer.trouble.as_deref())));
     }
     if borrowing.wanting_extents > 0 {
         let line =

@@ -2,7 +2,11 @@
 
 use super::{
     Scene,
-    html::{self, put},
+    html::{
+        self,
+        Column::{Plain, Words},
+        put,
+    },
 };
 use crate::{BorrowingReport, ClusterReport, LendingReport};
 
@@ -56,11 +60,21 @@ fn borrows(html: &mut String, borrowing: &BorrowingReport) {
         html.push_str("<p class=\"nothing\">Nobody lends: no other node is known.</p>");
         return;
     }
-    html.push_str(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Lenders, table\"><table><caption>From whom it borrows</caption><thead><tr>\
-         <th scope=\"col\" class=\"words\">node</th><th scope=\"col\" class=\"words\">state</th><th scope=\"col\">borrowed</th>\
-         <th scope=\"col\">free there</th><th scope=\"col\">copies</th><th scope=\"col\">read p50</th><th scope=\"col\">p99</th>\
-         <th scope=\"col\">errors</th></tr></thead><tbody>\n",
+    html::open_table(
+        html,
+        "scroll",
+        "Lenders, table",
+        "From whom it borrows",
+        &[
+            Words("node"),
+            Words("state"),
+            Plain("borrowed"),
+            Plain("free there"),
+            Plain("copies"),
+            Plain("read p50"),
+            Plain("p99"),
+            Plain("errors"),
+        ],
     );
     for peer in borrowing.peers.iter().take(MAX_ROWS) {
         let class = if peer.state == "connected" { "good" } else { "warning" };
@@ -94,10 +108,12 @@ fn lends(html: &mut String, lending: &LendingReport) {
         html.push_str("<p class=\"nothing\">Nobody borrows.</p>");
         return;
     }
-    html.push_str(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Borrowers, table\"><table><caption>To whom it lends</caption><thead><tr>\
-         <th scope=\"col\" class=\"words\">node</th><th scope=\"col\" class=\"words\">from</th><th scope=\"col\">lent</th>\
-         <th scope=\"col\">copies</th><th scope=\"col\">recalled</th></tr></thead><tbody>\n",
+    html::open_table(
+        html,
+        "scroll",
+        "Borrowers, table",
+        "To whom it lends",
+        &[Words("node"), Words("from"), Plain("lent"), Plain("copies"), Plain("recalled")],
     );
     for borrower in lending.borrowers.iter().take(MAX_ROWS) {
         put!(

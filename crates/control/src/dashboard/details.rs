@@ -2,7 +2,11 @@
 
 use super::{
     Scene, cluster,
-    html::{self, put},
+    html::{
+        self,
+        Column::{Plain, Words},
+        put,
+    },
 };
 use crate::{BalanceDecision, ClientStatus};
 
@@ -48,10 +52,12 @@ fn balancer(html: &mut String, scene: &Scene<'_>) {
         html.push_str("<p class=\"nothing\">No decisions yet: nobody needed more or less.</p></section>\n");
         return;
     }
-    html.push_str(
-        "<div class=\"scroll decisions\" tabindex=\"0\" role=\"region\" aria-label=\"Last decisions\"><table><caption>Last decisions</caption>\
-         <thead><tr><th scope=\"col\" class=\"words\">when</th><th scope=\"col\" class=\"words\">guest</th><th scope=\"col\">from</th>\
-         <th scope=\"col\">to</th><th scope=\"col\" class=\"words\">why</th></tr></thead><tbody>\n",
+    html::open_table(
+        html,
+        "scroll decisions",
+        "Last decisions",
+        "Last decisions",
+        &[Words("when"), Words("guest"), Plain("from"), Plain("to"), Words("why")],
     );
     for decision in balance.decisions.iter().rev().take(SHOWN_DECISIONS) {
         row(html, decision, scene.now_ms);
@@ -81,10 +87,20 @@ fn tiers(html: &mut String, scene: &Scene<'_>) {
         );
         return;
     }
-    html.push_str(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Tiers, table\"><table><thead><tr><th scope=\"col\" class=\"words\">tier</th>\
-         <th scope=\"col\" class=\"words\">state</th><th scope=\"col\">used</th><th scope=\"col\">of</th><th scope=\"col\">pages</th>\
-         <th scope=\"col\">reads</th><th scope=\"col\">errors</th></tr></thead><tbody>\n",
+    html::open_table(
+        html,
+        "scroll",
+        "Tiers, table",
+        "",
+        &[
+            Words("tier"),
+            Words("state"),
+            Plain("used"),
+            Plain("of"),
+            Plain("pages"),
+            Plain("reads"),
+            Plain("errors"),
+        ],
     );
     for tier in &scene.status.tiers {
         let class = if tier.state == "ready" && tier.trouble.is_none() { "good" } else { "warning" };
@@ -109,13 +125,30 @@ fn counters(html: &mut String, scene: &Scene<'_>) {
     if scene.status.clients.is_empty() {
         return;
     }
-    html.push_str(
-        "<details><summary>All counters of the pool's clients</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Counters, table\">\
-         <table><thead><tr><th scope=\"col\">client</th>\
-         <th scope=\"col\">disk</th><th scope=\"col\" class=\"words\">at</th><th scope=\"col\">weight</th><th scope=\"col\">cap</th><th scope=\"col\">share</th>\
-         <th scope=\"col\">pages</th><th scope=\"col\">same-filled</th><th scope=\"col\">shared</th><th scope=\"col\">raw</th><th scope=\"col\">in tier</th>\
-         <th scope=\"col\">puts</th><th scope=\"col\">gets</th><th scope=\"col\">flushes</th><th scope=\"col\">refused</th>\
-         <th scope=\"col\">damaged</th></tr></thead><tbody>\n",
+    html.push_str("<details><summary>All counters of the pool's clients</summary>");
+    html::open_table(
+        html,
+        "scroll",
+        "Counters, table",
+        "",
+        &[
+            Plain("client"),
+            Plain("disk"),
+            Words("at"),
+            Plain("weight"),
+            Plain("cap"),
+            Plain("share"),
+            Plain("pages"),
+            Plain("same-filled"),
+            Plain("shared"),
+            Plain("raw"),
+            Plain("in tier"),
+            Plain("puts"),
+            Plain("gets"),
+            Plain("flushes"),
+            Plain("refused"),
+            Plain("damaged"),
+        ],
     );
     for client in scene.status.clients.iter().take(MAX_ROWS) {
         counter_row(html, client);

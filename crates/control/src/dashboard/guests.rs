@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use super::{
     Scene,
     chart::{Chart, Reach, Series, Shape, Unit},
-    html::{self, put},
+    html::{
+        self,
+        Column::{Plain, Words},
+        put,
+    },
     ink::Ink,
     overview::swapping,
 };
@@ -54,11 +58,23 @@ pub(super) fn put(html: &mut String, scene: &Scene<'_>) {
         );
         return;
     }
-    html.push_str(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Guests, table\"><table><thead><tr>\
-         <th scope=\"col\">guest</th><th scope=\"col\" class=\"words\">state</th><th scope=\"col\">memory</th><th scope=\"col\">target</th>\
-         <th scope=\"col\">in the pool</th><th scope=\"col\">uncompressed</th><th scope=\"col\">ratio</th><th scope=\"col\">in/s</th>\
-         <th scope=\"col\">out/s</th><th scope=\"col\">refused</th></tr></thead><tbody>\n",
+    html::open_table(
+        html,
+        "scroll",
+        "Guests, table",
+        "",
+        &[
+            Plain("guest"),
+            Words("state"),
+            Plain("memory"),
+            Plain("target"),
+            Plain("in the pool"),
+            Plain("uncompressed"),
+            Plain("ratio"),
+            Plain("in/s"),
+            Plain("out/s"),
+            Plain("refused"),
+        ],
     );
     for (name, guest) in guests.iter().take(MAX_ROWS) {
         row(html, scene, name, *guest);

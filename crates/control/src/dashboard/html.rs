@@ -16,6 +16,31 @@ macro_rules! put {
 }
 pub(super) use put;
 
+/// A column's heading.
+#[derive(Clone, Copy)]
+pub(super) enum Column {
+    /// Of numbers, and of names.
+    Plain(&'static str),
+    /// Of text that is read from its left.
+    Words(&'static str),
+}
+
+/// Begins a table that scrolls by itself. `label` is for who does not see it; without a caption it is empty.
+pub(super) fn open_table(page: &mut String, class: &str, label: &str, caption: &str, columns: &[Column]) {
+    put!(page, "<div class=\"{class}\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\"><table>");
+    if !caption.is_empty() {
+        put!(page, "<caption>{caption}</caption>");
+    }
+    page.push_str("<thead><tr>");
+    for column in columns {
+        match column {
+            Column::Plain(heading) => put!(page, "<th scope=\"col\">{heading}</th>"),
+            Column::Words(heading) => put!(page, "<th scope=\"col\" class=\"words\">{heading}</th>"),
+        }
+    }
+    page.push_str("</tr></thead><tbody>\n");
+}
+
 /// Foreign text, as HTML that shows it: on one line, and not without end.
 pub(super) fn text(text: &str) -> Text<'_> {
     Text(text)
