@@ -11,6 +11,7 @@
 //! | `network` | several hosts at a switch, whose cables can be pulled |
 //! | `chromium` | a browser, told what to do over the DevTools protocol |
 //! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped, and other programs for guests |
+//! | `beyond_memory` | a guest that needs more memory than it and the pool have |
 //! | `uml` | boots User-Mode Linux on the host's file system |
 //! | `random` | numbers that follow from a seed |
 //! | `soak` | clients of daemons that go wrong on purpose, which know what each page may read as |
@@ -21,6 +22,7 @@
 //! that `TMEM_BINARY` names: cargo does not build it for them, `scripts/test` does. It also installs the packages
 //! they need and fetches the kernel. Where something is missing a test fails and says so.
 
+mod beyond_memory;
 mod certificates;
 mod checker;
 mod chromium;
@@ -39,6 +41,7 @@ mod terminal;
 mod tool;
 mod uml;
 
+pub use beyond_memory::BeyondMemory;
 pub use certificates::Certificates;
 pub use checker::{build_checker, build_guest_program};
 pub use chromium::Chromium;

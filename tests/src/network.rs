@@ -12,12 +12,10 @@ use crate::{namespace::Namespace, tool::succeed};
 /// The network of all hosts (of the block for benchmarks, RFC 2544). Host `n` is 198.18.0.`n + 1`.
 const NETWORK: [u8; 3] = [198, 18, 0];
 
-const SET_UP: Duration = Duration::from_secs(15);
-
 /// Hosts at one switch. Dropping it ends them.
 pub struct Network {
-    // Goes last: their ends of the cables are in it.
     hosts: Vec<Namespace>,
+    // Goes last: the other ends of their cables are in it.
     switch: Namespace,
 }
 
@@ -90,7 +88,7 @@ impl Network {
     }
 
     /// How long it may take on a busy machine until a cable that was put back is of use.
-    pub const SET_UP: Duration = SET_UP;
+    pub const SET_UP: Duration = Duration::from_secs(15);
 }
 
 fn shell(place: &Namespace, script: &str) -> Result<()> {

@@ -4,9 +4,8 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use tmem_tests::{Daemon, RedisServer, UmlGuest, build_checker};
+use tmem_tests::{BeyondMemory, Daemon, RedisServer};
 
-const TIMEOUT: Duration = Duration::from_secs(200);
 const SOON: Duration = Duration::from_secs(60);
 
 fn start(redis: &RedisServer) -> Result<Daemon> {
@@ -16,31 +15,6 @@ fn start(redis: &RedisServer) -> Result<Daemon> {
     let daemon = Daemon::start_with("24M", &flags, None)?;
     daemon.add_disk("uml", "512M", &[])?;
     Ok(daemon)
-}
-
-/// A program in the guest that needs more memory than the guest has, and looks at all of it again.
-fn boot(daemon: &Daemon) -> Result<UmlGuest> {
-    let checker = build_checker(daemon.directory())?;
-    let script = format!(
-        "swapon LABEL=tmem\n\
-         {} 224 51 1 kind=random\n\
-         echo \"@write_errors $(dmesg | grep -c 'Write-error on swap-device' || true)\"\n\
-         echo \"@read_errors $(dmesg | grep -c 'Read-error on swap-device' || true)\"\n",
-        checker.display()
-    );
-    UmlGuest::boot(daemon, "uml", &script)
-}
-
-fn ended_well(daemon: &Daemon, guest: UmlGuest) -> Result<()> {
-    let console = guest.finish(TIMEOUT)?;
-    let all = console.join("\n");
-    ensure!(console.iter().any(|line| line.starts_with("VERIFIED ")), "not verified:\n{all}");
-    for errors in ["@read_errors 0", "@write_errors 0"] {
-        ensure!(console.iter().any(|line| line == errors), "no {errors}:\n{all}");
-    }
-    let status = daemon.status()?;
-    ensure!(daemon.client("uml", "checksum_errors")? == 0, "{status:#}");
-    Ok(())
 }
 
 fn wait_for_keys(redis: &RedisServer, is_enough: impl Fn(usize) -> bool) -> Result<()> {
@@ -59,7 +33,7 @@ fn wait_for_keys(redis: &RedisServer, is_enough: impl Fn(usize) -> bool) -> Resu
 fn r1_what_a_guest_swaps_beyond_the_pool_is_in_redis_and_comes_back() -> Result<()> {
     let redis = RedisServer::start()?;
     let daemon = start(&redis)?;
-    ended_well(&daemon, boot(&daemon)?)?;
+    BeyondMemory::boot(&daemon)?.end_well(&daemon)?;
     let status = daemon.status()?;
     ensure!(daemon.client("uml", "refused_puts")? == 0, "{status:#}");
     ensure!(daemon.client("uml", "written_back_pages")? > 5_000, "{status:#}");
@@ -81,13 +55,13 @@ fn r1_what_a_guest_swaps_beyond_the_pool_is_in_redis_and_comes_back() -> Result<
 fn r1_a_worker_that_follows_one_that_was_killed_finds_what_that_one_wrote() -> Result<()> {
     let redis = RedisServer::start()?;
     let daemon = start(&redis)?;
-    let guest = boot(&daemon)?;
+    let guest = BeyondMemory::boot(&daemon)?;
     for kill in 0..2 {
         wait_for_keys(&redis, |keys| keys > 100 * (kill + 1))?;
         let worker = daemon.kill_worker()?;
         daemon.wait_for_worker_after(worker, SOON)?;
     }
-    ended_well(&daemon, guest)?;
+    guest.end_well(&daemon)?;
     let status = daemon.status()?;
     ensure!(status["tiers"][0]["state"] == "ready" && status["tiers"][0]["errors"] == 0, "{status:#}");
     ensure!(daemon.client("uml", "tier_gets")? > 100, "{status:#}");
