@@ -85,7 +85,7 @@ pub struct Ledger {
     promised: usize,
     nodes: BTreeMap<NodeId, Node>,
     records: BTreeMap<u32, Record>,
-    /// Places of records with fewer copies than promised that are not lost.
+    /// Places of records with fewer copies than promised, or sendings of some, that are not lost.
     wanting: BTreeSet<u32>,
     /// Sendings that are under way, and of which place.
     tickets: BTreeMap<Ticket, u32>,
@@ -269,9 +269,11 @@ impl Ledger {
         self.records.values().filter(|record| self.source(record) == Read::Lost).count()
     }
 
-    /// How many extents have fewer copies than promised and are not lost.
+    /// How many extents have fewer copies than promised and are not lost. A copy that is only on its way is none.
     pub fn wanting_extents(&self) -> usize {
-        self.wanting.len()
+        let under_way: BTreeSet<&u32> =
+            self.tickets.values().filter(|place| !self.wanting.contains(place)).collect();
+        self.wanting.len() + under_way.len()
     }
 
     fn source(&self, record: &Record) -> Read {

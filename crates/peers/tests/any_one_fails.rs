@@ -208,7 +208,7 @@ impl Run {
         assert_eq!(self.tier.status().lost_extents, 0);
         self.model.keys().for_each(|place| self.tier.discard(*place));
         wait_until("r7 nobody keeps what nobody needs", || {
-            self.lenders.iter().all(|lender| lender.copies().is_empty())
+            self.lenders.iter().all(|lender| lender.is_empty())
         });
     }
 }
@@ -218,9 +218,8 @@ fn runs() -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::with_cases(runs()) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::with_cases(runs()) })]
     #[test]
-    #[ignore = "takes minutes, and was not seen to come to its end with more than a few runs: docs/design.md, Peers"]
     fn r1_no_page_is_lost_or_wrong_while_one_of_three_fails(steps in steps()) {
         let mut run = Run::begin();
         steps.iter().for_each(|step| run.carry_out(step));

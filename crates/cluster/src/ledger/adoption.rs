@@ -106,6 +106,16 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_is_on_its_way_is_wanting_until_it_is_acknowledged() {
+        let mut ledger = ledger();
+        ledger.adopt(copy(5, 9), NodeId(1), EPOCH);
+        let [(_, ticket)] = ledger.send(copy(5, 9), &[NodeId(2)])[..] else { panic!("one sending") };
+        assert_eq!((ledger.next_want(0), ledger.wanting_extents()), (None, 1), "nothing to do, but not done");
+        ledger.acknowledge(ticket, EPOCH);
+        assert_eq!(ledger.wanting_extents(), 0);
+    }
+
+    #[test]
     fn of_two_writings_the_later_one_counts_whatever_comes_first() {
         for (first, second) in [((1, 9), (2, 8)), ((2, 8), (1, 9))] {
             let mut ledger = ledger();

@@ -1,7 +1,7 @@
 //! A lender made of frames and a map, that misbehaves when it is told to.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::TcpListener,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -57,6 +57,8 @@ struct State {
     /// Of which store the copies are.
     store: u64,
     copies: BTreeMap<u32, (u64, Content)>,
+    /// Places of copies of an epoch that is over: nobody knows of them any more.
+    stale: BTreeSet<u32>,
     connections: Vec<Arc<Stream>>,
     is_over: bool,
 }
@@ -86,6 +88,7 @@ impl FakeLender {
                 room_bytes,
                 store: 0,
                 copies: BTreeMap::new(),
+                stale: BTreeSet::new(),
                 connections: Vec::new(),
                 is_over: false,
             }),
@@ -139,6 +142,7 @@ impl FakeLender {
     /// As [`Self::kill`], but what it had is still there, which nobody may read.
     pub fn come_back_stale(&self) {
         let mut state = self.state();
+        state.stale = state.copies.keys().copied().collect();
         state.epoch += 1;
         state.mischief = Mischief::None;
         state.connections.drain(..).for_each(|stream| stream.shut_down());
@@ -155,6 +159,12 @@ impl FakeLender {
             .iter()
             .map(|(place, (writing, _))| TierCopy { place: *place, writing: *writing })
             .collect()
+    }
+
+    /// Whether it has anything that it was given in its epoch.
+    pub fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.copies.keys().all(|place| state.stale.contains(place))
     }
 
     pub fn epoch(&self) -> u64 {
@@ -274,6 +284,7 @@ impl FakeLender {
                         }
                         let content = content(put.runs, put.bytes);
                         state.copies.insert(put.copy.place, (put.copy.writing, content));
+                        state.stale.remove(&put.copy.place);
                         PutResult::Stored
                     })
                     .collect();
