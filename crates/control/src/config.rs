@@ -11,11 +11,11 @@ use serde::{Deserialize, Deserializer, de};
 use tmem_store::{RecompressionOptions, WriteBackOptions};
 
 use crate::{
-    BackgroundCpu, BalanceSettings, ByteSize, ControlError, DedupChoice, DiskFormat, DiskName, DiskSpec,
-    Frontend, HttpListen, LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize, Reaction, Recompress,
-    RecompressAge, RecompressLevel, RedisExpiry, RedisPrefix, RedisReplicas, Reserve, Sandbox, SpareWorker,
-    TierMode, Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush, disk_service::disk_weight,
-    one_line::one_line,
+    BackgroundCpu, BalanceSettings, ByteSize, ClusterSettings, ControlError, DedupChoice, DiskFormat,
+    DiskName, DiskSpec, Frontend, HttpListen, LogLevel, MaxCompressed, NbdAddress, PoolCeiling, PoolSize,
+    Reaction, Recompress, RecompressAge, RecompressLevel, RedisExpiry, RedisPrefix, RedisReplicas, Reserve,
+    Sandbox, SpareWorker, TierMode, Watchdog, WorkerDeaths, WriteBackAge, ZeroOnFlush,
+    disk_service::disk_weight, one_line::one_line,
 };
 
 /// How long a queue's thread looks for more requests before it sleeps, by default, in microseconds. Waking a thread
@@ -93,6 +93,8 @@ pub struct Config {
     pub user: Option<String>,
     /// How much goes to stderr.
     pub log_level: LogLevel,
+    /// What it is told of a cluster. `None`: this host is in none.
+    pub cluster: Option<ClusterSettings>,
     /// What the balancer is told; it is a process of its own.
     pub balance: BalanceSettings,
     /// Disks to make at the start.
@@ -133,6 +135,7 @@ impl Default for Config {
             sandbox: Sandbox::default(),
             user: None,
             log_level: LogLevel::default(),
+            cluster: None,
             balance: BalanceSettings::default(),
             disks: Vec::new(),
         }

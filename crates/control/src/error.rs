@@ -126,6 +126,18 @@ pub enum ControlError {
     /// A size for the tier, and no tier.
     #[error("tier-size is given and tier is not: say with tier which file or block device it is")]
     TierSizeAlone,
+    /// The section `[cluster]` makes no sense.
+    #[error("[cluster]: {why}")]
+    Cluster {
+        /// In words.
+        why: &'static str,
+    },
+    /// A number of copies that is none.
+    #[error("`{text}` is no number of copies: write 1 to 4")]
+    ClusterCopies {
+        /// What was written.
+        text: String,
+    },
     /// A server has no size of its own.
     #[error("the tier is a Redis server: say with tier-size how much of it may be used")]
     TierSizeNeeded,

@@ -22,6 +22,7 @@
 //! | [`ClientChanges`] | what can be changed of a client |
 //! | [`DiskService`] | disks, as the admin API sees them |
 //! | [`BalanceSettings`] | what the balancer is told |
+//! | [`ClusterSettings`] | what the daemon is told of the cluster |
 //! | [`ClusterReport`], [`ClusterView`] | whom this node lends to, and from whom it borrows |
 //! | [`BalanceReport`], [`BalanceOrder`] | what the balancer and the daemon tell each other |
 //! | [`Status`] | the status document |
@@ -42,6 +43,7 @@ mod client;
 mod client_changes;
 mod client_knobs;
 mod cluster_report;
+mod cluster_settings;
 mod config;
 mod dashboard;
 mod dedup_choice;
@@ -90,6 +92,7 @@ pub use client_changes::ClientChanges;
 pub use cluster_report::{
     BorrowerReport, BorrowingReport, ClusterReport, ClusterView, LendingReport, PeerReport,
 };
+pub use cluster_settings::{ClusterCopies, ClusterSettings, Lend};
 pub use config::{Config, MAX_POLL_US, poll_us};
 pub use dashboard::Dashboard;
 pub use dedup_choice::DedupChoice;

@@ -29,14 +29,19 @@ use std::{
     fmt, io,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
+use tmem_cluster::{Epoch, NodeId};
 use tmem_store::{Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
 
 use borrower::Borrower;
 pub use options::{Member, PeerTierOptions};
 use packed::{Packed, merged};
 pub use status::{BorrowingStatus, PeerState, PeerStatus};
+
+/// How often it is looked whether peers have forgotten what they were told to.
+const LOOK_UP: Duration = Duration::from_millis(10);
 
 /// A tier that keeps copies of extents in peers' memory. Dropped, it ends its connections; what peers have they keep.
 pub struct PeerTier {
@@ -70,6 +75,12 @@ impl PeerTier {
         threads.retain(|thread| !thread.is_finished());
     }
 
+    /// Epochs that nodes have reached, members or not: what they took in earlier ones is never read.
+    pub fn fence(&self, epochs: &[(NodeId, Epoch)]) {
+        let mut book = self.borrower.book();
+        epochs.iter().for_each(|(node, epoch)| book.ledger.fence(*node, *epoch));
+    }
+
     /// How many bytes a second repair may fetch; 0: as many as it can.
     pub fn limit_repair(&self, bytes_per_second: u64) {
         self.borrower.set_repair_rate(bytes_per_second);
@@ -79,6 +90,21 @@ impl PeerTier {
     /// Gives how many they were.
     pub fn retain(&self, is_needed: impl Fn(TierCopy) -> bool) -> usize {
         self.borrower.book().ledger.retain(is_needed)
+    }
+
+    /// Has peers forget everything, and waits until those that can be reached have, so long at most. Gives whether they have.
+    pub fn clear(&self, most: Duration) -> bool {
+        let deadline = Instant::now() + most;
+        self.retain(|_| false);
+        self.borrower.book().seats.values().for_each(|seat| seat.peer.bell.ring());
+        loop {
+            let book = self.borrower.book();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !book.ledger.is_owed() || left.is_zero() {
+                return !book.ledger.is_owed();
+            }
+            self.borrower.wait_for_change(book, left.min(LOOK_UP));
+        }
     }
 
     /// Who has what, for people.

@@ -296,6 +296,28 @@ fn with_one_copy_a_peer_that_is_away_is_an_error_for_now_and_one_that_was_killed
 }
 
 #[test]
+fn an_orderly_end_leaves_nothing_at_peers_that_can_be_reached() {
+    let (lenders, tier) = ready(3, 100, 2);
+    (0..20).for_each(|place| write(&tier, copy(place, 1), place.into()).unwrap());
+    lenders[2].misbehave(Mischief::Away);
+    wait_until("it is away", || tier.status().peers.iter().any(|peer| peer.state == PeerState::Away));
+    assert!(tier.clear(Duration::from_secs(20)));
+    assert!(lenders[..2].iter().all(|lender| lender.copies().is_empty()));
+}
+
+#[test]
+fn a_node_that_is_known_to_be_in_a_later_epoch_is_not_read_though_nobody_reached_it() {
+    let (lenders, tier) = ready(2, 100, 1);
+    (0..8).for_each(|place| write(&tier, copy(place, 1), place.into()).unwrap());
+    let gone = lenders[0].copies();
+    tier.fence(&[(lenders[0].member().name.node_id(), tmem_cluster::Epoch(2))]);
+    for place in 0..8 {
+        let expected = if gone.contains(&copy(place, 1)) { Err(TierError::Damaged) } else { Ok(true) };
+        assert_eq!(reads(&tier, copy(place, 1), place.into()), expected);
+    }
+}
+
+#[test]
 fn a_store_with_another_key_gets_nothing_of_the_one_before() {
     let (lenders, tier) = ready(2, 100, 2);
     write(&tier, copy(0, 1), 1).unwrap();

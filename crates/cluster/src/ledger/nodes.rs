@@ -121,6 +121,11 @@ impl Ledger {
         }
     }
 
+    /// Whether a node that can be reached has yet to forget something.
+    pub fn is_owed(&self) -> bool {
+        self.nodes.values().any(|node| node.is_here && !(node.owed.is_empty() && node.told.is_empty()))
+    }
+
     /// Gives up those copies at a node that `which` says.
     fn give_up_at(&mut self, node: NodeId, which: impl Fn(&Copy) -> bool) {
         let mut given_up = Vec::new();
