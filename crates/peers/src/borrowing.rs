@@ -86,17 +86,16 @@ impl PeerTier {
         self.borrower.set_repair_rate(bytes_per_second);
     }
 
-    /// Has peers forget all extents but those that `is_needed` says. For a store that was opened again and knows which ones it refers to.
-    /// Gives how many they were.
-    pub fn retain(&self, is_needed: impl Fn(TierCopy) -> bool) -> usize {
-        self.borrower.book().ledger.retain(is_needed)
+    /// What the store has here: another process had it written, and peers will say that they have it. Anything else that they have they are
+    /// told to forget. To be called before the store says its key.
+    pub fn adopt(&self, copies: impl IntoIterator<Item = TierCopy>) {
+        self.borrower.book().needed.extend(copies.into_iter().map(|copy| (copy.place, copy.writing)));
     }
 
     /// Has peers forget everything, and waits until those that can be reached have, so long at most. Gives whether they have.
     pub fn clear(&self, most: Duration) -> bool {
         let deadline = Instant::now() + most;
-        self.retain(|_| false);
-        self.borrower.book().seats.values().for_each(|seat| seat.peer.bell.ring());
+        self.borrower.forget_all();
         loop {
             let book = self.borrower.book();
             let left = deadline.saturating_duration_since(Instant::now());

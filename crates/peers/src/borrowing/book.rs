@@ -1,17 +1,17 @@
 //! What is known: of extents, of offers, of peers. All of it is under one lock.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tmem_cluster::{
     Epoch, NodeId,
-    ledger::Ledger,
+    ledger::{Ledger, Read},
     placement::{Offer, Placement},
 };
-use tmem_store::{TIER_EXTENT_BYTES, TierState};
+use tmem_store::{TIER_EXTENT_BYTES, TierCopy, TierState};
 
 use super::peer::Peer;
 use crate::connection::Connection;
@@ -23,8 +23,8 @@ pub(super) struct Book {
     pub(super) ledger: Ledger,
     pub(super) placement: Placement,
     pub(super) seats: BTreeMap<NodeId, Seat>,
-    /// Places that were discarded before all peers had said what they have.
-    pub(super) discarded: BTreeSet<u32>,
+    /// What the store had at peers before this process began, by place, as long as not all peers have said what they have: the writing.
+    pub(super) needed: BTreeMap<u32, u64>,
     /// When the first members were named. `None`: not yet.
     pub(super) began: Option<Instant>,
     /// When a node was last lost.
@@ -53,7 +53,7 @@ impl Book {
             ledger: Ledger::new(copies),
             placement: Placement::new(fastrand::u64(..)),
             seats: BTreeMap::new(),
-            discarded: BTreeSet::new(),
+            needed: BTreeMap::new(),
             began: None,
             lost_at: None,
             copies: copies as u64,
@@ -64,6 +64,16 @@ impl Book {
     pub(super) fn is_complete(&self) -> bool {
         let is_heard = self.seats.values().all(|seat| seat.is_listed);
         self.began.is_some_and(|began| is_heard || began.elapsed() >= GRACE)
+    }
+
+    /// A peer says that it has a copy. What nobody needs it is to forget.
+    pub(super) fn listed(&mut self, copy: TierCopy, node: NodeId, epoch: Epoch) {
+        let is_known = self.ledger.read(copy) != Read::Unknown;
+        if is_known || self.needed.get(&copy.place) == Some(&copy.writing) {
+            self.ledger.adopt(copy, node, epoch);
+        } else {
+            self.ledger.owe(copy, node, epoch);
+        }
     }
 
     /// What a peer lends, as it says.

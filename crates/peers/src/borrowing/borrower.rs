@@ -200,17 +200,12 @@ impl Borrower {
     /// A peer has said which copies it has, some of them or all.
     pub(super) fn listed(&self, peer: &Peer, epoch: Epoch, copies: &[TierCopy], is_all: bool) {
         let mut book = self.book();
-        for copy in copies {
-            book.ledger.adopt(*copy, peer.id, epoch);
-            if book.discarded.contains(&copy.place) {
-                book.ledger.flush(copy.place);
-            }
-        }
+        copies.iter().for_each(|copy| book.listed(*copy, peer.id, epoch));
         if let Some(seat) = book.seats.get_mut(&peer.id) {
             seat.is_listed |= is_all;
         }
-        if book.is_complete() {
-            book.discarded.clear();
+        if book.seats.values().all(|seat| seat.is_listed) {
+            book.needed.clear();
         }
         drop(book);
         self.changed.notify_all();
@@ -226,9 +221,14 @@ impl Borrower {
     pub(super) fn discard(&self, place: u32) {
         let mut book = self.book();
         book.ledger.flush(place);
-        if !book.is_complete() {
-            book.discarded.insert(place);
-        }
+        book.needed.remove(&place);
+    }
+
+    pub(super) fn forget_all(&self) {
+        let mut book = self.book();
+        book.needed.clear();
+        book.ledger.retain(|_| false);
+        book.seats.values().for_each(|seat| seat.peer.bell.ring());
     }
 
     /// Blocks of copies that nobody needs any more: start and length of each, in bytes.

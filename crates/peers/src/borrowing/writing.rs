@@ -53,7 +53,7 @@ impl Borrower {
     fn enter(&self, extents: &[Packed<'_>]) -> Result<(), TierError> {
         let mut book = self.book();
         extents.iter().try_for_each(|extent| {
-            book.discarded.remove(&extent.copy.place);
+            book.needed.remove(&extent.copy.place);
             book.ledger.put(extent.copy).map_err(|error| TierError::Unavailable(error.to_string()))
         })
     }

@@ -47,7 +47,17 @@ pub fn tier_over(lenders: &[Arc<FakeLender>], copies: usize) -> PeerTier {
 }
 
 pub fn open(lenders: &[Arc<FakeLender>], options: PeerTierOptions) -> PeerTier {
+    open_again(lenders, options, [])
+}
+
+/// The tier of another process, whose store has these copies there.
+pub fn open_again(
+    lenders: &[Arc<FakeLender>],
+    options: PeerTierOptions,
+    copies: impl IntoIterator<Item = TierCopy>,
+) -> PeerTier {
     let tier = PeerTier::new(options).unwrap();
+    tier.adopt(copies);
     assert_eq!(tier.state(), TierState::Missing, "before there is a key nobody is spoken to");
     tier.set_members(&members(lenders));
     tier.use_key(&TierKey([7; 32]));
