@@ -233,6 +233,11 @@ impl Knobs {
         self.lock().reaction.time()
     }
 
+    /// What is left to a host with so much memory now, in bytes. `None`: that is more than it has.
+    pub fn reserve_bytes(&self, host_bytes: u64) -> Option<u64> {
+        self.lock().reserve.bytes(host_bytes).ok()
+    }
+
     /// Gives a pool of size auto the limit that the rule says, and says which. `None`: the pool's size is fixed.
     pub fn size_pool(&self, rule: &mut PoolSizing, host: &HostMemory, now: Duration) -> Option<u64> {
         let config = self.lock();

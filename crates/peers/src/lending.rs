@@ -28,7 +28,7 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tmem_cluster::lender::Lender;
@@ -37,6 +37,9 @@ use crate::{bell::Bell, clock::Clock, greeting::Identity, stream::Security};
 use gate::Gate;
 use seats::Seats;
 pub use status::{BorrowerStatus, LendingCounts, LendingStatus};
+
+/// How often it is looked at the end whether borrowers have taken what is theirs.
+const LOOK_UP: Duration = Duration::from_millis(20);
 
 /// How much is lent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,8 @@ struct Shared {
     seats: Seats,
     clock: Clock,
     is_over: AtomicBool,
+    /// Nothing is lent any more: all copies are asked back.
+    is_winding_down: AtomicBool,
     /// Rung when copies should be moved together, and at the end.
     cleaning: Bell,
 }
@@ -113,6 +118,7 @@ impl LendingServer {
             seats: Seats::default(),
             clock: Clock::start(),
             is_over: AtomicBool::new(false),
+            is_winding_down: AtomicBool::new(false),
             cleaning: Bell::default(),
         });
         let accepting = listener.try_clone()?;
@@ -138,6 +144,34 @@ impl LendingServer {
     /// The socket is none any more.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// How much may still be lent, in bytes.
+    pub fn free_bytes(&self) -> u64 {
+        self.shared.lender.free_bytes()
+    }
+
+    /// Takes no more copies, asks all back, and waits until borrowers that are connected have taken theirs elsewhere, so long at most. Gives
+    /// whether they have.
+    pub fn wind_down(&self, most: Duration) -> bool {
+        let deadline = Instant::now() + most;
+        self.shared.is_winding_down.store(true, SeqCst);
+        let mut is_said = false;
+        loop {
+            let status = self.status();
+            let here = status.borrowers.iter().filter(|borrower| borrower.address.is_some());
+            let copies: usize = here.map(|borrower| borrower.copies).sum();
+            if copies == 0 || Instant::now() >= deadline {
+                return copies == 0;
+            }
+            if !std::mem::replace(&mut is_said, true) {
+                log::info!(
+                    "lending: {copies} copies of others are here; {} s to take them elsewhere",
+                    most.as_secs()
+                );
+            }
+            thread::sleep(LOOK_UP);
+        }
     }
 
     /// Who has how much.

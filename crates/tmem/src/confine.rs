@@ -23,7 +23,7 @@ const READ: [&str; 4] = ["/proc", "/sys/fs/cgroup", "/sys/devices/system/cpu", "
 const READ_FOR_UBLK: &str = "/sys";
 const WRITE_FOR_UBLK: [&str; 2] = ["/dev", "/sys/devices/virtual/block"];
 
-/// Beyond that where the tier is a server: what its name is looked up with, whenever there is a new connection.
+/// Beyond that where there are servers or peers: what its name is looked up with, whenever there is a new connection.
 const READ_FOR_NAMES: [&str; 5] =
     ["/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"];
 
@@ -62,8 +62,8 @@ pub(crate) fn confine(config: &Config) -> Result<()> {
         return Ok(());
     }
     let ublk = tmem_ublk::is_prepared();
-    // To the server that is the tier, if it is one.
-    let tcp_connections = config.redis_tier()?.is_some();
+    // To the server that is the tier, if it is one, to peers, and to etcd.
+    let tcp_connections = config.redis_tier()?.is_some() || config.cluster()?.is_some();
     let confinement = Confinement {
         user,
         capabilities: capabilities(ublk),

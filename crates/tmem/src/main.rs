@@ -28,6 +28,7 @@
 //! | `top` | `tmem top`: the live view |
 
 mod balancing;
+mod cluster;
 mod commands;
 mod confine;
 mod descriptors;

@@ -29,6 +29,9 @@ pub(crate) struct Memo {
     pub(crate) disks: Vec<DiskSpec>,
     /// When the first worker started, in seconds since the host's start.
     pub(crate) first_started: u64,
+    /// The least epoch that this host may begin in its cluster: another began one under its name.
+    #[serde(default)]
+    pub(crate) least_epoch: Option<u64>,
 }
 
 impl Memo {
@@ -95,7 +98,13 @@ mod tests {
         let config = "[[disk]]\nname = \"vm1\"\nsize = \"1G\"\nnbd = \"127.0.0.1:10809\"\nweight = 7\n";
         let parsed = tmem_control::Config::parse(config, "x".as_ref()).expect("parses");
         let knobs = [("reserve".to_owned(), "2G".to_owned())].into();
-        let memo = Memo { config: Some(config.to_owned()), knobs, disks: parsed.disks, first_started: 7 };
+        let memo = Memo {
+            config: Some(config.to_owned()),
+            knobs,
+            disks: parsed.disks,
+            first_started: 7,
+            least_epoch: None,
+        };
         let file = memo.write().expect("written");
         let read = Memo::read(file.into()).expect("read");
         assert_eq!((read.config, read.knobs, read.disks), (memo.config, memo.knobs, memo.disks));

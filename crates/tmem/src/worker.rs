@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use tmem_control::{
-    ADMIN_SOCKET, ByteSize, Config, Control, ControlError, DiskService, Frontend, HostMemory, HttpListen,
-    Knobs, LogLevel, PoolSize, PoolSizing, Server, SpareWorker, ZeroOnFlush,
+    ADMIN_SOCKET, ByteSize, ClusterView, Config, Control, ControlError, DiskService, Frontend, HostMemory,
+    HttpListen, Knobs, LogLevel, PoolSize, PoolSizing, Server, SpareWorker, ZeroOnFlush,
 };
 use tmem_faults::Point;
 use tmem_keeper::Estate;
@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     Outcome,
+    cluster::{Cluster, ClusterPlan},
     commands::print,
     confine,
     disks::Disks,
@@ -38,6 +39,7 @@ pub(crate) fn check(config: &Config) -> Result<()> {
     pool_limit(config)?;
     tls(config)?;
     TierPlan::new(config)?;
+    ClusterPlan::new(config)?;
     confine::check(config)
 }
 
@@ -53,8 +55,13 @@ pub(crate) fn run(
     let estate = Arc::clone(&inheritance.estate);
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)?, estate: Arc::clone(&estate) };
     let tier_plan = TierPlan::new(&config)?;
+    let cluster_plan = ClusterPlan::new(&config)?;
     start_logging(config.log_level);
     tiers::warn(&config);
+    if let Some(plan) = &cluster_plan {
+        plan.warn(&config);
+        plan.begin_epoch(inheritance.memo.as_ref().and_then(|memo| memo.least_epoch))?;
+    }
     #[cfg(feature = "fault-injection")]
     crate::faults::arm(inheritance.worker_deaths)?;
     tmem_faults::pass(Point::Start);
@@ -84,8 +91,10 @@ pub(crate) fn run(
     let first_started = memo.as_ref().map_or_else(now_seconds, |memo| memo.first_started);
     let left_disks = memo.map(|memo| memo.disks.clone());
     let disks = left_disks.clone().unwrap_or_default();
-    let memory =
-        Memory::new(Arc::clone(&estate), Memo { config: text, knobs: knobs.values(), disks, first_started })?;
+    let memory = Memory::new(
+        Arc::clone(&estate),
+        Memo { config: text, knobs: knobs.values(), disks, first_started, least_epoch: None },
+    )?;
     confine::confine(&config)?;
     let succession = Arc::new(OneOfMany {
         estate: Arc::clone(&estate),
@@ -97,6 +106,10 @@ pub(crate) fn run(
         move || knobs.background_cpu()
     };
     inheritance.make_room();
+    let cluster = cluster_plan
+        .map(|plan| plan.start(&store, &estate, &knobs, memory.clone()).map(Arc::new))
+        .transpose()?;
+    let tier = tier.or_else(|| cluster.as_ref()?.tier());
     let own_swap = OwnSwap::default();
     let maintenance = Maintenance::start(Arc::clone(&store), budget, own_swap.clone())
         .context("cannot start the maintenance thread")?;
@@ -139,8 +152,8 @@ pub(crate) fn run(
         .enable_all()
         .build()
         .context("cannot start the control plane")?;
-    let served =
-        runtime.block_on(serve(&config, left_disks.is_some(), runtime_dir, store, &disks, knobs, succession));
+    let shown = Shown { knobs, succession, cluster: cluster.clone() };
+    let served = runtime.block_on(serve(&config, left_disks.is_some(), runtime_dir, store, &disks, shown));
     // Ends the control plane first: a request in flight finishes, and none comes after it.
     drop(runtime);
     disks.stop_all();
@@ -153,6 +166,7 @@ pub(crate) fn run(
     // Nothing in it is of use without the key, which goes with the store.
     drop(disks);
     tier.iter().for_each(|tier| tier.clear());
+    cluster.iter().for_each(|cluster| cluster.leave());
     drop(heartbeat);
     Ok(served?)
 }
@@ -198,15 +212,22 @@ fn tls(config: &Config) -> Result<Option<TlsIdentity>> {
     Ok(Some(TlsIdentity::load(&files)?))
 }
 
+/// What the control plane shows, beside the store and its disks.
+struct Shown {
+    knobs: Arc<Knobs>,
+    succession: Arc<OneOfMany>,
+    cluster: Option<Arc<Cluster>>,
+}
+
 async fn serve(
     config: &Config,
     goes_on: bool,
     runtime_dir: &Path,
     store: Arc<Store>,
     disks: &Arc<Disks>,
-    knobs: Arc<Knobs>,
-    succession: Arc<OneOfMany>,
+    shown: Shown,
 ) -> Result<()> {
+    let Shown { knobs, succession, cluster } = shown;
     // Caught from here on, so that whoever ends the daemon while it starts does not leave sockets behind.
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
@@ -226,7 +247,8 @@ async fn serve(
     let limit_bytes = store.limit_bytes();
     let control =
         Control::new(store, service, knobs, Arc::<OneOfMany>::clone(&succession), server.http_address());
-    let control = Arc::new(control.with_sandbox(confine::in_effect()));
+    let control = control.with_sandbox(confine::in_effect());
+    let control = Arc::new(control.with_cluster(cluster.map(|cluster| cluster as Arc<dyn ClusterView>)));
     succession.estate.release_rest();
     if let Some(keeper) = succession.estate.keeper() {
         keeper.ready().context("cannot tell the keeper")?;

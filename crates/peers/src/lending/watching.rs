@@ -1,7 +1,10 @@
 //! The host's memory: how much may be lent, what is asked back and dropped; and copies that are moved together.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
     thread,
     time::Duration,
 };
@@ -30,7 +33,9 @@ pub(super) fn look(shared: &Shared, available_bytes: impl Fn() -> u64) {
     let until_ms = u64::try_from(options.deadline.as_millis()).unwrap_or(u64::MAX);
     let until_ms = shared.now_ms().saturating_add(until_ms);
     let could_be = shared.lender.held_bytes().saturating_add(available_bytes());
-    let limit_bytes = could_be.saturating_sub(options.reserve_bytes).min(options.max_bytes);
+    let is_lent = !shared.is_winding_down.load(SeqCst);
+    let limit_bytes =
+        if is_lent { could_be.saturating_sub(options.reserve_bytes).min(options.max_bytes) } else { 0 };
     for (node, copies) in shared.lender.set_limit(limit_bytes, until_ms) {
         log::info!("lending: {} copies are asked back from {node}", copies.len());
         // One that is not connected is told when it comes.

@@ -1,0 +1,323 @@
+//! This host in a cluster: it lends its idle memory, and has the memory of others as its tier.
+//!
+//! What takes root's rights, its identity and the next epoch in it, is done before the process is confined ([`ClusterPlan`]); all threads begin after that
+//! ([`ClusterPlan::start`]).
+//!
+//! | file | job |
+//! |---|---|
+//! | `cluster` | puts the parts together |
+//! | `idle_memory` | how much of this host can be lent now |
+//! | `announcing` | tells etcd of it |
+//! | `report` | how the cluster is, for people |
+
+mod announcing;
+mod idle_memory;
+mod report;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tmem_control::{ClusterSettings, Config, Frontend, Knobs};
+use tmem_keeper::Estate;
+use tmem_membership::{
+    Announcement, Epoch, EtcdSettings, Identity, Source, StaticPeer, View, certificates, check_peers,
+};
+use tmem_peers::{LendingOptions, LendingServer, Member, PeerTier, PeerTierOptions, Security};
+use tmem_store::{Store, Tier};
+
+use crate::{memo::Memory, tiers::TendedTier};
+use announcing::Announcing;
+
+/// How long others have at the end to take elsewhere what they have here.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// How long peers are waited for at the end that are to forget what this host had there.
+const FORGETTING: Duration = Duration::from_secs(2);
+
+/// How many days before its end a certificate is worth a warning.
+const WARNED_DAYS: i64 = 30;
+
+/// The part in a cluster that there is to be.
+#[derive(Debug)]
+pub(crate) struct ClusterPlan {
+    settings: ClusterSettings,
+    identity: Arc<Identity>,
+    security: Security,
+    source: Source,
+    /// Whether peers are this host's tier.
+    borrows: bool,
+}
+
+impl ClusterPlan {
+    /// What the configuration asks for. Reads the node's identity and certificates: this process may not do so later.
+    ///
+    /// # Errors
+    /// It makes no sense, or these can't be read.
+    pub(crate) fn new(config: &Config) -> Result<Option<Self>> {
+        let Some(settings) = config.cluster()? else { return Ok(None) };
+        let source = match settings.etcd.is_empty() {
+            true => Source::Static(peers(settings).context("[cluster] peers")?),
+            false => Source::Etcd(EtcdSettings::new(&settings.etcd).context("[cluster] etcd")?),
+        };
+        let directory = &settings.directory;
+        let identity = Identity::load(directory).context("[cluster] directory")?;
+        let (server, client) = certificates::tls_configs(directory).context("[cluster] directory")?;
+        let security = Security::Tls {
+            client,
+            server,
+            name_of: Arc::new(|certificates| {
+                let name = certificates::peer_name(certificates).map_err(|error| error.to_string())?;
+                Ok(name.to_string())
+            }),
+        };
+        let borrows = config.tier.is_none();
+        Ok(Some(Self { settings: settings.clone(), identity: Arc::new(identity), security, source, borrows }))
+    }
+
+    /// Begins the node's next epoch: nothing is lent by this process yet. At least the one that is given.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(crate) fn begin_epoch(&self, at_least: Option<u64>) -> Result<()> {
+        self.identity.advance_epoch(at_least.map(Epoch)).context("[cluster] directory")?;
+        Ok(())
+    }
+
+    /// Says what is possible and not wise.
+    pub(crate) fn warn(&self, config: &Config) {
+        match certificates::days_left(&self.settings.directory) {
+            Ok(days) if days < WARNED_DAYS => log::warn!(
+                "cluster: the certificate of node {} is good for {days} more days; see `tmem cluster renew --help`",
+                self.identity.name()
+            ),
+            Ok(_) => {}
+            Err(error) => log::warn!("cluster: {error}"),
+        }
+        if !self.borrows {
+            log::info!("cluster: this host has a tier of its own, and only lends");
+            return;
+        }
+        if self.settings.copies.count() == 1 {
+            log::warn!("cluster: with one copy, pages are lost with the host that has it");
+        }
+        if config.disks.iter().any(|disk| matches!(disk.frontend, Frontend::Ublk { .. })) {
+            log::warn!(
+                "the tier is peers and a disk is on ublk: if this host swaps to that disk, sending to peers may need memory that there is none of; a file or block device does not"
+            );
+        }
+    }
+
+    /// Lends and borrows from here on. The process is confined, and the store has no tier if this is to be it.
+    ///
+    /// # Errors
+    /// Threads or sockets can't be had.
+    pub(crate) fn start(
+        self,
+        store: &Arc<Store>,
+        estate: &Estate,
+        knobs: &Arc<Knobs>,
+        memory: Memory,
+    ) -> Result<Cluster> {
+        let own = tmem_peers::Identity {
+            cluster: self.identity.cluster().0,
+            name: self.identity.name(),
+            epoch: self.identity.epoch(),
+        };
+        let idle = idle_memory::watched(Arc::clone(knobs));
+        let lending = match self.settings.listen {
+            None => None,
+            Some(address) => {
+                let listener = estate.bind_tcp(address).with_context(|| {
+                    format!(
+                        "[cluster] cannot listen on {address}; it must be an address of this host, and free"
+                    )
+                })?;
+                let options =
+                    LendingOptions { max_bytes: self.settings.lend.max_bytes(), ..LendingOptions::default() };
+                let server = LendingServer::start(listener, own, self.security.clone(), options, idle);
+                Some(Arc::new(server.context("cannot start lending")?))
+            }
+        };
+        let tier = self.borrows.then(|| self.borrow(store, own)).transpose()?;
+        let is_current = Arc::new(AtomicBool::new(false));
+        let on_view = {
+            let (tier, is_current) = (tier.clone(), Arc::clone(&is_current));
+            move |view: View| {
+                is_current.store(view.is_current, Relaxed);
+                if let Some(tier) = &tier {
+                    tier.set_members(&members(&view));
+                    tier.fence(&view.epochs);
+                }
+            }
+        };
+        let announcement = Announcement {
+            address: self.settings.listen.unwrap_or(NOWHERE),
+            domain: self.settings.domain.clone(),
+            free_bytes: lending.as_ref().map_or(0, |lending| lending.free_bytes()),
+        };
+        let on_fenced = move |least: Epoch| -> Result<(), String> { Err(end_for(&memory, least)) };
+        let membership =
+            tmem_membership::start(&self.source, &self.identity, announcement, on_view, on_fenced)
+                .context("[cluster]")?;
+        let announcing = Announcing::start(membership, lending.clone())?;
+        let Self { settings, identity, source, .. } = self;
+        Ok(Cluster { settings, identity, source, lending, tier, is_current, announcing })
+    }
+
+    fn borrow(&self, store: &Store, own: tmem_peers::Identity) -> Result<Arc<PeerTier>> {
+        let tier = PeerTier::new(PeerTierOptions {
+            name: "peers".to_owned(),
+            identity: own,
+            security: self.security.clone(),
+            copies: self.settings.copies.count(),
+            repair_bytes_per_second: self.settings.repair_bandwidth.bytes(),
+            repair_delay: PeerTierOptions::REPAIR_DELAY,
+        });
+        let tier = Arc::new(tier.context("cannot start borrowing")?);
+        tier.adopt(store.tier_copies().into_iter().map(|(copy, _)| copy));
+        store.attach_tier(Arc::clone(&tier) as Arc<dyn Tier>)?;
+        Ok(tier)
+    }
+}
+
+/// What a node says that does not lend, of a list that others have, too. Nobody is told.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
+/// The part that this host has in a cluster.
+pub(crate) struct Cluster {
+    settings: ClusterSettings,
+    identity: Arc<Identity>,
+    source: Source,
+    /// `None`: it only borrows.
+    lending: Option<Arc<LendingServer>>,
+    /// `None`: it only lends.
+    tier: Option<Arc<PeerTier>>,
+    /// Whether what is known of who is there is so now.
+    is_current: Arc<AtomicBool>,
+    announcing: Announcing,
+}
+
+impl Cluster {
+    /// Peers' memory, where that is the tier.
+    pub(crate) fn tier(&self) -> Option<Arc<dyn TendedTier>> {
+        self.tier.clone().map(|tier| tier as Arc<dyn TendedTier>)
+    }
+
+    /// The orderly end: nobody is to miss this node, or what it has.
+    pub(crate) fn leave(&self) {
+        self.announcing.leave();
+        if let Some(lending) = &self.lending
+            && !lending.wind_down(FAREWELL)
+        {
+            log::warn!(
+                "lending: not all that others have here is elsewhere by now; what had one copy is lost"
+            );
+        }
+    }
+}
+
+impl TendedTier for PeerTier {
+    fn probe(&self) {
+        // Its threads do so.
+    }
+
+    fn clear(&self) {
+        if !PeerTier::clear(self, FORGETTING) {
+            log::warn!(
+                "not all peers have forgotten what this host had there; they keep it as long as it is in nobody's way"
+            );
+        }
+    }
+}
+
+fn peers(settings: &ClusterSettings) -> Result<Vec<StaticPeer>> {
+    let peers = settings.peers.iter().map(|text| text.parse()).collect::<Result<Vec<StaticPeer>, _>>()?;
+    check_peers(&peers)?;
+    Ok(peers)
+}
+
+fn members(view: &View) -> Vec<Member> {
+    let member = |member: &tmem_membership::Member| Member {
+        name: member.name,
+        address: member.address.to_string(),
+        domain: member.domain.clone(),
+        epoch: member.epoch,
+    };
+    view.members.iter().map(member).collect()
+}
+
+/// The node's epoch is over: this process ends, with all that it lends, and the next one begins another epoch. It has root's rights when it does.
+/// Returns only if that is not possible, and says why.
+fn end_for(memory: &Memory, least: Epoch) -> String {
+    if let Err(error) = memory.change(|memo| memo.least_epoch = Some(least.0)) {
+        return format!("{error:#}");
+    }
+    log::error!(
+        "cluster: a later epoch of this node, {}, was begun elsewhere: what is lent here is dropped, and this process ends for another one to take over",
+        least.0
+    );
+    std::process::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn plan(text: &str) -> Result<Option<ClusterPlan>> {
+        ClusterPlan::new(&Config::parse(text, Path::new("t.toml")).expect("config"))
+    }
+
+    #[test]
+    fn a_section_is_a_plan_and_what_is_wrong_with_it_is_one_line() {
+        assert!(plan("").expect("nothing").is_none());
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = directory.path().join("cluster");
+        tmem_membership::setup::init(&at, "host-a").expect("a cluster");
+        let section = |rest: &str| {
+            format!("[cluster]\nlisten = \"10.0.0.1:7790\"\ndirectory = \"{}\"\n{rest}", at.display())
+        };
+        let list = "peers = [\"host-b=10.0.0.2:7790\"]";
+        let made = plan(&section(list)).expect("a plan").expect("a cluster");
+        assert!(made.borrows && matches!(made.source, Source::Static(_)));
+        let made = plan(&format!("tier = \"/t\"\n{}", section(list))).expect("a plan").expect("a cluster");
+        assert!(!made.borrows);
+        let made = plan(&section("etcd = [\"http://10.0.0.9:2379\"]")).expect("a plan").expect("a cluster");
+        assert!(matches!(made.source, Source::Etcd(_)));
+        for (text, part) in [
+            (section("peers = [\"host-b\"]"), "host-b"),
+            (section("peers = [\"b=10.0.0.2:1\", \"b=10.0.0.3:1\"]"), "twice"),
+            (section("etcd = [\"10.0.0.9\"]"), "http://HOST:PORT"),
+            (section(list).replace("/cluster\"", "/nothing\""), "tmem cluster init"),
+        ] {
+            let error = format!("{:#}", plan(&text).expect_err("an error"));
+            assert!(error.contains(part) && error.contains("[cluster]") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn epochs_grow_with_each_process() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = directory.path().join("cluster");
+        tmem_membership::setup::init(&at, "host-a").expect("a cluster");
+        let text = format!(
+            "[cluster]\nlend = \"off\"\ndirectory = \"{}\"\npeers = [\"b=10.0.0.2:1\"]",
+            at.display()
+        );
+        let epoch = |least| {
+            let plan = plan(&text).expect("a plan").expect("a cluster");
+            plan.begin_epoch(least).expect("begun");
+            plan.identity.epoch().0
+        };
+        let first = epoch(None);
+        assert_eq!((epoch(None), epoch(Some(first + 7)), epoch(Some(3))), (first + 1, first + 7, first + 8));
+    }
+}

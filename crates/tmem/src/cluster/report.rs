@@ -1,0 +1,80 @@
+//! How the cluster is, for people.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use tmem_control::{BorrowerReport, BorrowingReport, ClusterReport, ClusterView, LendingReport, PeerReport};
+use tmem_membership::Source;
+use tmem_peers::{BorrowerStatus, BorrowingStatus, LendingStatus, PeerStatus};
+
+use super::Cluster;
+
+impl ClusterView for Cluster {
+    fn report(&self) -> ClusterReport {
+        let copies = self.settings.copies.count();
+        ClusterReport {
+            node: self.identity.name().to_string(),
+            cluster: self.identity.cluster().to_string(),
+            epoch: self.identity.epoch().0,
+            address: self.settings.listen.map(|address| address.to_string()),
+            domain: self.settings.domain.clone(),
+            membership: match self.source {
+                Source::Static(_) => "list".to_owned(),
+                Source::Etcd(_) => "etcd".to_owned(),
+            },
+            is_current: self.is_current.load(Relaxed),
+            trouble: self.announcing.trouble(),
+            lending: self.lending.as_ref().map(|lending| lending_report(lending.status())),
+            borrowing: self.tier.as_ref().map(|tier| borrowing_report(copies, tier.status())),
+        }
+    }
+}
+
+fn lending_report(status: LendingStatus) -> LendingReport {
+    LendingReport {
+        limit_bytes: status.limit_bytes,
+        lent_bytes: status.needed_bytes,
+        held_bytes: status.held_bytes,
+        borrowers: status.borrowers.into_iter().map(borrower).collect(),
+    }
+}
+
+fn borrower(status: BorrowerStatus) -> BorrowerReport {
+    BorrowerReport {
+        name: status.name.to_string(),
+        address: status.address,
+        lent_bytes: status.needed_bytes,
+        copies: status.copies as u64,
+        recalled_copies: status.recalled_copies as u64,
+    }
+}
+
+fn borrowing_report(copies: usize, status: BorrowingStatus) -> BorrowingReport {
+    let mut peers: Vec<PeerReport> = status.peers.into_iter().map(peer).collect();
+    peers.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    BorrowingReport {
+        copies: copies as u64,
+        extents: status.extents,
+        wanting_extents: status.wanting_extents,
+        lost_extents: status.lost_extents,
+        repaired_copies: status.repaired_copies,
+        repaired_bytes: status.repaired_bytes,
+        repair_bytes_per_second: status.repair_bytes_per_second,
+        is_complete: status.is_complete,
+        peers,
+    }
+}
+
+fn peer(status: PeerStatus) -> PeerReport {
+    PeerReport {
+        name: status.name,
+        address: status.address,
+        state: status.state.as_str().to_owned(),
+        free_bytes: status.free_bytes,
+        lent_bytes: status.lent_bytes,
+        copies: status.copies,
+        round_trip_p50_us: status.round_trip_p50_us.into(),
+        round_trip_p99_us: status.round_trip_p99_us.into(),
+        errors: status.errors,
+        trouble: status.trouble,
+    }
+}
