@@ -63,8 +63,10 @@ impl Keeping<'_> {
                     self.peer.set_trouble(None);
                     self.keep(&connection);
                     self.borrower.left(self.peer, &connection);
-                    let why = connection.ended().unwrap_or_else(|| "not connected".to_owned());
-                    self.peer.set_trouble(Some(why));
+                    if !self.is_over() {
+                        let why = connection.ended().unwrap_or_else(|| "not connected".to_owned());
+                        self.peer.set_trouble(Some(why));
+                    }
                 }
                 Err(error) => self.peer.set_trouble(Some(error.to_string())),
             }
@@ -135,9 +137,8 @@ impl Keeping<'_> {
         let asked = Instant::now();
         let request = connection.ask(|say, id| say.ping(id))?;
         let is_pong = self.answer(&request, |message| matches!(message, Message::Pong))?;
-        // Gets say better what a get takes, where there are any.
-        if is_pong && self.peer.trips.usual_us() == 0 {
-            self.peer.trips.note(asked.elapsed());
+        if is_pong {
+            self.peer.trips.note_ping(asked.elapsed());
         }
         is_pong.then_some(()).ok_or_else(|| self.strange(connection))
     }

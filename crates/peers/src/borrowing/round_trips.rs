@@ -40,6 +40,16 @@ impl RoundTrips {
         self.usual_us.store(usual.max(1), Relaxed);
     }
 
+    /// A ping took so long. Reads say better what a read takes, where there are any; but a peer that was once slow, and is not asked since, is
+    /// given another chance when its pings are fast.
+    pub(super) fn note_ping(&self, took: Duration) {
+        let us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        match self.usual_us() {
+            0 => self.note(took),
+            usual => self.usual_us.store(usual.min(us), Relaxed),
+        }
+    }
+
     /// What is usual, in microseconds. 0: nobody knows.
     pub(super) fn usual_us(&self) -> u32 {
         self.usual_us.load(Relaxed)
@@ -69,5 +79,15 @@ mod tests {
             (128, 254, 256)
         );
         assert!(trips.usual_us() < 1000, "{}", trips.usual_us());
+    }
+
+    #[test]
+    fn fast_pings_make_up_for_slow_reads_and_slow_ones_say_nothing() {
+        let trips = RoundTrips::default();
+        trips.note_ping(Duration::from_millis(5));
+        assert_eq!((trips.usual_us(), trips.permille_us(500)), (5000, 5000));
+        trips.note_ping(Duration::from_micros(40));
+        trips.note_ping(Duration::from_millis(7));
+        assert_eq!((trips.usual_us(), trips.permille_us(1000)), (40, 5000));
     }
 }

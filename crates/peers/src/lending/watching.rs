@@ -37,9 +37,11 @@ pub(super) fn look(shared: &Shared, available_bytes: impl Fn() -> u64) {
     let limit_bytes =
         if is_lent { could_be.saturating_sub(options.reserve_bytes).min(options.max_bytes) } else { 0 };
     for (node, copies) in shared.lender.set_limit(limit_bytes, until_ms) {
-        log::info!("lending: {} copies are asked back from {node}", copies.len());
         // One that is not connected is told when it comes.
-        if let Some(seat) = shared.seats.of(node) {
+        let seat = shared.seats.of(node);
+        let name = seat.as_ref().map_or_else(|| node.to_string(), |seat| seat.hello.name.to_string());
+        log::info!("lending: {} copies are asked back from {name}", copies.len());
+        if let Some(seat) = seat {
             seat.counters.recalls.fetch_add(copies.len() as u64, Relaxed);
             seat.recall(&copies, until_ms);
         }

@@ -1,12 +1,15 @@
-//! `tmem cluster`: init, invite, join, renew.
+//! `tmem cluster`: init, invite, join, renew; and status, which has a file of its own.
+
+mod status;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use tmem_control::AdminClient;
 use tmem_membership::{DEFAULT_DIRECTORY, Identity, certificates, setup};
 
 use super::print;
@@ -25,6 +28,8 @@ pub(crate) enum Command {
     Join(Join),
     /// Make a new certificate for the host where the cluster was made; others are invited again and `join --renew`
     Renew(Renew),
+    /// Show whom this host lends to and from whom it borrows
+    Status(status::Arguments),
 }
 
 /// Where the files are.
@@ -76,9 +81,10 @@ pub(crate) struct Renew {
     at: Directory,
 }
 
-/// Runs it. Nothing here talks to a daemon.
-pub(crate) fn run(command: Command) -> Outcome {
+/// Runs it. Nothing here but `status` talks to a daemon.
+pub(crate) fn run(command: Command, client: impl FnOnce() -> Result<AdminClient>) -> Outcome {
     match command {
+        Command::Status(arguments) => status::run(&arguments, &client()?),
         Command::Init(init) => {
             let name = init.name.map_or_else(host_name, Ok)?;
             let node = setup::init(&init.at.dir, &name)?;

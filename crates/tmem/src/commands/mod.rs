@@ -55,7 +55,7 @@ pub(crate) enum Command {
     ///
     /// Without a subcommand it is `start`. The balancer is a process of its own; it asks guests over their monitors, and the daemon how often they swap in.
     Balance(Box<balance::Arguments>),
-    /// Make the certificates with which hosts lend each other memory
+    /// Lend memory to other hosts and borrow theirs: certificates, and how it goes
     #[command(subcommand)]
     Cluster(cluster::Command),
     /// Print what a guest needs to use a disk
@@ -72,7 +72,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Runs it. Every command but `serve`, `cluster`, `sample` and `bench` talks to the daemon of the runtime directory.
+    /// Runs it. Every command but `serve`, most of `cluster`, `sample` and `bench` talks to the daemon of the runtime directory.
     pub(crate) fn run(self, runtime_dir: Option<PathBuf>) -> Outcome {
         let client = |dir| runtime_dir::resolve(dir).map(|dir| AdminClient::new(&dir));
         match self {
@@ -86,7 +86,7 @@ impl Command {
             Self::Thaw(arguments) => freeze::run(&arguments, false, &client(runtime_dir)?),
             Self::Upgrade => upgrade::run(&client(runtime_dir)?),
             Self::Balance(arguments) => balance::run(*arguments, client(runtime_dir)?),
-            Self::Cluster(command) => cluster::run(command),
+            Self::Cluster(command) => cluster::run(command, || client(runtime_dir)),
             Self::GuestConfig(arguments) => guest_config::run(&arguments, &client(runtime_dir)?),
             Self::Sample(arguments) => sample::run(&arguments),
             Self::Bench(command) => bench::run(&command),
