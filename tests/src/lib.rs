@@ -9,6 +9,7 @@
 //! | `tool` | programs that are run to their end |
 //! | `namespace`, `certificates` | a network of a test's own, and TLS in it |
 //! | `network` | several hosts at a switch, whose cables can be pulled |
+//! | `cluster` | hosts that lend each other memory, and a client that knows what every page has to be |
 //! | `chromium` | a browser, told what to do over the DevTools protocol |
 //! | `checker` | builds `guest/check_pages.c`, which compares every byte it swapped, and other programs for guests |
 //! | `beyond_memory` | a guest that needs more memory than it and the pool have |
@@ -26,6 +27,7 @@ mod beyond_memory;
 mod certificates;
 mod checker;
 mod chromium;
+mod cluster;
 mod daemon;
 mod initramfs;
 mod namespace;
@@ -45,6 +47,7 @@ pub use beyond_memory::BeyondMemory;
 pub use certificates::Certificates;
 pub use checker::{build_checker, build_guest_program};
 pub use chromium::Chromium;
+pub use cluster::{ClusterHosts, Etcd, Membership, Tally, Traffic};
 pub use daemon::{Answer, Daemon};
 pub use namespace::{FOREIGN_ADDRESS, Namespace};
 pub use network::Network;

@@ -3,18 +3,18 @@
 use crate::Random;
 
 /// A page in bytes.
-pub(super) const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// What a page holds: a number from which all of it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Content(pub(super) u64);
+pub(crate) struct Content(pub(crate) u64);
 
 /// What a page holds that was never written, or trimmed.
-pub(super) const NOTHING: Content = Content(0);
+pub(crate) const NOTHING: Content = Content(0);
 
 impl Content {
     /// All of it. One in eight repeats a word, two do not compress, the others do as text does.
-    pub(super) fn bytes(self) -> [u8; PAGE] {
+    pub(crate) fn bytes(self) -> [u8; PAGE] {
         let mut page = [0; PAGE];
         if self == NOTHING {
             return page;

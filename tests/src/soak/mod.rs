@@ -17,9 +17,9 @@
 //! | `side` | one daemon with its clients |
 
 mod client;
-mod contents;
+pub(crate) mod contents;
 mod model;
-mod nbd;
+pub(crate) mod nbd;
 mod side;
 mod tally;
 mod watch;

@@ -16,16 +16,16 @@ const FIXED_NEWSTYLE_WITHOUT_ZEROES: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(crate) enum Command {
     Read = 0,
     Write = 1,
     Trim = 4,
 }
 
-pub(super) struct Connection(UnixStream);
+pub(crate) struct Connection(UnixStream);
 
 impl Connection {
-    pub(super) fn open(socket: &Path, export: &str) -> io::Result<Self> {
+    pub(crate) fn open(socket: &Path, export: &str) -> io::Result<Self> {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -41,7 +41,7 @@ impl Connection {
     }
 
     /// Sends requests of a page each.
-    pub(super) fn send(&mut self, requests: &[(Command, u32, [u8; PAGE])]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, requests: &[(Command, u32, [u8; PAGE])]) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(requests.len() * (28 + PAGE));
         for (cookie, (command, page, data)) in requests.iter().enumerate() {
             bytes.extend(0x2560_9513_u32.to_be_bytes());
@@ -57,7 +57,7 @@ impl Connection {
     }
 
     /// The answer to request number `cookie`, the next one: an errno, or 0; of a read, the page with it.
-    pub(super) fn answer(&mut self, command: Command, cookie: usize) -> io::Result<(u32, [u8; PAGE])> {
+    pub(crate) fn answer(&mut self, command: Command, cookie: usize) -> io::Result<(u32, [u8; PAGE])> {
         let mut reply = [0; 16];
         self.0.read_exact(&mut reply)?;
         let mut expected = 0x6744_6698_u64.to_be_bytes()[4..].to_vec();

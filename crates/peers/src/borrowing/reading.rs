@@ -18,7 +18,7 @@ use super::{
 };
 use crate::connection::{Connection, Request, Waited};
 
-/// How long a read waits for a peer that is away and may be back at once: below the two seconds that a guest can be held up.
+/// How long reads wait for a peer that is away and may be back at once: below the two seconds that a guest can be held up.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Another peer is asked, too, when one takes this many times as long as usual...
@@ -115,6 +115,10 @@ impl Borrower {
                 }
                 Read::Lost => return Source::Never,
                 Read::Unknown if book.is_complete() => return Source::Never,
+                // Who was away for so long already is not waited for by each read anew.
+                Read::NotNow if book.lost_at.is_some_and(|lost_at| lost_at.elapsed() >= PATIENCE) => {
+                    return Source::Later;
+                }
                 Read::Unknown | Read::NotNow | Read::Home => {}
             }
             let left = give_up.saturating_duration_since(Instant::now());

@@ -207,7 +207,7 @@ mod tests {
         let text = text(&report());
         for part in [
             "node a of cluster c0ffee, epoch 7, domain rack-1\nmembers by etcd\n",
-            "lends at 10.0.0.1:7790: 0B of 4.00G",
+            "lends at 10.0.0.1:7790: 0B of 4.0G",
             "90 extents, 2 copies of each\n",
             "45us  12ms",
             "b         away",

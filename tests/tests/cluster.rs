@@ -1,0 +1,212 @@
+//! Hosts that lend each other memory, and what happens to them. Host 0 borrows, its pool holds a part of its disk; the others lend.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use tmem_tests::{BeyondMemory, ClusterHosts, Etcd, Membership, Tally, Traffic};
+
+const POOL: &str = "8M";
+const LENDERS_POOL: &str = "16M";
+
+/// 48 MiB, of which the pool has a fraction.
+const PAGES: u32 = 12_288;
+
+/// A host that borrows, and so many that lend.
+fn hosts(lenders: u8, more: &str) -> Result<ClusterHosts> {
+    let mut hosts = ClusterHosts::new(lenders + 1)?;
+    for host in 1..=lenders {
+        hosts.start(host, LENDERS_POOL, "")?;
+    }
+    hosts.start(0, POOL, more)?;
+    hosts.wait_until_whole(0, usize::from(lenders))?;
+    Ok(hosts)
+}
+
+/// For people, who are told how long a guest would have waited.
+fn say(what: &str, tally: &Tally) {
+    eprintln!(
+        "{what}: {} reads, {} writes, {} refused, the longest took {} ms",
+        tally.reads,
+        tally.writes,
+        tally.refused,
+        tally.longest.as_millis()
+    );
+}
+
+fn check(what: &str, tally: &Tally) -> Result<()> {
+    say(what, tally);
+    ensure!(tally.reads > 0 && tally.wrong == 0 && tally.read_errors == 0, "{what}: {tally:?}");
+    Ok(())
+}
+
+/// How long cables are pulled, in seconds: `TMEM_CUT_SECONDS`, such as `1,10,60`.
+fn cuts() -> Vec<u64> {
+    let said = std::env::var("TMEM_CUT_SECONDS").unwrap_or_else(|_| "1,5".to_owned());
+    said.split(',').filter_map(|seconds| seconds.parse().ok()).collect()
+}
+
+#[test]
+fn r1_with_two_copies_nothing_is_lost_whatever_one_of_three_lenders_does() -> Result<()> {
+    let mut hosts = hosts(3, "")?;
+    let mut traffic = Traffic::begin(hosts.daemon(0)?, "vm", PAGES, 1)?;
+    hosts.wait_for(0, "extents", |extents| extents > 100)?;
+    hosts.wait_until_whole(0, 3)?;
+
+    let (tally, ()) = traffic.during(|| {
+        hosts.kill(1)?;
+        thread::sleep(Duration::from_secs(4));
+        hosts.wait_until_whole(0, 2)?;
+        hosts.start(1, LENDERS_POOL, "")?;
+        hosts.wait_until_whole(0, 3)
+    })?;
+    check("kill -9 of a lender, and its return", &tally)?;
+    ensure!(hosts.borrowing(0, "repaired_copies")? > 0, "{:#}", hosts.report(0)?);
+
+    for seconds in cuts() {
+        let (tally, ()) = traffic.during(|| {
+            hosts.network().cut(2)?;
+            thread::sleep(Duration::from_secs(seconds));
+            hosts.network().mend(2)?;
+            hosts.wait_until_whole(0, 3)
+        })?;
+        check(&format!("a link that is cut for {seconds} s"), &tally)?;
+    }
+
+    let (tally, ()) = traffic.during(|| {
+        hosts.set_stopped(3, true)?;
+        thread::sleep(Duration::from_secs(5));
+        hosts.set_stopped(3, false)?;
+        hosts.wait_until_whole(0, 3)
+    })?;
+    check("a lender that is stopped for 5 s", &tally)?;
+
+    let (tally, ()) = traffic.during(|| {
+        let worker = hosts.daemon(1)?.kill_worker()?;
+        hosts.daemon(1)?.wait_for_worker_after(worker, Duration::from_secs(30))?;
+        thread::sleep(Duration::from_secs(1));
+        hosts.wait_until_whole(0, 3)
+    })?;
+    check("kill -9 of a lender's worker", &tally)?;
+
+    let log = traffic.during(|| hosts.stop(2))?;
+    check("the orderly end of a lender", &log.0)?;
+    ensure!(!log.1.iter().any(|line| line.contains("lost")), "{:?}", log.1);
+    hosts.start(2, LENDERS_POOL, "")?;
+    hosts.wait_until_whole(0, 3)?;
+
+    let worker = hosts.daemon(0)?.kill_worker()?;
+    hosts.daemon(0)?.wait_for_worker_after(worker, Duration::from_secs(30))?;
+    traffic.connect_again()?;
+    check("all of it, after the death of the borrower's worker", &traffic.read_all()?)?;
+    hosts.wait_until_whole(0, 3)?;
+
+    drop(traffic);
+    hosts.daemon(0)?.tmem_ok(&["disk", "rm", "vm", "--force"])?;
+    for host in 1..4 {
+        hosts.wait_for_lent(host, |lent_bytes| lent_bytes == 0)?;
+    }
+    hosts.stop(0).map(drop)
+}
+
+#[test]
+fn r1_with_one_copy_the_pages_of_a_lender_that_is_gone_are_errors_and_no_others() -> Result<()> {
+    let mut hosts = hosts(2, "copies = 1")?;
+    let mut traffic = Traffic::begin(hosts.daemon(0)?, "vm", PAGES, 2)?;
+    hosts.wait_for(0, "extents", |extents| extents > 100)?;
+    check("both lenders there", &traffic.read_all()?)?;
+    hosts.kill(1)?;
+    let away = traffic.read_all()?;
+    say("one of them killed", &away);
+    ensure!(away.wrong == 0 && away.read_errors > 0 && away.read_errors < away.reads, "{away:?}");
+    // It comes back with nothing: what it had is lost, and known to be.
+    hosts.start(1, LENDERS_POOL, "")?;
+    let lost = hosts.wait_for(0, "lost_extents", |lost| lost > 0)?;
+    let back = traffic.read_all()?;
+    say("and back, with nothing", &back);
+    ensure!(back.wrong == 0 && back.read_errors > 0, "{lost} extents lost: {back:?}");
+    // Those that are away are errors of the tier; those that nobody has any more count as damaged.
+    let count = |field: &str| hosts.daemon(0)?.client("vm", field);
+    let counted = (count("tier_errors")?, count("checksum_errors")?);
+    ensure!(counted == (away.read_errors, back.read_errors), "{counted:?}");
+    Ok(())
+}
+
+#[test]
+fn r1_a_lender_that_has_next_to_nothing_is_passed_over_and_a_full_cluster_refuses() -> Result<()> {
+    let mut hosts = ClusterHosts::new(4)?;
+    for (host, lend) in [(1, "4M"), (2, "16M"), (3, "16M")] {
+        hosts.start(host, LENDERS_POOL, &format!("lend = \"{lend}\""))?;
+    }
+    hosts.start(0, POOL, "")?;
+    hosts.wait_until_whole(0, 3)?;
+    // What this disk has takes more than the pool and they have for two copies of it.
+    let mut traffic = Traffic::begin(hosts.daemon(0)?, "vm", 4096, 3)?;
+    let (tally, ()) = traffic.during(|| {
+        thread::sleep(Duration::from_secs(3));
+        Ok(())
+    })?;
+    check("room for all", &tally)?;
+    let mut more = Traffic::new(hosts.daemon(0)?, "more", PAGES, 4)?;
+    let filled = more.write_all()?;
+    say("more than there is room for", &filled);
+    ensure!(filled.refused > 0 && filled.refused < filled.writes, "{filled:?}");
+    check("what was taken", &more.read_all()?)?;
+    check("what was there before", &traffic.read_all()?)?;
+    for (host, most) in [(1, 4 << 20), (2, 16 << 20), (3, 16 << 20)] {
+        let lending = hosts.report(host)?["lending"].clone();
+        ensure!(lending["held_bytes"].as_u64().is_some_and(|held| held <= most), "{host}: {lending:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn etcd_that_is_gone_is_no_outage_and_no_change() -> Result<()> {
+    let mut hosts = ClusterHosts::new(5)?;
+    let mut etcd = Etcd::start(hosts.network(), 4)?;
+    hosts.set_membership(Membership::Etcd(vec![etcd.endpoint()]));
+    for host in [1, 2] {
+        hosts.start(host, LENDERS_POOL, "")?;
+    }
+    hosts.start(0, POOL, "")?;
+    hosts.wait_until_whole(0, 2)?;
+    let mut traffic = Traffic::begin(hosts.daemon(0)?, "vm", PAGES, 5)?;
+    let (tally, ()) = traffic.during(|| {
+        etcd.kill();
+        thread::sleep(Duration::from_secs(15));
+        Ok(())
+    })?;
+    check("15 s without etcd", &tally)?;
+    let report = hosts.report(0)?;
+    ensure!(report["is_current"] == false && report["trouble"].is_string(), "{report:#}");
+    ensure!(report["borrowing"]["peers"].as_array().is_some_and(|peers| peers.len() == 2), "{report:#}");
+    // Who starts meanwhile is not known yet, and is when etcd is back.
+    hosts.start(3, LENDERS_POOL, "")?;
+    let (tally, ()) = traffic.during(|| {
+        etcd.start_again(hosts.network())?;
+        hosts.wait_until_whole(0, 3)
+    })?;
+    check("etcd comes back, and with it a third lender", &tally)?;
+    hosts.stop(3)?;
+    hosts.wait_until_known(0, 2)?;
+    check("all of it", &traffic.read_all()?)
+}
+
+#[test]
+fn r1_a_guest_swaps_into_its_neighbours_memory_while_one_of_them_is_killed() -> Result<()> {
+    let mut hosts = ClusterHosts::new(4)?;
+    for host in 1..4 {
+        hosts.start(host, LENDERS_POOL, "")?;
+    }
+    hosts.start(0, "24M", "")?;
+    hosts.wait_until_whole(0, 3)?;
+    hosts.daemon(0)?.add_disk("uml", "512M", &[])?;
+    let guest = BeyondMemory::boot(hosts.daemon(0)?)?;
+    hosts.wait_for(0, "extents", |extents| extents > 300)?;
+    hosts.kill(2)?;
+    // A put that the killed one has not answered holds up others for a moment; those are refused if the pool is full.
+    guest.end_well_but_for_refusals(hosts.daemon(0)?)?;
+    let status = hosts.daemon(0)?.status()?;
+    ensure!(hosts.daemon(0)?.client("uml", "tier_gets")? > 2_000, "{status:#}");
+    ensure!(hosts.borrowing(0, "lost_extents")? == 0, "{status:#}");
+    Ok(())
+}
