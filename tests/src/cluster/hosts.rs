@@ -96,6 +96,17 @@ impl ClusterHosts {
         Ok(())
     }
 
+    /// Has a host be the node of another one, with a copy of its identity as it is now.
+    ///
+    /// # Errors
+    /// It can't be copied.
+    pub fn become_copy_of(&self, node: u8, host: u8) -> Result<()> {
+        fs::remove_dir_all(self.of_node(host)).context("cannot remove an identity")?;
+        let mut command = Command::new("cp");
+        command.arg("-a").arg(self.of_node(node)).arg(self.of_node(host));
+        succeed(command).map(drop)
+    }
+
     fn configuration(&self, host: u8, more: &str) -> Result<String> {
         let mut text = String::from("write-back-age = 1\n[cluster]\n");
         writeln!(text, "listen = \"{}\"", Network::address(host, PORT))?;
@@ -195,6 +206,14 @@ impl ClusterHosts {
             let known = report["borrowing"]["peers"].as_array().map(Vec::len);
             (known == Some(others) && report["is_current"] == true).then_some(())
         })
+    }
+
+    /// Waits until something is so in what a host's status says of the cluster.
+    ///
+    /// # Errors
+    /// In vain.
+    pub fn wait_until(&self, host: u8, is_so: impl Fn(&Value) -> bool) -> Result<()> {
+        self.wait(host, |report| is_so(report).then_some(()))
     }
 
     fn wait<T>(&self, host: u8, found: impl Fn(&Value) -> Option<T>) -> Result<T> {

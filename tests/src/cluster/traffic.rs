@@ -27,7 +27,7 @@ use crate::{
 pub struct Tally {
     /// Pages that were read.
     pub reads: u64,
-    /// Reads that were I/O errors.
+    /// Reads that were I/O errors, but for pages of which a write was refused: nobody may get what was there before that.
     pub read_errors: u64,
     /// Pages that were not as they were written.
     pub wrong: u64,
@@ -146,7 +146,8 @@ impl Traffic {
         let (error, is_right) = self.read(page)?;
         tally.longest = tally.longest.max(begun.elapsed());
         tally.reads += 1;
-        tally.read_errors += u64::from(error != 0);
+        let is_open = self.pages[page as usize].is_none();
+        tally.read_errors += u64::from(error != 0 && !is_open);
         tally.wrong += u64::from(error == 0 && !is_right);
         Ok(())
     }
