@@ -201,6 +201,7 @@ fn every_key_of_the_sample_is_real_and_shows_its_default() {
         [
             "background-cpu",
             "balance",
+            "cluster",
             "disk",
             "http",
             "log-level",
@@ -233,6 +234,9 @@ fn every_key_of_the_sample_is_real_and_shows_its_default() {
     let guest = balance["guest"][0].as_table().expect("a guest section");
     let guest_keys: Vec<_> = guest.keys().map(String::as_str).collect();
     assert_eq!(guest_keys, ["ceiling", "floor", "name", "qmp", "weight"]);
+    let cluster = table["cluster"].as_table().expect("a section");
+    let cluster_keys: Vec<_> = cluster.keys().map(String::as_str).collect();
+    assert_eq!(cluster_keys, ["copies", "directory", "lend", "listen", "peers", "repair-bandwidth"]);
     let disk = table["disk"][0].as_table().expect("a disk section");
     let disk_keys: Vec<_> = disk.keys().map(String::as_str).collect();
     assert_eq!(disk_keys, ["cap", "dedup", "format", "name", "queues", "size", "vhost-user", "weight"]);
@@ -244,8 +248,14 @@ fn every_key_of_the_sample_is_real_and_shows_its_default() {
     assert_eq!(disk.format, DiskFormat::default());
     assert!(matches!(disk.frontend, Frontend::VhostUser { queues: 4, .. }));
     assert_eq!((&disk.dedup, disk.weight), (&DedupChoice::default(), tmem_store::Weight::default()));
+    let cluster = config.cluster().expect("goes with each other").expect("a section");
+    assert!(cluster.listen.is_some() && !cluster.peers.is_empty());
     assert_eq!(
-        Config { disks: Vec::new(), balance: BalanceSettings::default(), ..config },
+        ClusterSettings { listen: None, peers: Vec::new(), ..cluster.clone() },
+        ClusterSettings::default()
+    );
+    assert_eq!(
+        Config { disks: Vec::new(), balance: BalanceSettings::default(), cluster: None, ..config },
         Config::default()
     );
 }
