@@ -62,6 +62,11 @@ impl ClusterSettings {
             }
             _ => {}
         }
+        if self.listen.is_none() && !self.etcd.is_empty() {
+            return wrong(
+                "who is known to etcd has an address there: say it with `listen`; with `lend = \"off\"` nothing is lent at it",
+            );
+        }
         match (self.peers.is_empty(), self.etcd.is_empty()) {
             (false, false) => wrong("the other hosts are named by `peers` or by `etcd`, not by both"),
             (true, true) => wrong("name the other hosts with `peers`, or say with `etcd` who knows them"),
@@ -195,7 +200,7 @@ mod tests {
         let settings = config.cluster().unwrap().unwrap();
         assert_eq!((settings.copies.count(), settings.lend.max_bytes()), (1, 4 << 30));
         assert_eq!(settings.repair_bandwidth.bytes(), 10 << 20);
-        let least = parse("[cluster]\nlend = \"off\"\netcd = [\"http://10.0.0.9:2379\"]").unwrap();
+        let least = parse("[cluster]\nlend = \"off\"\npeers = [\"b=10.0.0.2:7790\"]").unwrap();
         let least = least.cluster().unwrap().unwrap();
         assert_eq!((least.copies.count(), least.lend), (2, Lend::Off));
         assert_eq!(least.directory, Path::new(DIRECTORY));
@@ -208,6 +213,7 @@ mod tests {
             ("listen = \"0.0.0.0:7790\"\npeers = [\"b=10.0.0.2:1\"]", "of its own"),
             ("listen = \"10.0.0.1:0\"\npeers = [\"b=10.0.0.2:1\"]", "of its own"),
             ("listen = \"10.0.0.1:1\"", "`peers`"),
+            ("lend = \"off\"\netcd = [\"http://e:1\"]", "`listen`"),
             ("listen = \"10.0.0.1:1\"\npeers = [\"b=10.0.0.2:1\"]\netcd = [\"http://e:1\"]", "not by both"),
         ] {
             let config = parse(&format!("[cluster]\n{text}")).unwrap();

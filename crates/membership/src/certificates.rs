@@ -9,7 +9,7 @@ mod names;
 mod tls;
 
 pub(crate) use authority::Authority;
-pub use explain::{explain, explain_io};
+pub use explain::{explain, in_words};
 pub(crate) use names::check_name;
 pub use names::{peer_name, server_name};
 pub(crate) use tls::{TlsFiles, fit};

@@ -5,6 +5,12 @@ use std::{io, path::PathBuf};
 /// What failed, on what, and the way out. Every message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
+    /// A label that is none.
+    #[error("`{text}` is no label for what fails together: write 1 to 63 of A-Z a-z 0-9 . _ -")]
+    Domain {
+        /// What was written.
+        text: String,
+    },
     /// A file of the node's directory, or an invitation.
     #[error("{path} {what}: {source}")]
     File {

@@ -30,7 +30,7 @@ pub use error::MembershipError;
 pub use etcd::{DEFAULT_LEASE, EtcdSettings};
 pub use identity::Identity;
 pub use membership::{Announcement, Running, Source, start};
-pub use static_peer::{StaticPeer, check_peers};
+pub use static_peer::{StaticPeer, check_domain, check_peers};
 pub use tmem_cluster::{Epoch, NodeId, NodeName};
 pub use view::{Member, View};
 

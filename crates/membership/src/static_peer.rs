@@ -53,6 +53,15 @@ pub(crate) fn is_domain(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
+/// Whether a label of what fails together is one.
+///
+/// # Errors
+/// [`MembershipError::Domain`].
+pub fn check_domain(text: &str) -> Result<(), MembershipError> {
+    let shown = || text.chars().filter(|c| !c.is_control()).take(70).collect();
+    if is_domain(text) { Ok(()) } else { Err(MembershipError::Domain { text: shown() }) }
+}
+
 /// Whether no name and no address is in a list twice.
 ///
 /// # Errors

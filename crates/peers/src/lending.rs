@@ -25,7 +25,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -67,6 +67,8 @@ struct Shared {
     seats: Seats,
     clock: Clock,
     is_over: AtomicBool,
+    /// [`LendingOptions::reserve_bytes`], as it is now.
+    reserve_bytes: AtomicU64,
     /// Nothing is lent any more: all copies are asked back.
     is_winding_down: AtomicBool,
     /// Rung when copies should be moved together, and at the end.
@@ -113,6 +115,7 @@ impl LendingServer {
         let shared = Arc::new(Shared {
             identity,
             security,
+            reserve_bytes: AtomicU64::new(options.reserve_bytes),
             options,
             lender: Lender::default(),
             seats: Seats::default(),
@@ -144,6 +147,11 @@ impl LendingServer {
     /// The socket is none any more.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Leaves another amount to this host than [`LendingOptions::reserve_bytes`] said.
+    pub fn set_reserve_bytes(&self, bytes: u64) {
+        self.shared.reserve_bytes.store(bytes, SeqCst);
     }
 
     /// How much may still be lent, in bytes.

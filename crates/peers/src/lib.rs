@@ -26,4 +26,4 @@ pub use borrowing::{BorrowingStatus, Member, PeerState, PeerStatus, PeerTier, Pe
 pub use error::PeerError;
 pub use greeting::{Identity, say};
 pub use lending::{BorrowerStatus, LendingCounts, LendingOptions, LendingServer, LendingStatus};
-pub use stream::{NameOf, Security, Stream};
+pub use stream::{InWords, NameOf, Security, Stream};

@@ -21,6 +21,9 @@ use tls::Tls;
 /// The name that a peer's certificates, its own first, are for.
 pub type NameOf = Arc<dyn Fn(&[CertificateDer<'_>]) -> Result<String, String> + Send + Sync>;
 
+/// What an error of TLS means to people. `None`: it says so itself.
+pub type InWords = fn(&io::Error) -> Option<String>;
+
 /// How peers know each other.
 #[derive(Clone)]
 pub enum Security {
@@ -34,6 +37,8 @@ pub enum Security {
         server: Arc<ServerConfig>,
         /// Who a certificate is for.
         name_of: NameOf,
+        /// Why a handshake failed, where that can be said better than TLS does.
+        in_words: InWords,
     },
 }
 
@@ -79,10 +84,10 @@ impl Stream {
     }
 
     fn begin(socket: TcpStream, name: &str, security: &Security, deadline: Instant) -> io::Result<Self> {
-        let Security::Tls { client, name_of, .. } = security else { return Self::plain(socket) };
+        let Security::Tls { client, name_of, in_words, .. } = security else { return Self::plain(socket) };
         let server = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let connection = ClientConnection::new(Arc::clone(client), server).map_err(io::Error::other)?;
-        Self::secure(socket, connection.into(), name_of, deadline)
+        Self::secure(socket, connection.into(), (name_of, *in_words), deadline)
     }
 
     /// Takes a connection that another began, and has TLS shake hands within about `time`.
@@ -90,9 +95,9 @@ impl Stream {
     /// # Errors
     /// Not the right certificate, or nothing said in time.
     pub fn accept(socket: TcpStream, security: &Security, time: Duration) -> io::Result<Self> {
-        let Security::Tls { server, name_of, .. } = security else { return Self::plain(socket) };
+        let Security::Tls { server, name_of, in_words, .. } = security else { return Self::plain(socket) };
         let connection = ServerConnection::new(Arc::clone(server)).map_err(io::Error::other)?;
-        Self::secure(socket, connection.into(), name_of, Instant::now() + time)
+        Self::secure(socket, connection.into(), (name_of, *in_words), Instant::now() + time)
     }
 
     fn plain(socket: TcpStream) -> io::Result<Self> {
@@ -104,13 +109,13 @@ impl Stream {
     fn secure(
         socket: TcpStream,
         mut connection: rustls::Connection,
-        name_of: &NameOf,
+        (name_of, in_words): (&NameOf, InWords),
         deadline: Instant,
     ) -> io::Result<Self> {
         let mut stream = Self::plain(socket)?;
         while connection.is_handshaking() {
             stream.set_times(Some(left(deadline)?), Some(left(deadline)?))?;
-            connection.complete_io(&mut (&stream.socket)).map_err(said_in_words)?;
+            connection.complete_io(&mut (&stream.socket)).map_err(|error| said(error, in_words))?;
         }
         let certificates = connection.peer_certificates().unwrap_or_default();
         stream.certified = Some(name_of(certificates).map_err(io::Error::other)?);
@@ -191,9 +196,9 @@ pub(crate) fn left(deadline: Instant) -> io::Result<Duration> {
 }
 
 /// A time that is up is `WouldBlock` here, which says nothing to people.
-fn said_in_words(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
-        _ => error,
+fn said(error: io::Error, in_words: InWords) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
     }
+    in_words(&error).map_or(error, io::Error::other)
 }

@@ -7,12 +7,12 @@
 //! |---|---|
 //! | `cluster` | puts the parts together |
 //! | `idle_memory` | how much of this host can be lent now |
-//! | `announcing` | tells etcd of it |
+//! | `tending` | what is done once a second |
 //! | `report` | how the cluster is, for people |
 
-mod announcing;
 mod idle_memory;
 mod report;
+mod tending;
 
 use std::{
     net::SocketAddr,
@@ -27,13 +27,14 @@ use anyhow::{Context, Result};
 use tmem_control::{ClusterSettings, Config, Frontend, Knobs};
 use tmem_keeper::Estate;
 use tmem_membership::{
-    Announcement, Epoch, EtcdSettings, Identity, Source, StaticPeer, View, certificates, check_peers,
+    Announcement, Epoch, EtcdSettings, Identity, Source, StaticPeer, View, certificates, check_domain,
+    check_peers,
 };
 use tmem_peers::{LendingOptions, LendingServer, Member, PeerTier, PeerTierOptions, Security};
 use tmem_store::{Store, Tier};
 
 use crate::{memo::Memory, tiers::TendedTier};
-use announcing::Announcing;
+use tending::Tending;
 
 /// How long others have at the end to take elsewhere what they have here.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -66,6 +67,7 @@ impl ClusterPlan {
             true => Source::Static(peers(settings).context("[cluster] peers")?),
             false => Source::Etcd(EtcdSettings::new(&settings.etcd).context("[cluster] etcd")?),
         };
+        settings.domain.as_deref().map_or(Ok(()), check_domain).context("[cluster] domain")?;
         let directory = &settings.directory;
         let identity = Identity::load(directory).context("[cluster] directory")?;
         let (server, client) = certificates::tls_configs(directory).context("[cluster] directory")?;
@@ -76,6 +78,7 @@ impl ClusterPlan {
                 let name = certificates::peer_name(certificates).map_err(|error| error.to_string())?;
                 Ok(name.to_string())
             }),
+            in_words: certificates::in_words,
         };
         let borrows = config.tier.is_none();
         Ok(Some(Self { settings: settings.clone(), identity: Arc::new(identity), security, source, borrows }))
@@ -130,7 +133,6 @@ impl ClusterPlan {
             name: self.identity.name(),
             epoch: self.identity.epoch(),
         };
-        let idle = idle_memory::watched(Arc::clone(knobs));
         let lending = match self.settings.listen {
             None => None,
             Some(address) => {
@@ -139,9 +141,14 @@ impl ClusterPlan {
                         "[cluster] cannot listen on {address}; it must be an address of this host, and free"
                     )
                 })?;
-                let options =
-                    LendingOptions { max_bytes: self.settings.lend.max_bytes(), ..LendingOptions::default() };
-                let server = LendingServer::start(listener, own, self.security.clone(), options, idle);
+                let options = LendingOptions {
+                    max_bytes: self.settings.lend.max_bytes(),
+                    reserve_bytes: idle_memory::reserve_bytes(knobs)
+                        .context("cannot look at this host's memory")?,
+                    ..LendingOptions::default()
+                };
+                let available = idle_memory::available_bytes();
+                let server = LendingServer::start(listener, own, self.security.clone(), options, available);
                 Some(Arc::new(server.context("cannot start lending")?))
             }
         };
@@ -151,7 +158,9 @@ impl ClusterPlan {
             let (tier, is_current) = (tier.clone(), Arc::clone(&is_current));
             move |view: View| {
                 is_current.store(view.is_current, Relaxed);
-                if let Some(tier) = &tier {
+                // Nobody known is nobody there only if somebody says so.
+                let is_told = view.is_current || !view.members.is_empty();
+                if let Some(tier) = tier.as_ref().filter(|_| is_told) {
                     tier.set_members(&members(&view));
                     tier.fence(&view.epochs);
                 }
@@ -166,9 +175,9 @@ impl ClusterPlan {
         let membership =
             tmem_membership::start(&self.source, &self.identity, announcement, on_view, on_fenced)
                 .context("[cluster]")?;
-        let announcing = Announcing::start(membership, lending.clone())?;
+        let tending = Tending::start(membership, lending.clone(), Arc::clone(knobs))?;
         let Self { settings, identity, source, .. } = self;
-        Ok(Cluster { settings, identity, source, lending, tier, is_current, announcing })
+        Ok(Cluster { settings, identity, source, lending, tier, is_current, tending })
     }
 
     fn borrow(&self, store: &Store, own: tmem_peers::Identity) -> Result<Arc<PeerTier>> {
@@ -201,7 +210,7 @@ pub(crate) struct Cluster {
     tier: Option<Arc<PeerTier>>,
     /// Whether what is known of who is there is so now.
     is_current: Arc<AtomicBool>,
-    announcing: Announcing,
+    tending: Tending,
 }
 
 impl Cluster {
@@ -212,7 +221,7 @@ impl Cluster {
 
     /// The orderly end: nobody is to miss this node, or what it has.
     pub(crate) fn leave(&self) {
-        self.announcing.leave();
+        // Those that are told that it has left ask it for nothing any more.
         if let Some(lending) = &self.lending
             && !lending.wind_down(FAREWELL)
         {
@@ -220,6 +229,7 @@ impl Cluster {
                 "lending: not all that others have here is elsewhere by now; what had one copy is lost"
             );
         }
+        self.tending.leave();
     }
 }
 
@@ -296,6 +306,7 @@ mod tests {
             (section("peers = [\"host-b\"]"), "host-b"),
             (section("peers = [\"b=10.0.0.2:1\", \"b=10.0.0.3:1\"]"), "twice"),
             (section("etcd = [\"10.0.0.9\"]"), "http://HOST:PORT"),
+            (section(&format!("{list}\ndomain = \"rack 1\"")), "rack 1"),
             (section(list).replace("/cluster\"", "/nothing\""), "tmem cluster init"),
         ] {
             let error = format!("{:#}", plan(&text).expect_err("an error"));

@@ -50,6 +50,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
                     | ControlError::PoolTooLarge { .. }
                     | ControlError::ReserveTooLarge { .. }
                     | ControlError::NbdTls { .. }
+                    | ControlError::Cluster { .. }
                     | ControlError::UserWithoutSandbox { .. }
             )
         );

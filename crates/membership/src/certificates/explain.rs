@@ -6,7 +6,16 @@ use rustls::{AlertDescription, CertificateError, Error};
 
 /// Why TLS with `peer` failed. Whoever presents a wrong certificate hears only an alert, so both sides' lines say which side has to do what.
 pub fn explain(error: &Error, peer: &str) -> String {
-    let why = match error {
+    format!("{peer}: {}", why(error))
+}
+
+/// As [`explain`], without the peer, for what rustls said as an I/O error. `None`: it is another one.
+pub fn in_words(error: &io::Error) -> Option<String> {
+    error.get_ref()?.downcast_ref::<Error>().map(why)
+}
+
+fn why(error: &Error) -> String {
+    match error {
         Error::InvalidCertificate(why) => certificate(why),
         Error::NoCertificatesPresented => {
             "it shows no certificate; have it join with `tmem cluster join`".to_owned()
@@ -15,15 +24,6 @@ pub fn explain(error: &Error, peer: &str) -> String {
         Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
         Error::AlertReceived(alert) => refused(*alert),
         other => other.to_string(),
-    };
-    format!("{peer}: {why}")
-}
-
-/// As [`explain`], for what rustls said as an I/O error; others are said as they are.
-pub fn explain_io(error: &io::Error, peer: &str) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(error) => explain(error, peer),
-        None => format!("{peer}: {error}"),
     }
 }
 

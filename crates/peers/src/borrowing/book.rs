@@ -23,7 +23,8 @@ pub(super) struct Book {
     pub(super) ledger: Ledger,
     pub(super) placement: Placement,
     pub(super) seats: BTreeMap<NodeId, Seat>,
-    /// What the store had at peers before this process began, by place, as long as not all peers have said what they have: the writing.
+    /// What the store had at peers before this process began and no peer has said yet to have, by place: the writing. A peer that is off the
+    /// list of members for now may yet have it.
     pub(super) needed: BTreeMap<u32, u64>,
     /// When the first members were named. `None`: not yet.
     pub(super) began: Option<Instant>,
@@ -71,6 +72,9 @@ impl Book {
         let is_known = self.ledger.read(copy) != Read::Unknown;
         if is_known || self.needed.get(&copy.place) == Some(&copy.writing) {
             self.ledger.adopt(copy, node, epoch);
+            if self.ledger.read(copy) != Read::Unknown {
+                self.needed.remove(&copy.place);
+            }
         } else {
             self.ledger.owe(copy, node, epoch);
         }
@@ -98,6 +102,11 @@ impl Book {
         } else {
             self.placement.remove(node);
         }
+    }
+
+    /// Extents that nobody has any more, as far as is known.
+    pub(super) fn lost_extents(&self) -> usize {
+        self.ledger.lost_extents() + if self.is_complete() { self.needed.len() } else { 0 }
     }
 
     /// What those that can be reached lend, in bytes of what is to be kept.

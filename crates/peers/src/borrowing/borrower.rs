@@ -137,6 +137,7 @@ impl Borrower {
                 member.epoch.is_some_and(|epoch| connection.hello().epoch < epoch)
             };
             let has_moved = std::mem::replace(&mut seat.address, member.address.clone()) != member.address;
+            let is_news = has_moved || member.epoch > seat.epoch;
             seat.domain = member.domain.clone();
             seat.epoch = seat.epoch.max(member.epoch);
             if let Some(connection) = seat.connection.take_if(|connection| has_moved || is_fenced(connection))
@@ -144,7 +145,7 @@ impl Borrower {
                 ended.push((connection, "it has another address, or is in a later epoch"));
                 book.lost(id);
             }
-            if let Some(seat) = book.seats.get(&id) {
+            if let Some(seat) = book.seats.get(&id).filter(|_| is_news) {
                 seat.peer.bell.ring();
             }
             book.tell_placement(id);
@@ -203,9 +204,6 @@ impl Borrower {
         copies.iter().for_each(|copy| book.listed(*copy, peer.id, epoch));
         if let Some(seat) = book.seats.get_mut(&peer.id) {
             seat.is_listed |= is_all;
-        }
-        if book.seats.values().all(|seat| seat.is_listed) {
-            book.needed.clear();
         }
         drop(book);
         self.changed.notify_all();
@@ -266,7 +264,7 @@ impl Borrower {
     /// What goes wrong, for people.
     pub(super) fn trouble(&self) -> Option<String> {
         let book = self.book();
-        let lost = book.ledger.lost_extents();
+        let lost = book.lost_extents();
         if lost > 0 {
             return Some(format!("{lost} extents are lost: too many peers went at once"));
         }
@@ -278,7 +276,9 @@ impl Borrower {
             .values()
             .filter_map(|seat| seat.peer.trouble().map(|trouble| format!("{}: {trouble}", seat.peer.name)));
         match (troubles.collect::<Vec<_>>(), book.state()) {
-            (_, _) if book.seats.is_empty() => Some("there are no peers: name some in [cluster]".to_owned()),
+            (_, _) if book.seats.is_empty() => {
+                Some("no peers are known: [cluster] names none, or etcd has not said yet".to_owned())
+            }
             (troubles, TierState::Full) if troubles.is_empty() => Some("peers have no room left".to_owned()),
             (troubles, _) if troubles.is_empty() => {
                 Some(format!("there are fewer peers than the {} copies need", self.options.copies))

@@ -141,8 +141,8 @@ impl Borrower {
         let Read::Peers(nodes) = &want.from else { return None };
         let mut damaged = None;
         for node in nodes {
-            let connection = self.connection(*node)?;
-            let request = connection.ask(|say, id| say.fetch(id, want.copy)).ok()?;
+            let Some(connection) = self.connection(*node) else { continue };
+            let Ok(request) = connection.ask(|say, id| say.fetch(id, want.copy)) else { continue };
             let waited = request.wait(Instant::now() + REQUEST_TIME, |message| match message {
                 Message::Fetched(copy) => {
                     Ok(Fetched { runs: copy.runs.iter().collect(), bytes: copy.bytes.to_vec() })

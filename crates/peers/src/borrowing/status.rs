@@ -93,7 +93,7 @@ impl Borrower {
             peers: peers.collect(),
             extents: book.ledger.extents() as u64,
             wanting_extents: book.ledger.wanting_extents() as u64,
-            lost_extents: book.ledger.lost_extents() as u64,
+            lost_extents: book.lost_extents() as u64,
             repaired_copies: self.repaired_copies.load(Relaxed),
             repaired_bytes: self.repaired_bytes.load(Relaxed),
             repair_bytes_per_second: self.repair_speed.load(Relaxed),

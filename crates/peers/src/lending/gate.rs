@@ -45,7 +45,10 @@ pub(super) struct Gate {
 struct Limits {
     accepting: LogLimit,
     full: LogLimit,
+    /// Who is no node of this cluster, or not one that may be here.
     refused: LogLimit,
+    /// Two nodes of one name, or one whose epoch is over: what strangers do must not hide this.
+    turned_away: LogLimit,
     ended: LogLimit,
 }
 
@@ -96,7 +99,13 @@ fn warn(limit: &LogLimit, text: impl FnOnce() -> String) {
 /// A connection, from its first byte to its end.
 fn serve(shared: &Shared, limits: &Limits, number: u64, socket: TcpStream) {
     let entered = enter(shared, number, socket);
-    let limit = if entered.is_ok() { &limits.ended } else { &limits.refused };
+    let limit = match &entered {
+        Ok(_) => &limits.ended,
+        Err(PeerError::TwoNodes { .. } | PeerError::OldEpoch { .. } | PeerError::DuplicateName { .. }) => {
+            &limits.turned_away
+        }
+        Err(_) => &limits.refused,
+    };
     let Err(error) = entered.and_then(|guest| guest.serve()) else { return };
     if !shared.is_over() {
         warn(limit, || error.to_string());

@@ -33,9 +33,9 @@ pub(super) fn look(shared: &Shared, available_bytes: impl Fn() -> u64) {
     let until_ms = u64::try_from(options.deadline.as_millis()).unwrap_or(u64::MAX);
     let until_ms = shared.now_ms().saturating_add(until_ms);
     let could_be = shared.lender.held_bytes().saturating_add(available_bytes());
+    let reserve_bytes = shared.reserve_bytes.load(SeqCst);
     let is_lent = !shared.is_winding_down.load(SeqCst);
-    let limit_bytes =
-        if is_lent { could_be.saturating_sub(options.reserve_bytes).min(options.max_bytes) } else { 0 };
+    let limit_bytes = if is_lent { could_be.saturating_sub(reserve_bytes).min(options.max_bytes) } else { 0 };
     for (node, copies) in shared.lender.set_limit(limit_bytes, until_ms) {
         // One that is not connected is told when it comes.
         let seat = shared.seats.of(node);

@@ -1,6 +1,6 @@
-//! How much of this host can be lent now.
+//! How much of this host is idle.
 
-use std::{cell::Cell, sync::Arc};
+use std::cell::Cell;
 
 use tmem_control::{HostMemory, Knobs};
 
@@ -8,16 +8,20 @@ use tmem_control::{HostMemory, Knobs};
 /// before the pool has to.
 const RESERVES: u64 = 2;
 
-/// What is available beyond that, whenever it is asked for. While the host cannot be looked at it is what it was: nobody should have to take
-/// pages elsewhere because of that.
-pub(super) fn watched(knobs: Arc<Knobs>) -> impl Fn() -> u64 + Send + 'static {
+/// What is available, whenever it is asked for. While the host cannot be looked at it is what it was: nobody should have to take pages
+/// elsewhere because of that.
+pub(super) fn available_bytes() -> impl Fn() -> u64 + Send + 'static {
     let last = Cell::new(0);
     move || {
-        if let Ok(host) = HostMemory::read()
-            && let Some(reserve_bytes) = knobs.reserve_bytes(host.total_bytes)
-        {
-            last.set(host.available_bytes.saturating_sub(RESERVES.saturating_mul(reserve_bytes)));
+        if let Ok(host) = HostMemory::read() {
+            last.set(host.available_bytes);
         }
         last.get()
     }
+}
+
+/// What of it is not lent. `None`: the host cannot be looked at.
+pub(super) fn reserve_bytes(knobs: &Knobs) -> Option<u64> {
+    let host = HostMemory::read().ok()?;
+    knobs.reserve_bytes(host.total_bytes).map(|bytes| bytes.saturating_mul(RESERVES))
 }

@@ -22,7 +22,7 @@ impl ClusterView for Cluster {
                 Source::Etcd(_) => "etcd".to_owned(),
             },
             is_current: self.is_current.load(Relaxed),
-            trouble: self.announcing.trouble(),
+            trouble: self.tending.trouble(),
             lending: self.lending.as_ref().map(|lending| lending_report(lending.status())),
             borrowing: self.tier.as_ref().map(|tier| borrowing_report(copies, tier.status())),
         }
