@@ -87,6 +87,8 @@ pub struct Ledger {
     records: BTreeMap<u32, Record>,
     /// Places of records with fewer copies than promised, or sendings of some, that are not lost.
     wanting: BTreeSet<u32>,
+    /// Places of records that nobody has any more.
+    lost: BTreeSet<u32>,
     /// Sendings that are under way, and of which place.
     tickets: BTreeMap<Ticket, u32>,
     next_ticket: u64,
@@ -107,6 +109,7 @@ impl Ledger {
             nodes: BTreeMap::new(),
             records: BTreeMap::new(),
             wanting: BTreeSet::new(),
+            lost: BTreeSet::new(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
             deadlines: BTreeSet::new(),
@@ -129,6 +132,7 @@ impl Ledger {
     pub fn flush(&mut self, place: u32) {
         let Some(record) = self.records.remove(&place) else { return };
         self.wanting.remove(&place);
+        self.lost.remove(&place);
         record.copies.iter().for_each(|copy| self.give_up(place, record.writing, copy));
     }
 
@@ -170,6 +174,7 @@ impl Ledger {
             let ticket = Ticket(self.next_ticket);
             self.next_ticket += 1;
             node.owes_no_more((copy.place, copy.writing));
+            node.places.insert(copy.place);
             record.copies.push(Copy { node: *node_id, epoch: node.epoch, state: CopyState::Sent(ticket) });
             self.tickets.insert(ticket, copy.place);
             sent.push((*node_id, ticket));
@@ -264,9 +269,9 @@ impl Ledger {
         }
     }
 
-    /// How many extents nobody has any more. It looks at all of them.
+    /// How many extents nobody has any more.
     pub fn lost_extents(&self) -> usize {
-        self.records.values().filter(|record| self.source(record) == Read::Lost).count()
+        self.lost.len()
     }
 
     /// How many extents have fewer copies than promised and are not lost. A copy that is only on its way is none.
@@ -311,8 +316,11 @@ impl Ledger {
             }
             CopyState::Held => {}
         }
-        if let Some(node) = self.nodes.get_mut(&copy.node).filter(|node| node.epoch == copy.epoch) {
-            node.owes((place, writing));
+        if let Some(node) = self.nodes.get_mut(&copy.node) {
+            node.places.remove(&place);
+            if node.epoch == copy.epoch {
+                node.owes((place, writing));
+            }
         }
     }
 
@@ -342,6 +350,11 @@ impl Ledger {
             self.wanting.insert(place);
         } else {
             self.wanting.remove(&place);
+        }
+        if is_lost {
+            self.lost.insert(place);
+        } else {
+            self.lost.remove(&place);
         }
         self.records.insert(place, record);
     }

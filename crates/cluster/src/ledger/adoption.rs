@@ -30,6 +30,7 @@ impl Ledger {
         if record.copy_at(node).is_none() {
             record.copies.push(Copy { node, epoch, state: CopyState::Held });
             if let Some(known) = self.nodes.get_mut(&node) {
+                known.places.insert(copy.place);
                 known.owes_no_more((copy.place, copy.writing));
             }
         }
@@ -62,10 +63,9 @@ impl Ledger {
         self.records.len()
     }
 
-    /// How many copies a node has that were acknowledged. It looks at all extents.
+    /// How many copies a node has, those among them that are on their way.
     pub fn copies_at(&self, node: NodeId) -> usize {
-        let has_one = |record: &&Record| record.copy_at(node).is_some_and(Copy::is_acknowledged);
-        self.records.values().filter(has_one).count()
+        self.nodes.get(&node).map_or(0, |node| node.places.len())
     }
 }
 

@@ -15,6 +15,8 @@ type Named = (u32, u64);
 pub(super) struct Node {
     pub(super) epoch: Epoch,
     pub(super) is_here: bool,
+    /// Of records with a copy that it has, or gets.
+    pub(super) places: BTreeSet<u32>,
     /// What it is to be told to forget...
     owed: BTreeSet<Named>,
     /// ...and was told, but has not answered: by the number of the flush, because a copy may be in several.
@@ -24,7 +26,8 @@ pub(super) struct Node {
 
 impl Node {
     fn new(epoch: Epoch) -> Self {
-        Self { epoch, is_here: false, owed: BTreeSet::new(), told: BTreeMap::new(), next_flush: 0 }
+        let (places, owed, told) = Default::default();
+        Self { epoch, is_here: false, places, owed, told, next_flush: 0 }
     }
 
     pub(super) fn owes(&mut self, copy: Named) {
@@ -90,7 +93,8 @@ impl Ledger {
     pub fn fence(&mut self, node: NodeId, epoch: Epoch) {
         let known = self.nodes.entry(node).or_insert_with(|| Node::new(epoch));
         if known.epoch < epoch {
-            *known = Node::new(epoch);
+            let places = std::mem::take(&mut known.places);
+            *known = Node { places, ..Node::new(epoch) };
         }
         let until = known.epoch;
         self.give_up_at(node, |copy| copy.epoch < until);
@@ -128,24 +132,23 @@ impl Ledger {
 
     /// Gives up those copies at a node that `which` says.
     fn give_up_at(&mut self, node: NodeId, which: impl Fn(&Copy) -> bool) {
-        let mut given_up = Vec::new();
-        for (place, record) in &mut self.records {
+        for place in self.places_at(node) {
+            let Some(record) = self.records.get_mut(&place) else { continue };
             let is_it = |copy: &Copy| copy.node == node && which(copy);
             if let Some(at) = record.copies.iter().position(is_it) {
-                given_up.push((*place, record.writing, record.copies.remove(at)));
+                let (writing, copy) = (record.writing, record.copies.remove(at));
+                self.give_up(place, writing, &copy);
+                self.review(place);
             }
-        }
-        for (place, writing, copy) in given_up {
-            self.give_up(place, writing, &copy);
-            self.review(place);
         }
     }
 
-    /// After a node came or went: whether its extents have enough copies. It looks at all of them.
+    /// After a node came or went: whether its extents have enough copies.
     fn review_at(&mut self, node: NodeId) {
-        let has_one =
-            |place: &u32| self.records.get(place).is_some_and(|record| record.copy_at(node).is_some());
-        let places: Vec<u32> = self.records.keys().copied().filter(has_one).collect();
-        places.into_iter().for_each(|place| self.review(place));
+        self.places_at(node).into_iter().for_each(|place| self.review(place));
+    }
+
+    fn places_at(&self, node: NodeId) -> Vec<u32> {
+        self.nodes.get(&node).map_or(Vec::new(), |node| node.places.iter().copied().collect())
     }
 }
