@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tmem_tests::{BeyondMemory, ClusterHosts, Etcd, Membership, Tally, Traffic};
 
 const POOL: &str = "8M";
@@ -37,6 +37,12 @@ fn check(what: &str, tally: &Tally) -> Result<()> {
     say(what, tally);
     ensure!(tally.reads > 0 && tally.wrong == 0 && tally.read_errors == 0, "{what}: {tally:?}");
     Ok(())
+}
+
+fn host_bytes() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    Ok(total.context("no MemTotal")?.parse::<u64>()? << 10)
 }
 
 /// How long cables are pulled, in seconds: `TMEM_CUT_SECONDS`, such as `1,10,60`.
@@ -87,6 +93,17 @@ fn r1_with_two_copies_nothing_is_lost_whatever_one_of_three_lenders_does() -> Re
         hosts.wait_until_whole(0, 3)
     })?;
     check("kill -9 of a lender's worker", &tally)?;
+
+    let (tally, ()) = traffic.during(|| {
+        // Half of the host is left to it, and the pool has that again: nothing is lent.
+        let half = format!("reserve={}", host_bytes()? / 2);
+        hosts.daemon(3)?.tmem_ok(&["set", &half])?;
+        hosts.wait_for_lent(3, |lent_bytes| lent_bytes == 0)?;
+        hosts.wait_until(0, |report| report["borrowing"]["wanting_extents"] == 0)?;
+        hosts.daemon(3)?.tmem_ok(&["set", "reserve=auto"])?;
+        hosts.wait_until_whole(0, 3)
+    })?;
+    check("a lender that wants its memory back", &tally)?;
 
     let log = traffic.during(|| hosts.stop(2))?;
     check("the orderly end of a lender", &log.0)?;
