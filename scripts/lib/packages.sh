@@ -5,18 +5,16 @@
 DEMO_PACKAGES=(user-mode-linux redis-server python3 gcc libc6-dev util-linux kmod mawk ca-certificates)
 # What etcd's client is made of when it is built: protoc, and the types that it knows.
 DEMO_PACKAGES+=(protobuf-compiler libprotobuf-dev)
+# Networks, mounts (loop devices of the tests, too), and what clusters find each other with.
+CLUSTER_DEMO_PACKAGES=(iproute2 etcd-server mount)
 # What the tests need besides: a second kind of guest, its initramfs, a file system and its checker.
 TEST_PACKAGES=(busybox-static e2fsprogs fio xz-utils)
-# Loop devices and file systems of the tests' own.
-TEST_PACKAGES+=(mount)
 # A machine that it runs, as a User-mode Linux guest.
 TEST_PACKAGES+=(systemd)
-# NBD clients of all kinds, a rival for the benchmark, certificates, and networks of the tests' own.
-TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl iproute2)
+# NBD clients of all kinds, a rival for the benchmark, and certificates.
+TEST_PACKAGES+=(libnbd-bin python3-libnbd nbd-client nbdkit openssl)
 # The agent that guests run, which says what their balloon does not.
 TEST_PACKAGES+=(qemu-guest-agent)
-# What clusters find each other with.
-TEST_PACKAGES+=(etcd-server)
 # Servers that pages go to: Redis of the demo, and Valkey, from bookworm-backports.
 VALKEY_PACKAGE=valkey-server
 # A browser that looks at the dashboard.
@@ -135,12 +133,16 @@ install_demo_packages() {
     install_missing "${DEMO_PACKAGES[@]}"
 }
 
+install_cluster_demo_packages() {
+    install_missing "${DEMO_PACKAGES[@]}" "${CLUSTER_DEMO_PACKAGES[@]}"
+}
+
 install_fuzz_packages() {
     install_missing "${FUZZ_PACKAGES[@]}"
 }
 
 install_test_packages() {
-    install_missing "${DEMO_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${FUZZ_PACKAGES[@]}"
+    install_missing "${DEMO_PACKAGES[@]}" "${CLUSTER_DEMO_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${FUZZ_PACKAGES[@]}"
     if ! has_version $QEMU_PACKAGE $QEMU_VERSION; then
         need_apt "$QEMU_PACKAGE"
         add_backports

@@ -43,7 +43,7 @@ def run(tmem, mode, directory):
     (directory / "uml").mkdir()
     shutil.copytree(pathlib.Path(__file__).parent.parent.parent / "guests", directory / "guests")
     guests = [Guest(name, program, full if mode == "full" else quick) for name, program, full, quick in GUESTS]
-    daemon = Daemon(tmem, directory, POOL_SIZE)
+    daemon = Daemon(tmem, directory, ["--pool-size", POOL_SIZE, "--http", "off"])
     booted = []
     try:
         daemon.wait_until_ready()

@@ -14,16 +14,19 @@ class DaemonError(Exception):
 
 
 class Daemon:
-    def __init__(self, binary, directory, pool_size):
+    def __init__(self, binary, directory, serve, place=()):
+        """Starts it. `serve` is what `tmem serve` is told, `place` a command in whose surroundings it runs."""
         self.binary = binary
         self.directory = pathlib.Path(directory)
         self.log_path = self.directory / "daemon.log"
-        log = open(self.log_path, "wb")
-        self.process = subprocess.Popen(
-            self.command("serve", "--pool-size", pool_size, "--http", "off"),
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )
-        log.close()
+        self.serve = [*place, *self.command("serve", *serve)]
+        self.start()
+
+    def start(self):
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self.serve, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
 
     def command(self, *arguments):
         return [self.binary, "--runtime-dir", str(self.directory / "tmem"), *arguments]

@@ -22,6 +22,8 @@ class Guest:
         self.detail = ""
         self.claims_verified = False
         self.exit_status = None
+        self.rounds = 0
+        self.wrong_pages = 0
         self.swapped_out_pages = 0
         self.swapped_in_pages = 0
         self.peak_stored_pages = 0
@@ -58,6 +60,8 @@ class Guest:
                 self.claims_verified, self.detail = True, rest
             elif word == "@failed":
                 self.detail = rest
+            elif word == "@round":
+                self.rounds, self.wrong_pages = map(int, rest.split())
             elif word == "@swap":
                 self.swapped_out_pages, self.swapped_in_pages = map(int, rest.split())
             elif word == "@exit":
