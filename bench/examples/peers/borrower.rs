@@ -1,7 +1,7 @@
 //! Our side: a tier that borrows, and lenders in processes of their own.
 
 use std::{
-    sync::{Arc, Barrier},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -9,14 +9,14 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tmem_cluster::Epoch;
 use tmem_peers::{Identity, Member, PeerTier, PeerTierOptions, Security};
-use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierKey, TierWrite};
+use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierKey, TierRead, TierWrite};
 
 use crate::{
     certificates::Certificates,
-    content::{Block, Content},
+    content::{Block, Content, MAX_BLOCK_BYTES},
     lender::{CLUSTER, Lender},
     network::Network,
-    side::{Memory, Side, UNDER_WAY},
+    side::{Memory, Side, UNDER_WAY, by_threads},
 };
 
 /// How long peers have to be found, and to forget.
@@ -101,7 +101,9 @@ impl Side for Borrowing {
     fn empty(&mut self) -> Result<()> {
         (0..self.content.extents.len() as u32).for_each(|place| self.tier.discard(place));
         self.wait_until("everything is forgotten", |side| {
-            side.lenders.iter_mut().try_fold(true, |is_so, lender| Ok(is_so && lender.holds()?.needed_bytes == 0))
+            side.lenders
+                .iter_mut()
+                .try_fold(true, |is_so, lender| Ok(is_so && lender.holds()?.needed_bytes == 0))
         })
     }
 
@@ -125,33 +127,39 @@ impl Side for Borrowing {
     }
 
     fn get_alone(&mut self, blocks: &[usize]) -> Result<Vec<u64>> {
-        let mut into = [0; 8192];
-        let read = |number: &usize| {
-            Ok(self.read(self.content.blocks[*number], &mut into)?.as_nanos() as u64)
-        };
+        let mut into = [0; MAX_BLOCK_BYTES];
+        let read = |number: &usize| Ok(self.read(self.content.blocks[*number], &mut into)?.as_nanos() as u64);
         blocks.iter().map(read).collect()
     }
 
     fn get_together(&mut self, blocks: &[usize]) -> Result<f64> {
-        let barrier = Barrier::new(UNDER_WAY + 1);
-        let read_all = |part: &[usize]| -> Result<()> {
-            let mut into = [0; 8192];
-            barrier.wait();
-            part.iter().try_for_each(|number| {
-                self.read(self.content.blocks[*number], &mut into).map(|_| ())
-            })
-        };
-        let took = thread::scope(|scope| {
-            let parts = blocks.chunks(blocks.len().div_ceil(UNDER_WAY).max(1));
-            let threads: Vec<_> = parts.map(|part| scope.spawn(|| read_all(part))).collect();
-            barrier.wait();
-            let start = Instant::now();
-            for thread in threads {
-                thread.join().ok().context("a reader panicked")??;
+        let mut buffers = vec![[0; MAX_BLOCK_BYTES]; UNDER_WAY];
+        let start = Instant::now();
+        for part in blocks.chunks(UNDER_WAY) {
+            let wanted = part.iter().map(|number| self.content.blocks[*number]);
+            let mut reads: Vec<TierRead<'_>> = wanted
+                .clone()
+                .zip(&mut buffers)
+                .map(|(block, into)| {
+                    let into = &mut into[..block.run.bytes as usize];
+                    TierRead::new(self.copy(block.extent), block.run.start as usize, into)
+                })
+                .collect();
+            self.tier.read_many(&mut reads);
+            for (read, block) in reads.into_iter().zip(wanted) {
+                read.result?;
+                ensure!(*read.into == *self.content.bytes(block), "{}: another block came", self.name);
             }
-            Ok::<_, anyhow::Error>(start.elapsed())
-        })?;
-        Ok(blocks.len() as f64 / took.as_secs_f64())
+        }
+        Ok(blocks.len() as f64 / start.elapsed().as_secs_f64())
+    }
+
+    fn get_by_threads(&mut self, blocks: &[usize]) -> Result<f64> {
+        by_threads(blocks, |part, barrier| {
+            let mut into = [0; MAX_BLOCK_BYTES];
+            barrier.wait();
+            part.iter().try_for_each(|number| self.read(self.content.blocks[*number], &mut into).map(|_| ()))
+        })
     }
 
     fn release(&mut self, blocks: &[usize]) -> Result<()> {

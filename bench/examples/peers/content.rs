@@ -20,6 +20,9 @@ const WRITE_BACK_TIME: Duration = Duration::from_secs(60);
 /// A limit below which nearly every page goes.
 const SMALL_BYTES: u64 = 2 << 20;
 
+/// Room for any block, in bytes: a page and its header.
+pub(crate) const MAX_BLOCK_BYTES: usize = 8192;
+
 /// An extent, and where its blocks are.
 pub(crate) struct Extent {
     pub(crate) bytes: Vec<u8>,

@@ -29,10 +29,7 @@ mod side;
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::AtomicBool,
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -127,4 +124,3 @@ fn sides(arguments: &Arguments, network: &Network, content: &Arc<Content>) -> Re
     ensure!(!sides.is_empty(), "--only: no side has such a name");
     Ok(sides)
 }
-

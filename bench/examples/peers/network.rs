@@ -23,7 +23,9 @@ impl Network {
         let (lender, borrower) = (network.lender.as_str(), network.borrower.as_str());
         ip(&["netns", "add", lender])?;
         ip(&["netns", "add", borrower])?;
-        ip(&["-n", lender, "link", "add", "lend", "type", "veth", "peer", "name", "borrow", "netns", borrower])?;
+        ip(&[
+            "-n", lender, "link", "add", "lend", "type", "veth", "peer", "name", "borrow", "netns", borrower,
+        ])?;
         for (namespace, link, address) in
             [(lender, "lend", LENDER_ADDRESS), (borrower, "borrow", BORROWER_ADDRESS)]
         {

@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     child::{Child, resident_bytes},
-    content::{Block, Content},
+    content::{Block, Content, MAX_BLOCK_BYTES},
     network::{LENDER_ADDRESS, Network},
-    side::{Memory, Side, UNDER_WAY},
+    side::{Memory, Side, UNDER_WAY, by_threads},
 };
 
 /// Its own namespace has nobody else.
@@ -112,27 +112,13 @@ impl Side for Redis {
     }
 
     fn get_alone(&mut self, blocks: &[usize]) -> Result<Vec<u64>> {
-        let mut into = [0; 8192];
-        let mut command = Vec::new();
         let mut times = Vec::with_capacity(blocks.len());
-        for number in blocks {
-            let block = self.content.blocks[*number];
-            let into = &mut into[..block.run.bytes as usize];
-            let start = Instant::now();
-            command.clear();
-            add_command(&mut command, &[b"GET", &key(block)]);
-            self.link.send(&command)?;
-            let found = self.link.bulk()?;
-            ensure!(found.len() == into.len(), "redis: another block came");
-            into.copy_from_slice(found);
-            times.push(start.elapsed().as_nanos() as u64);
-            ensure!(*into == *self.content.bytes(block), "redis: another block came");
-        }
+        self.link.get_each(&self.content, blocks, |took| times.push(took.as_nanos() as u64))?;
         Ok(times)
     }
 
     fn get_together(&mut self, blocks: &[usize]) -> Result<f64> {
-        let mut into = [0; 8192];
+        let mut into = [0; MAX_BLOCK_BYTES];
         let mut commands = Vec::new();
         let (mut asked, mut answered) = (0, 0);
         let start = Instant::now();
@@ -158,6 +144,14 @@ impl Side for Redis {
             }
         }
         Ok(blocks.len() as f64 / start.elapsed().as_secs_f64())
+    }
+
+    fn get_by_threads(&mut self, blocks: &[usize]) -> Result<f64> {
+        by_threads(blocks, |part, barrier| {
+            let link = TcpStream::connect((LENDER_ADDRESS, PORT)).map_err(Into::into).and_then(Link::over);
+            barrier.wait();
+            link?.get_each(&self.content, part, |_| ())
+        })
     }
 
     fn release(&mut self, blocks: &[usize]) -> Result<()> {
@@ -237,6 +231,31 @@ impl Link {
         Ok(self.socket.write_all(commands)?)
     }
 
+    /// Gets and compares one block after the other.
+    fn get_each(
+        &mut self,
+        content: &Content,
+        blocks: &[usize],
+        mut note: impl FnMut(Duration),
+    ) -> Result<()> {
+        let mut into = [0; MAX_BLOCK_BYTES];
+        let mut command = Vec::new();
+        for number in blocks {
+            let block = content.blocks[*number];
+            let into = &mut into[..block.run.bytes as usize];
+            let start = Instant::now();
+            command.clear();
+            add_command(&mut command, &[b"GET", &key(block)]);
+            self.send(&command)?;
+            let found = self.bulk()?;
+            ensure!(found.len() == into.len(), "redis: another block came");
+            into.copy_from_slice(found);
+            note(start.elapsed());
+            ensure!(*into == *content.bytes(block), "redis: another block came");
+        }
+        Ok(())
+    }
+
     fn has_more(&self) -> bool {
         self.start < self.end
     }
@@ -277,8 +296,11 @@ impl Link {
     /// A value.
     fn bulk(&mut self) -> Result<&[u8]> {
         let line = self.line()?;
-        let length = line.strip_prefix(b"$").and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
-        let length = length.with_context(|| format!("redis-server says {}", String::from_utf8_lossy(line)))?;
+        let length = line
+            .strip_prefix(b"$")
+            .and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
+        let length =
+            length.with_context(|| format!("redis-server says {}", String::from_utf8_lossy(line)))?;
         while self.end - self.start < length + 2 {
             self.receive()?;
         }

@@ -1,8 +1,15 @@
 //! What every side is asked in a round, and what came of it.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::{
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Instant,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tmem_bench::random::Random;
 
 use crate::content::Content;
@@ -24,6 +31,7 @@ pub(crate) struct Round {
     /// Each read by itself, in nanoseconds, sorted.
     pub(crate) alone_ns: Vec<u64>,
     pub(crate) pages_per_second_in: f64,
+    pub(crate) pages_per_second_by_threads: f64,
     /// Memory for all blocks, and for those that are left when a random half has died.
     pub(crate) whole: Memory,
     pub(crate) half: Memory,
@@ -53,8 +61,11 @@ pub(crate) trait Side {
     /// Gets one block after the other: nanoseconds of each.
     fn get_alone(&mut self, blocks: &[usize]) -> Result<Vec<u64>>;
 
-    /// Gets blocks with [`UNDER_WAY`] at a time: pages per second.
+    /// One thread gets blocks, [`UNDER_WAY`] at a time: pages per second.
     fn get_together(&mut self, blocks: &[usize]) -> Result<f64>;
+
+    /// [`UNDER_WAY`] threads get one block after the other: pages per second.
+    fn get_by_threads(&mut self, blocks: &[usize]) -> Result<f64>;
 
     /// Has these blocks forgotten.
     fn release(&mut self, blocks: &[usize]) -> Result<()>;
@@ -73,6 +84,26 @@ impl Wanted {
     }
 }
 
+/// Has [`UNDER_WAY`] threads read a part of the blocks each: pages per second from the moment when all are there.
+pub(crate) fn by_threads(
+    blocks: &[usize],
+    read_all: impl Fn(&[usize], &Barrier) -> Result<()> + Sync,
+) -> Result<f64> {
+    let parts: Vec<&[usize]> = blocks.chunks(blocks.len().div_ceil(UNDER_WAY).max(1)).collect();
+    let (barrier, read_all) = (&Barrier::new(parts.len() + 1), &read_all);
+    let took = thread::scope(|scope| {
+        let threads: Vec<_> =
+            parts.into_iter().map(|part| scope.spawn(move || read_all(part, barrier))).collect();
+        barrier.wait();
+        let start = Instant::now();
+        for thread in threads {
+            thread.join().ok().context("a reader panicked")??;
+        }
+        Ok::<_, anyhow::Error>(start.elapsed())
+    })?;
+    Ok(blocks.len() as f64 / took.as_secs_f64())
+}
+
 /// One turn of a side.
 pub(crate) fn round(side: &mut dyn Side, wanted: &Wanted, is_over: &AtomicBool) -> Result<Round> {
     let goes_on = || {
@@ -87,9 +118,18 @@ pub(crate) fn round(side: &mut dyn Side, wanted: &Wanted, is_over: &AtomicBool) 
     goes_on()?;
     let pages_per_second_in = side.get_together(&wanted.together)?;
     goes_on()?;
+    let pages_per_second_by_threads = side.get_by_threads(&wanted.together)?;
+    goes_on()?;
     let whole = side.memory()?;
     side.release(&wanted.dead)?;
     let half = side.memory()?;
     goes_on()?;
-    Ok(Round { pages_per_second_out, alone_ns, pages_per_second_in, whole, half })
+    Ok(Round {
+        pages_per_second_out,
+        alone_ns,
+        pages_per_second_in,
+        pages_per_second_by_threads,
+        whole,
+        half,
+    })
 }
