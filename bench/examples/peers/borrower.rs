@@ -14,6 +14,7 @@ use tmem_store::{MAX_TIER_BATCH, Tier, TierCopy, TierKey, TierRead, TierWrite};
 use crate::{
     certificates::Certificates,
     content::{Block, Content, MAX_BLOCK_BYTES},
+    interrupt,
     lender::{CLUSTER, Lender},
     network::Network,
     side::{Memory, Side, UNDER_WAY, by_threads},
@@ -70,6 +71,7 @@ impl Borrowing {
     fn wait_until(&mut self, what: &str, is_so: impl Fn(&mut Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !is_so(self)? {
+            interrupt::check()?;
             if Instant::now() >= deadline {
                 bail!("{}: not in {PATIENCE:?}: {what} ({:?})", self.name, self.tier.trouble());
             }
@@ -84,6 +86,7 @@ impl Borrowing {
 
     /// Reads a block and compares it: how long the read took.
     fn read(&self, block: Block, into: &mut [u8]) -> Result<Duration> {
+        interrupt::check()?;
         let into = &mut into[..block.run.bytes as usize];
         let start = Instant::now();
         self.tier.read(self.copy(block.extent), block.run.start as usize, into)?;
@@ -113,6 +116,7 @@ impl Side for Borrowing {
         let start = Instant::now();
         // As write-back does.
         for batch in numbered.chunks(MAX_TIER_BATCH) {
+            interrupt::check()?;
             let writes: Vec<TierWrite<'_>> = batch
                 .iter()
                 .map(|(place, extent)| TierWrite {
@@ -136,6 +140,7 @@ impl Side for Borrowing {
         let mut buffers = vec![[0; MAX_BLOCK_BYTES]; UNDER_WAY];
         let start = Instant::now();
         for part in blocks.chunks(UNDER_WAY) {
+            interrupt::check()?;
             let wanted = part.iter().map(|number| self.content.blocks[*number]);
             let mut reads: Vec<TierRead<'_>> = wanted
                 .clone()

@@ -10,6 +10,7 @@
 //! | `network` | the namespaces and the path between them |
 //! | `child` | a process that ends with its value |
 //! | `content` | extents of compressed pages, as the store writes them back |
+//! | `interrupt` | Ctrl-C and its kin |
 //! | `lender` | the process that lends |
 //! | `certificates` | TLS for both |
 //! | `side` | what every side is asked, and what is wanted of it |
@@ -21,20 +22,17 @@ mod borrower;
 mod certificates;
 mod child;
 mod content;
+mod interrupt;
 mod lender;
 mod network;
 mod redis;
 mod report;
 mod side;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tmem_bench::random::Random;
 
 use borrower::Borrowing;
@@ -68,15 +66,13 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    // The lenders hear of it, too, and end when nobody speaks to them any more.
+    interrupt::catch()?;
     if arguments.lender.lend {
         return lender::run(&arguments.lender);
     }
     let pages = arguments.pages.as_deref().context("name a file of pages: bench/corpus makes one")?;
     ensure!(arguments.rounds > 0, "--rounds: at least one");
-    let is_over = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&is_over))?;
-    }
     let content = Arc::new(Content::of(pages)?);
     eprintln!(
         "{} blocks in {} extents, {} bytes each on average",
@@ -94,7 +90,7 @@ fn main() -> Result<()> {
         let wanted = Wanted::draw(&content, &mut random, arguments.alone, arguments.together);
         for (side, rounds) in sides.iter_mut().zip(&mut rounds) {
             eprintln!("round {number} of {}: {}", arguments.rounds, side.name());
-            rounds.push(side::round(side.as_mut(), &wanted, &is_over)?);
+            rounds.push(side::round(side.as_mut(), &wanted)?);
         }
     }
     let names: Vec<String> = sides.iter().map(|side| side.name().to_owned()).collect();

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     child::{Child, resident_bytes},
     content::{Block, Content, MAX_BLOCK_BYTES},
+    interrupt,
     network::{LENDER_ADDRESS, Network},
     side::{Memory, Side, UNDER_WAY, by_threads},
 };
@@ -123,6 +124,7 @@ impl Side for Redis {
         let (mut asked, mut answered) = (0, 0);
         let start = Instant::now();
         while answered < blocks.len() {
+            interrupt::check()?;
             // As many more as have been answered: there are always so many under way, or about to be.
             while asked < blocks.len() && asked < answered + UNDER_WAY {
                 add_command(&mut commands, &[b"GET", &key(self.content.blocks[blocks[asked]])]);
@@ -241,6 +243,7 @@ impl Link {
         let mut into = [0; MAX_BLOCK_BYTES];
         let mut command = Vec::new();
         for number in blocks {
+            interrupt::check()?;
             let block = content.blocks[*number];
             let into = &mut into[..block.run.bytes as usize];
             let start = Instant::now();

@@ -1,15 +1,8 @@
 //! What every side is asked in a round, and what came of it.
 
-use std::{
-    sync::{
-        Barrier,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread,
-    time::Instant,
-};
+use std::{sync::Barrier, thread, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tmem_bench::random::Random;
 
 use crate::content::Content;
@@ -105,25 +98,16 @@ pub(crate) fn by_threads(
 }
 
 /// One turn of a side.
-pub(crate) fn round(side: &mut dyn Side, wanted: &Wanted, is_over: &AtomicBool) -> Result<Round> {
-    let goes_on = || {
-        ensure!(!is_over.load(Relaxed), "interrupted");
-        Ok(())
-    };
+pub(crate) fn round(side: &mut dyn Side, wanted: &Wanted) -> Result<Round> {
     side.empty()?;
     let pages_per_second_out = side.put()?;
-    goes_on()?;
     let mut alone_ns = side.get_alone(&wanted.alone)?;
     alone_ns.sort_unstable();
-    goes_on()?;
     let pages_per_second_in = side.get_together(&wanted.together)?;
-    goes_on()?;
     let pages_per_second_by_threads = side.get_by_threads(&wanted.together)?;
-    goes_on()?;
     let whole = side.memory()?;
     side.release(&wanted.dead)?;
     let half = side.memory()?;
-    goes_on()?;
     Ok(Round {
         pages_per_second_out,
         alone_ns,

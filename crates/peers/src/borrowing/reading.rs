@@ -19,7 +19,7 @@ use super::{
 use crate::connection::{Connection, Request, Waited};
 
 /// How long a read waits for a peer that is away and may be back at once: below the two seconds that a guest can be held up.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Another peer is asked, too, when one takes this many times as long as usual...
 const LATE_FACTOR: u32 = 5;
@@ -65,7 +65,17 @@ pub(super) struct Asked {
 
 impl Borrower {
     pub(super) fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
-        let give_up = Instant::now() + PATIENCE;
+        self.read_before(copy, start, into, Instant::now() + PATIENCE)
+    }
+
+    /// The same. Peers that are away are waited for until `give_up`.
+    pub(super) fn read_before(
+        &self,
+        copy: TierCopy,
+        start: usize,
+        into: &mut [u8],
+        give_up: Instant,
+    ) -> Result<(), TierError> {
         // Peers that answered, but not with what was asked for.
         let mut useless: Vec<(NodeId, Found)> = Vec::new();
         loop {

@@ -8,15 +8,17 @@ use tmem_store::TierRead;
 use super::{
     book::Book,
     borrower::Borrower,
-    reading::{Asked, Found, Holder, hedge, look_at},
+    reading::{Asked, Found, Holder, PATIENCE, hedge, look_at},
 };
 use crate::connection::{Connection, Waited};
 
-/// The most that are under way for one call: their answers are the largest message's size at most.
+/// The most that are under way for one call: what comes back is no more than a megabyte of pages.
 const MOST_UNDER_WAY: usize = 256;
 
 impl Borrower {
     pub(super) fn read_many(&self, reads: &mut [TierRead<'_>]) {
+        // Together they wait no longer than one would for peers that are away.
+        let give_up = Instant::now() + PATIENCE;
         for part in reads.chunks_mut(MOST_UNDER_WAY) {
             let asked = self.ask_for(part);
             // Each says how long its peer took, which for all but the first is how long the others took, too.
@@ -25,7 +27,7 @@ impl Borrower {
                 let is_read = asked.is_some_and(|asked| is_answered(&asked, read.into, &mut is_first));
                 read.result = match is_read {
                     true => Ok(()),
-                    false => self.read(read.copy, read.start, read.into),
+                    false => self.read_before(read.copy, read.start, read.into, give_up),
                 };
             }
         }

@@ -143,3 +143,51 @@ impl Requests {
         is_new
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(id: u64) -> Answer {
+        Answer { id, kind: 7, payload: vec![id as u8] }
+    }
+
+    #[test]
+    fn one_reads_and_the_last_who_takes_an_answer_finds_the_next() {
+        let mut requests = Requests::default();
+        let ids: Vec<u64> = (0..4).filter_map(|_| requests.add()).collect();
+        assert!(matches!(requests.role(ids[0]), Role::Reads { is_alone: true }));
+        assert!(ids[1..].iter().all(|id| matches!(requests.role(*id), Role::Waits)));
+        // Two answers at once, and that of whoever reads.
+        assert_eq!(requests.hand_over(vec![answer(ids[1]), answer(ids[2])]).len(), 2);
+        requests.stop_reading();
+        requests.forget(ids[0]);
+        assert!(!requests.is_quiet() && requests.next_reader().is_none(), "two are about to run");
+        assert!(matches!(requests.role(ids[1]), Role::Answered(taken) if taken.payload == [ids[1] as u8]));
+        assert!(!requests.is_quiet() && requests.next_reader().is_none(), "one is");
+        assert!(matches!(requests.role(ids[2]), Role::Answered(_)));
+        assert!(requests.is_quiet() && requests.next_reader().is_some(), "the last one is still waiting");
+        assert!(matches!(requests.role(ids[3]), Role::Reads { is_alone: true }));
+        assert!(requests.next_reader().is_none());
+    }
+
+    #[test]
+    fn nobody_is_expected_who_gave_up_or_was_not_asleep() {
+        let mut requests = Requests::default();
+        let ids: Vec<u64> = (0..4).filter_map(|_| requests.add()).collect();
+        assert!(matches!(requests.role(ids[0]), Role::Reads { .. }));
+        assert!(matches!(requests.role(ids[1]), Role::Waits));
+        assert!(matches!(requests.role(ids[2]), Role::Waits));
+        // The second of an answer is a peer's mistake, and the fourth waits for nothing yet.
+        let woken = requests.hand_over(vec![answer(ids[1]), answer(ids[1]), answer(ids[2]), answer(ids[3])]);
+        assert_eq!(woken.len(), 2);
+        requests.leave(ids[1]);
+        assert!(!requests.is_quiet());
+        requests.forget(ids[2]);
+        assert!(requests.is_quiet());
+        // What came while nobody waited is there for whoever does then.
+        assert!(matches!(requests.role(ids[1]), Role::Answered(_)));
+        assert!(matches!(requests.role(ids[3]), Role::Answered(_)));
+        assert!(requests.is_quiet() && matches!(requests.role(ids[2]), Role::Ended));
+    }
+}
