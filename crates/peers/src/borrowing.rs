@@ -11,6 +11,7 @@
 //! | `keeping` | a peer's thread: connects, pings, says what is to be forgotten |
 //! | `packed` | extents without what nobody needs |
 //! | `writing`, `reading`, `repair` | what their names say |
+//! | `reading_many` | many blocks under way at once |
 //! | `status` | for people |
 
 mod book;
@@ -20,6 +21,7 @@ mod options;
 mod packed;
 mod peer;
 mod reading;
+mod reading_many;
 mod repair;
 mod round_trips;
 mod status;
@@ -33,7 +35,7 @@ use std::{
 };
 
 use tmem_cluster::{Epoch, NodeId};
-use tmem_store::{Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
+use tmem_store::{Tier, TierCopy, TierError, TierKey, TierRead, TierRun, TierState, TierWrite};
 
 use borrower::Borrower;
 pub use options::{Member, PeerTierOptions};
@@ -160,6 +162,10 @@ impl Tier for PeerTier {
 
     fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
         self.borrower.read(copy, start, into)
+    }
+
+    fn read_many(&self, reads: &mut [TierRead<'_>]) {
+        self.borrower.read_many(reads);
     }
 
     fn discard(&self, place: u32) {

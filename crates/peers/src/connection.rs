@@ -2,7 +2,8 @@
 //!
 //! Nobody reads the socket all the time. Whoever waits for an answer reads it, if nobody else does, hands answers of others to them,
 //! and passes the reading on to another who waits when its own has come. So a lone request costs no hand-over between threads. Likewise
-//! whoever has something to say sends it, and what others want to say meanwhile.
+//! whoever has something to say sends it, and what others want to say meanwhile. Answers that came together are handed over together, and while those
+//! who were woken for them have yet to run, what is asked is not sent by itself: they are likely to ask, too.
 //!
 //! | file | job |
 //! |---|---|
@@ -21,6 +22,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
@@ -30,14 +32,21 @@ use crate::{
     clock::Clock,
     error::PeerError,
     greeting::{Identity, is_only_later, say},
+    polling::Polling,
     stream::{Security, Stream},
 };
 use outbox::Outbox;
 pub(crate) use request::{Request, Waited};
-use requests::{Requests, Role};
+use requests::{Answer, Requests, Role};
 
 /// How long whoever reads stays in the socket before it looks at its own deadline.
 const LOOK_UP: Duration = Duration::from_millis(10);
+
+/// For how long an answer is looked for before whoever waits for it sleeps, when nobody else does: between hosts side by side it comes within this.
+const LOOKED_FOR: Duration = Duration::from_micros(50);
+
+/// So much is not sent as long as others are expected to ask, in bytes: eight gets. With more the peer would have nothing to do meanwhile.
+const DEFERRED_BYTES: usize = 8 * 48;
 
 /// A peer that takes not one byte for so long has stopped reading.
 const SEND_TIME: Duration = Duration::from_secs(1);
@@ -82,12 +91,18 @@ pub(crate) struct Connection {
     stream: Stream,
     hello: Hello,
     requests: Mutex<Requests>,
-    reader: Mutex<FrameReader>,
+    reading: Mutex<Reading>,
     outbox: Outbox,
     listener: Listener,
     clock: Clock,
     /// When the last byte came, by the clock.
     heard_ms: AtomicU64,
+}
+
+/// What whoever reads has.
+struct Reading {
+    frames: FrameReader,
+    polling: Polling,
 }
 
 impl fmt::Debug for Connection {
@@ -115,7 +130,10 @@ impl Connection {
             stream,
             hello,
             requests: Mutex::default(),
-            reader: Mutex::default(),
+            reading: Mutex::new(Reading {
+                frames: FrameReader::default(),
+                polling: Polling::within(LOOKED_FOR),
+            }),
             outbox: Outbox::default(),
             listener,
             clock: Clock::start(),
@@ -137,12 +155,16 @@ impl Connection {
         self.requests().ended.clone()
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.requests().ended.is_some()
+    }
+
     /// For how long nothing has come.
     pub(crate) fn silence(&self) -> Duration {
         self.clock.since_ms(self.heard_ms.load(Relaxed))
     }
 
-    /// Asks. What is said has the order in which this is called.
+    /// Asks. What is said has the order in which this is called; it is sent now, or soon, at the latest by whoever waits for the answer.
     ///
     /// # Errors
     /// It has ended, or what is to be said is not in the protocol.
@@ -150,8 +172,10 @@ impl Connection {
         self: &Arc<Self>,
         what: impl FnOnce(&mut Encoder<'_>, u64) -> Result<(), WireError>,
     ) -> Result<Request, PeerError> {
-        let request = self.prepare(what)?;
-        self.send_prepared()?;
+        let (request, is_quiet) = self.add(what)?;
+        if is_quiet || self.outbox.queued_bytes() > DEFERRED_BYTES {
+            self.send_prepared()?;
+        }
         Ok(request)
     }
 
@@ -160,11 +184,22 @@ impl Connection {
         self: &Arc<Self>,
         what: impl FnOnce(&mut Encoder<'_>, u64) -> Result<(), WireError>,
     ) -> Result<Request, PeerError> {
-        let id = self.requests().add().ok_or_else(|| self.closed())?;
-        let request = Request::new(Arc::clone(self), id);
+        self.add(what).map(|(request, _)| request)
+    }
+
+    /// A request that is not sent yet, and whether nobody is about to run who was woken for an answer.
+    fn add(
+        self: &Arc<Self>,
+        what: impl FnOnce(&mut Encoder<'_>, u64) -> Result<(), WireError>,
+    ) -> Result<(Request, bool), PeerError> {
+        let (id, is_quiet) = {
+            let mut requests = self.requests();
+            (requests.add(), requests.is_quiet())
+        };
+        let request = Request::new(Arc::clone(self), id.ok_or_else(|| self.closed())?);
         let wire = PeerError::wire(self.stream.remote());
-        self.outbox.add(|say| what(say, id)).map_err(wire)?;
-        Ok(request)
+        self.outbox.add(|say| what(say, request.id())).map_err(wire)?;
+        Ok((request, is_quiet))
     }
 
     pub(crate) fn send_prepared(&self) -> Result<(), PeerError> {
@@ -199,12 +234,12 @@ impl Connection {
 
     /// Waits for the answer to a request until then.
     fn wait<R>(&self, id: u64, until: Instant, take: impl FnOnce(Message<'_>) -> R) -> Waited<R> {
-        let mut requests = self.requests();
+        let mut is_late = false;
         loop {
+            let mut requests = self.requests();
             match requests.role(id) {
-                Role::Answered(kind, payload) => {
-                    requests.pass_on();
-                    drop(requests);
+                Role::Answered(Answer { kind, payload, .. }) => {
+                    self.go_on(requests);
                     // Whoever read it has looked at it already.
                     return match Message::decode(Frame { kind, id, payload: &payload }) {
                         Ok(message) => Waited::Answer(take(message)),
@@ -212,44 +247,131 @@ impl Connection {
                     };
                 }
                 Role::Ended => return Waited::Ended,
-                Role::Reads => {
+                Role::Reads { is_alone } => {
+                    let is_quiet = requests.is_quiet();
                     drop(requests);
-                    let read = self.read_until(id, until, take);
-                    self.requests().stop_reading(id);
-                    return read;
+                    if is_quiet || is_late {
+                        self.send_queued();
+                    }
+                    return self.read_until(id, until, is_alone, take);
                 }
-                Role::Waits(bell) => {
+                Role::Waits => {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         requests.leave(id);
+                        self.go_on(requests);
                         return Waited::NotYet;
                     }
-                    requests = bell.wait_timeout(requests, left).unwrap_or_else(PoisonError::into_inner).0;
+                    let is_quiet = requests.is_quiet();
+                    drop(requests);
+                    if is_quiet || is_late {
+                        self.send_queued();
+                    }
+                    // Whoever is to send and to read next may not get to run for long, so each of the others looks after it now and then.
+                    let asleep = Instant::now();
+                    thread::park_timeout(left.min(LOOK_UP));
+                    is_late = asleep.elapsed() >= LOOK_UP;
                 }
             }
         }
     }
 
-    /// Reads until the answer to that request has come.
-    fn read_until<R>(&self, id: u64, until: Instant, take: impl FnOnce(Message<'_>) -> R) -> Waited<R> {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Sees to what is left to be done by whoever has its answer, or waits no more: that what was asked is sent, and that somebody reads.
+    fn go_on(&self, requests: MutexGuard<'_, Requests>) {
+        let (is_quiet, reader) = (requests.is_quiet(), requests.next_reader());
+        drop(requests);
+        if is_quiet {
+            self.send_queued();
+        }
+        if let Some(reader) = reader {
+            reader.unpark();
+        }
+    }
+
+    /// Sends what was asked and not sent.
+    fn send_queued(&self) {
+        if self.outbox.queued_bytes() > 0 {
+            // Whoever waits learns that the connection has ended.
+            let _ = self.send_prepared();
+        }
+    }
+
+    /// Reads until the answer to that request has come, or until then.
+    fn read_until<R>(
+        &self,
+        id: u64,
+        until: Instant,
+        is_alone: bool,
+        take: impl FnOnce(Message<'_>) -> R,
+    ) -> Waited<R> {
+        let mut answers = Vec::new();
+        let read = {
+            let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            self.read_frames(&mut reading, id, until, is_alone, take, &mut answers)
+        };
+        let mut requests = self.requests();
+        let woken = requests.hand_over(answers);
+        requests.stop_reading();
+        match read {
+            Waited::Answer(_) => requests.forget(id),
+            Waited::NotYet | Waited::Ended => requests.leave(id),
+        }
+        self.go_on(requests);
+        woken.iter().for_each(Thread::unpark);
+        read
+    }
+
+    /// The same. Answers for others that have come with it are yet to be handed over.
+    fn read_frames<R>(
+        &self,
+        reading: &mut Reading,
+        id: u64,
+        until: Instant,
+        is_alone: bool,
+        take: impl FnOnce(Message<'_>) -> R,
+        answers: &mut Vec<Answer>,
+    ) -> Waited<R> {
+        let Reading { frames, polling } = reading;
+        let mut take = Some(take);
+        let mut own = None;
         loop {
-            let why = match reader.next(&mut Heard(self)) {
-                Ok(Ok(Some(frame))) => match Message::decode(frame) {
+            // Everything that has come, before it is waited for more.
+            let heard = loop {
+                let frame = match frames.next_held() {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error.to_string()),
+                };
+                match Message::decode(frame) {
                     Ok(message) if frame.id == id && is_answer(&message) => {
-                        let answer = take(message);
-                        self.hear_rest(&mut reader);
-                        return Waited::Answer(answer);
+                        own = take.take().map(|take| take(message)).or(own);
                     }
-                    Ok(message) => match self.hear(frame, message) {
-                        Ok(()) => continue,
-                        Err(why) => why,
+                    Ok(message) => match self.hear(frame, message, answers) {
+                        Ok(()) => {}
+                        Err(why) => break Err(why),
                     },
-                    Err(error) => error.to_string(),
-                },
-                Ok(Ok(None)) => "the peer ended the connection".to_owned(),
+                    Err(error) => break Err(error.to_string()),
+                }
+            };
+            if let Err(why) = &heard {
+                self.end(why);
+            }
+            match own {
+                Some(own) => return Waited::Answer(own),
+                None if heard.is_err() => return Waited::Ended,
+                None => {}
+            }
+            if !answers.is_empty() {
+                let woken = self.requests().hand_over(std::mem::take(answers));
+                woken.iter().for_each(Thread::unpark);
+            }
+            let mut heard = Heard { connection: self, polling, may_look: is_alone };
+            let why = match frames.fill(&mut heard) {
+                Ok(Ok(true)) => continue,
+                Ok(Ok(false)) => "the peer ended the connection".to_owned(),
                 Ok(Err(error)) => error.to_string(),
                 Err(error) if is_only_later(&error) => {
+                    self.send_queued();
                     if Instant::now() >= until {
                         return Waited::NotYet;
                     }
@@ -265,19 +387,8 @@ impl Connection {
         }
     }
 
-    /// Hears what has come together with an answer. What is wrong with it is found by whoever reads next.
-    fn hear_rest(&self, reader: &mut FrameReader) {
-        while let Ok(Some(frame)) = reader.next_held() {
-            let heard = Message::decode(frame).map_err(|error| error.to_string());
-            if let Err(why) = heard.and_then(|message| self.hear(frame, message)) {
-                self.end(&why);
-                return;
-            }
-        }
-    }
-
     /// A message that is not for whoever reads. `Err`: no lender says this.
-    fn hear(&self, frame: Frame<'_>, message: Message<'_>) -> Result<(), String> {
+    fn hear(&self, frame: Frame<'_>, message: Message<'_>, answers: &mut Vec<Answer>) -> Result<(), String> {
         match message {
             Message::Offer { free_bytes, lent_bytes } => {
                 (self.listener)(Told::Offer { free_bytes, lent_bytes });
@@ -290,7 +401,9 @@ impl Connection {
                 said.map_err(|error| error.to_string())?;
                 self.send_prepared().map_err(|error| error.to_string())?;
             }
-            message if is_answer(&message) => self.requests().hand_over(frame),
+            message if is_answer(&message) => {
+                answers.push(Answer { id: frame.id, kind: frame.kind, payload: frame.payload.to_vec() });
+            }
             _ => return Err("the peer asks for what only lenders are asked".to_owned()),
         }
         Ok(())
@@ -315,12 +428,17 @@ fn is_answer(message: &Message<'_>) -> bool {
 }
 
 /// The stream, remembering when something came.
-struct Heard<'a>(&'a Connection);
+struct Heard<'a> {
+    connection: &'a Connection,
+    polling: &'a mut Polling,
+    may_look: bool,
+}
 
 impl Read for Heard<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.0.stream.receive(into)?;
-        self.0.heard_ms.store(self.0.clock.now_ms(), Relaxed);
+        let Connection { stream, heard_ms, clock, .. } = self.connection;
+        let count = self.polling.receive(stream, into, self.may_look)?;
+        heard_ms.store(clock.now_ms(), Relaxed);
         Ok(count)
     }
 }

@@ -9,6 +9,7 @@
 //! | `borrowing` | peers' memory as a tier of the store |
 //! | `lending` | this host's idle memory for others |
 //! | `connection` | a borrower's connection to one lender |
+//! | `polling` | looking for bytes a short while before sleeping |
 //! | `clock` | milliseconds that only go forward |
 //! | `bell` | something to sleep by that others can ring |
 //! | `error` | what goes wrong between two peers |
@@ -20,6 +21,7 @@ mod connection;
 mod error;
 mod greeting;
 mod lending;
+mod polling;
 mod stream;
 
 pub use borrowing::{BorrowingStatus, Member, PeerState, PeerStatus, PeerTier, PeerTierOptions};

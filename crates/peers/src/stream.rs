@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::RecvFlags;
 use rustls::{
     ClientConfig, ClientConnection, ServerConfig, ServerConnection,
     pki_types::{CertificateDer, ServerName},
@@ -144,6 +145,19 @@ impl Stream {
         }
     }
 
+    /// As [`Self::receive`], of what is there already. `None`: nothing is.
+    pub(crate) fn receive_if_there(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        let received = match &self.tls {
+            None => recv_if_there(&self.socket, into),
+            Some(tls) => tls.receive_if_there(&self.socket, into),
+        };
+        match received {
+            Ok(received) => Ok(Some(received)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends all of the bytes. When another thread is sending, after it.
     ///
     /// # Errors
@@ -178,6 +192,11 @@ impl Stream {
     pub fn local(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
+}
+
+/// What a socket has already; `WouldBlock`: nothing.
+fn recv_if_there(socket: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::net::recv(socket, into, RecvFlags::DONTWAIT)?.0)
 }
 
 /// For [`tmem_cluster::wire::FrameReader`].

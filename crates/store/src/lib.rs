@@ -95,7 +95,8 @@ pub use reuse::ReuseDistances;
 pub use stock_keeper::StockKeeper;
 pub use store::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES, Store, StoreOptions};
 pub use tier::{
-    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite,
+    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRead, TierRun, TierState,
+    TierWrite,
 };
 pub use tier_blocks::are_whole_blocks;
 pub use tier_cleaning::Cleaning;

@@ -63,6 +63,26 @@ impl<'a> TierWrite<'a> {
     }
 }
 
+/// A block that is to be read.
+#[derive(Debug)]
+pub struct TierRead<'a> {
+    /// Of which copy.
+    pub copy: TierCopy,
+    /// From where in its extent, in bytes.
+    pub start: usize,
+    /// Where it goes to; as long as it is.
+    pub into: &'a mut [u8],
+    /// What became of it.
+    pub result: Result<(), TierError>,
+}
+
+impl<'a> TierRead<'a> {
+    /// A block that was not read yet.
+    pub fn new(copy: TierCopy, start: usize, into: &'a mut [u8]) -> Self {
+        Self { copy, start, into, result: Err(TierError::Unavailable("not read yet".to_owned())) }
+    }
+}
+
 /// How a tier is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TierState {
@@ -140,6 +160,13 @@ pub trait Tier: Send + Sync + fmt::Debug {
 
     /// Reads `into.len()` bytes, a block's, of a copy from byte `start`. Errors: `into` holds anything.
     fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError>;
+
+    /// Reads several blocks, each as [`Tier::read`] does. A tier that is far away has all of them under way at once.
+    fn read_many(&self, reads: &mut [TierRead<'_>]) {
+        for read in reads {
+            read.result = self.read(read.copy, read.start, read.into);
+        }
+    }
 
     /// The copy at a place is not needed any more.
     fn discard(&self, place: u32);

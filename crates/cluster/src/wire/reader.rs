@@ -46,21 +46,43 @@ impl FrameReader {
     /// "later" it can be called again.
     pub fn next(&mut self, from: &mut impl Read) -> io::Result<Result<Option<Frame<'_>>, WireError>> {
         let whole = loop {
-            let needed = match self.look() {
+            match self.look() {
                 Err(error) => return Ok(Err(error)),
                 Ok(Ok(whole)) => break whole,
-                Ok(Err(needed)) => needed,
-            };
-            self.make_room(needed);
-            match from.read(&mut self.buffer[self.end..]) {
-                Ok(0) if self.start == self.end => return Ok(Ok(None)),
-                Ok(0) => return Ok(Err(WireError::Cut)),
-                Ok(got) => self.end += got,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Ok(Err(needed)) => match self.receive(from, needed)? {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Ok(None)),
+                    Err(error) => return Ok(Err(error)),
+                },
             }
         };
         Ok(Ok(Some(self.give_out(whole))))
+    }
+
+    /// Receives once, when no frame is whole: [`Self::next_held`] gives what there is then. False: the stream ended between two frames.
+    /// Errors are as those of [`Self::next`].
+    pub fn fill(&mut self, from: &mut impl Read) -> io::Result<Result<bool, WireError>> {
+        match self.look() {
+            Err(error) => Ok(Err(error)),
+            Ok(Ok(_)) => Ok(Ok(true)),
+            Ok(Err(needed)) => self.receive(from, needed),
+        }
+    }
+
+    fn receive(&mut self, from: &mut impl Read, needed: usize) -> io::Result<Result<bool, WireError>> {
+        self.make_room(needed);
+        loop {
+            match from.read(&mut self.buffer[self.end..]) {
+                Ok(0) if self.start == self.end => return Ok(Ok(false)),
+                Ok(0) => return Ok(Err(WireError::Cut)),
+                Ok(got) => {
+                    self.end += got;
+                    return Ok(Ok(true));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The next frame, if all of it has come already.

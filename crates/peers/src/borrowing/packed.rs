@@ -19,7 +19,10 @@ impl<'a> Packed<'a> {
     pub(super) fn of(copy: TierCopy, extent: &'a [u8], runs: Vec<Run>) -> Self {
         let bytes = match runs[..] {
             [run] => Cow::Borrowed(bytes_of(extent, run)),
-            _ => Cow::Owned(runs.iter().flat_map(|run| bytes_of(extent, *run)).copied().collect()),
+            _ => {
+                let parts: Vec<&[u8]> = runs.iter().map(|run| bytes_of(extent, *run)).collect();
+                Cow::Owned(parts.concat())
+            }
         };
         Self { copy, runs, bytes }
     }

@@ -19,7 +19,7 @@ use super::{
 use crate::connection::{Connection, Request, Waited};
 
 /// How long reads wait for a peer that is away and may be back at once: below the two seconds that a guest can be held up.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Another peer is asked, too, when one takes this many times as long as usual...
 const LATE_FACTOR: u32 = 5;
@@ -32,11 +32,11 @@ const LATEST_HEDGE: Duration = Duration::from_millis(100);
 const SLICE: Duration = Duration::from_millis(5);
 
 /// A peer that may have it, and the way there.
-type Holder = (Arc<Peer>, Arc<Connection>);
+pub(super) type Holder = (Arc<Peer>, Arc<Connection>);
 
 /// What a peer has of what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     /// It, as it should be.
     Good,
     /// Something else.
@@ -57,15 +57,25 @@ enum Source {
 }
 
 /// A peer that was asked.
-struct Asked {
-    holder: Holder,
-    request: Request,
-    at: Instant,
+pub(super) struct Asked {
+    pub(super) holder: Holder,
+    pub(super) request: Request,
+    pub(super) at: Instant,
 }
 
 impl Borrower {
     pub(super) fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
-        let give_up = Instant::now() + PATIENCE;
+        self.read_before(copy, start, into, Instant::now() + PATIENCE)
+    }
+
+    /// The same. Peers that are away are waited for until `give_up`.
+    pub(super) fn read_before(
+        &self,
+        copy: TierCopy,
+        start: usize,
+        into: &mut [u8],
+        give_up: Instant,
+    ) -> Result<(), TierError> {
         // Peers that answered, but not with what was asked for.
         let mut useless: Vec<(NodeId, Found)> = Vec::new();
         loop {
@@ -104,7 +114,7 @@ impl Borrower {
                 Read::Peers(nodes) => {
                     let holder = |node: &NodeId| {
                         let seat = book.seats.get(node)?;
-                        let connection = seat.connection.as_ref().filter(|known| known.ended().is_none())?;
+                        let connection = seat.connection.as_ref().filter(|known| !known.has_ended())?;
                         Some((Arc::clone(&seat.peer), Arc::clone(connection)))
                     };
                     let mut holders: Vec<Holder> = nodes.iter().filter_map(holder).collect();
@@ -202,7 +212,7 @@ impl Borrower {
 }
 
 /// When another one is asked as well.
-fn hedge(peer: &Peer) -> Duration {
+pub(super) fn hedge(peer: &Peer) -> Duration {
     let usual = Duration::from_micros(u64::from(peer.trips.usual_us()));
     (usual * LATE_FACTOR).clamp(EARLIEST_HEDGE, LATEST_HEDGE)
 }
@@ -212,8 +222,14 @@ fn ask((peer, connection): Holder, copy: TierCopy, start: usize, bytes: usize) -
     // The store reads within an extent.
     let (start, len) = (u32::try_from(start).ok()?, u32::try_from(bytes).ok()?);
     let request = connection.ask(|say, id| say.get(id, copy, start, len)).ok()?;
-    peer.reads.fetch_add(1, Relaxed);
-    Some(Asked { holder: (peer, connection), request, at })
+    Some(Asked::new((peer, connection), request, at))
+}
+
+impl Asked {
+    pub(super) fn new(holder: Holder, request: Request, at: Instant) -> Self {
+        holder.0.reads.fetch_add(1, Relaxed);
+        Self { holder, request, at }
+    }
 }
 
 impl Drop for Asked {
@@ -222,7 +238,7 @@ impl Drop for Asked {
     }
 }
 
-fn look_at(message: Message<'_>, into: &mut [u8]) -> Found {
+pub(super) fn look_at(message: Message<'_>, into: &mut [u8]) -> Found {
     match message {
         Message::Got(bytes) if bytes.len() == into.len() => {
             into.copy_from_slice(bytes);

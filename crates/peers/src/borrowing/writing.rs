@@ -22,8 +22,11 @@ use crate::connection::{Connection, Request, Waited};
 /// For all of a writing, whatever nodes do: then the pages stay at home for now.
 const WRITE_TIME: Duration = Duration::from_secs(8);
 
-/// Sendings to one node: of which extent, by its number in the batch.
-type Sendings = Vec<(usize, Ticket)>;
+/// So many extents go in one message: while a peer stores them, the next ones are made ready and travel.
+const PUT_TOGETHER: usize = 1;
+
+/// What goes to a node: which extent, by its number in the batch.
+type Sending = (usize, Ticket);
 
 /// What became of a put.
 enum Answer {
@@ -69,18 +72,22 @@ impl Borrower {
             if Instant::now() >= deadline {
                 return Err(TierError::Unavailable("peers take too long".to_owned()));
             }
-            let asked: Vec<_> = sendings
-                .into_iter()
-                .map(|(node, (connection, sendings))| {
-                    let request = connection.and_then(|connection| put(&connection, extents, &sendings));
-                    (node, request, sendings)
-                })
-                .collect();
+            // A part to each of the nodes, and then the next: all of them have something to do.
+            let parts = sendings.values().map(|(_, sendings)| sendings.len().div_ceil(PUT_TOGETHER)).max();
+            let mut asked = Vec::new();
+            for part in 0..parts.unwrap_or(0) {
+                for (node, (connection, sendings)) in &sendings {
+                    let Some(sendings) = sendings.chunks(PUT_TOGETHER).nth(part) else { continue };
+                    let connection = connection.as_ref();
+                    let request = connection.and_then(|connection| put(connection, extents, sendings));
+                    asked.push((*node, request, sendings));
+                }
+            }
             let until = deadline.min(Instant::now() + REQUEST_TIME);
             for (node, request, sendings) in asked {
                 let answer = request.as_ref().map_or(Answer::No, |request| answer(request, until));
                 let connection = request.as_ref().map(Request::connection);
-                self.conclude(node, connection, extents, &sendings, &answer, &mut refusers);
+                self.conclude(node, connection, extents, sendings, &answer, &mut refusers);
             }
         }
     }
@@ -91,11 +98,11 @@ impl Borrower {
         &self,
         extents: &[Packed<'_>],
         refusers: &[Vec<NodeId>],
-    ) -> Result<BTreeMap<NodeId, (Option<Arc<Connection>>, Sendings)>, TierError> {
+    ) -> Result<BTreeMap<NodeId, (Option<Arc<Connection>>, Vec<Sending>)>, TierError> {
         let mut book = self.book();
         // The store keeps its memory until this returns, and needs no list.
         book.ledger.take_settled();
-        let mut sendings: BTreeMap<NodeId, (Option<Arc<Connection>>, Sendings)> = BTreeMap::new();
+        let mut sendings: BTreeMap<NodeId, (Option<Arc<Connection>>, Vec<Sending>)> = BTreeMap::new();
         for (number, (extent, refusers)) in extents.iter().zip(refusers).enumerate() {
             if book.ledger.read(extent.copy) != Read::Home {
                 continue;
@@ -121,7 +128,7 @@ impl Borrower {
         node: NodeId,
         connection: Option<&Arc<Connection>>,
         extents: &[Packed<'_>],
-        sendings: &Sendings,
+        sendings: &[Sending],
         answer: &Answer,
         refusers: &mut [Vec<NodeId>],
     ) {
@@ -175,11 +182,7 @@ pub(super) enum PutOne {
 }
 
 /// Sends a put. `None`: the connection has ended.
-fn put(
-    connection: &Arc<Connection>,
-    extents: &[Packed<'_>],
-    sendings: &[(usize, Ticket)],
-) -> Option<Request> {
+fn put(connection: &Arc<Connection>, extents: &[Packed<'_>], sendings: &[Sending]) -> Option<Request> {
     let puts: Vec<(TierCopy, &[Run], &[u8])> = sendings
         .iter()
         .map(|(number, _)| &extents[*number])

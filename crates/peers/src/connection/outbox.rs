@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,8 @@ const LOOK_UP: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
+    /// How long it is, for those who only want to know that. Set under its lock.
+    queued_bytes: AtomicUsize,
     /// Rung when less is waiting.
     sent: Condvar,
 }
@@ -40,7 +45,15 @@ impl Outbox {
         &self,
         frame: impl FnOnce(&mut Encoder<'_>) -> Result<(), WireError>,
     ) -> Result<(), WireError> {
-        frame(&mut Encoder::new(&mut self.lock().bytes))
+        let mut queue = self.lock();
+        let added = frame(&mut Encoder::new(&mut queue.bytes));
+        self.queued_bytes.store(queue.bytes.len(), Relaxed);
+        added
+    }
+
+    /// What was added and is not being sent, in bytes.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Relaxed)
     }
 
     /// Sends what was added. If somebody else is sending already, that one does.
@@ -54,6 +67,7 @@ impl Outbox {
         while sent.is_ok() && !queue.bytes.is_empty() {
             let spare = std::mem::take(&mut queue.spare);
             let mut bytes = std::mem::replace(&mut queue.bytes, spare);
+            self.queued_bytes.store(0, Relaxed);
             drop(queue);
             sent = stream.send(&bytes);
             bytes.clear();

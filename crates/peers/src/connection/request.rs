@@ -1,6 +1,6 @@
 //! One request, by whoever asked.
 
-use std::{sync::Arc, time::Instant};
+use std::{cell::Cell, sync::Arc, time::Instant};
 
 use tmem_cluster::wire::Message;
 
@@ -11,6 +11,8 @@ use super::Connection;
 pub(crate) struct Request {
     connection: Arc<Connection>,
     id: u64,
+    /// Nothing of it is left with the connection.
+    is_over: Cell<bool>,
 }
 
 /// What waiting led to.
@@ -26,12 +28,18 @@ pub(crate) enum Waited<R> {
 
 impl Request {
     pub(super) fn new(connection: Arc<Connection>, id: u64) -> Self {
-        Self { connection, id }
+        Self { connection, id, is_over: Cell::new(false) }
     }
 
     /// Waits for the answer, and has `take` read it.
     pub(crate) fn wait<R>(&self, until: Instant, take: impl FnOnce(Message<'_>) -> R) -> Waited<R> {
-        self.connection.wait(self.id, until, take)
+        let waited = self.connection.wait(self.id, until, take);
+        self.is_over.set(matches!(waited, Waited::Answer(_)));
+        waited
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
@@ -41,6 +49,8 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.connection.requests().forget(self.id);
+        if !self.is_over.get() {
+            self.connection.requests().forget(self.id);
+        }
     }
 }

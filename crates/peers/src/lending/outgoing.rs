@@ -13,10 +13,15 @@ use tmem_cluster::{
 use tmem_store::{TIER_EXTENT_BYTES, TierCopy};
 
 use super::{Shared, seats::Seat};
-use crate::greeting::is_only_later;
+use crate::{greeting::is_only_later, polling::Polling};
 
-/// What is sent before more is carried out, in bytes: it is a few large answers, and no more than one behind it is ever held.
-const LONG_BYTES: usize = 256 << 10;
+/// What is sent before more is carried out, in bytes: about a dozen pages, which the borrower unpacks while the next ones are looked up. No more than
+/// one answer behind it is ever held.
+const LONG_BYTES: usize = 16 << 10;
+
+/// For how long the next request is looked for before the thread sleeps: a borrower that reads one page after the other asks again within
+/// this, and no request costs this host's guests more than it.
+const LOOKED_FOR: Duration = Duration::from_micros(50);
 
 /// An offer is said again after this time...
 const OFFER_TIME: Duration = Duration::from_secs(1);
@@ -31,12 +36,14 @@ pub(super) struct Outgoing<'a> {
     bytes: Vec<u8>,
     offered: Option<(Instant, u64)>,
     heard: Instant,
+    polling: Polling,
 }
 
 impl<'a> Outgoing<'a> {
     pub(super) fn new(shared: &'a Shared, seat: &'a Seat, holding: &'a SharedHolding) -> Self {
         let bytes = Vec::with_capacity(4096);
-        Self { shared, seat, holding, bytes, offered: None, heard: Instant::now() }
+        let polling = Polling::within(LOOKED_FOR);
+        Self { shared, seat, holding, bytes, offered: None, heard: Instant::now(), polling }
     }
 
     pub(super) fn say(&mut self) -> Encoder<'_> {
@@ -110,7 +117,7 @@ impl Read for Outgoing<'_> {
         self.recall(&recalled)?;
         self.offer(Instant::now())?;
         self.send()?;
-        let count = self.seat.stream.receive(into)?;
+        let count = self.polling.receive(&self.seat.stream, into, true)?;
         self.heard = Instant::now();
         self.seat.hear();
         Ok(count)

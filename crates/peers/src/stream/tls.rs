@@ -13,6 +13,8 @@ use std::{
 
 use rustls::Connection;
 
+use super::recv_if_there;
+
 /// What is received at once, in bytes: a few records.
 const RECEIVED_BYTES: usize = 64 << 10;
 
@@ -45,6 +47,20 @@ impl Tls {
     }
 
     pub(super) fn receive(&self, socket: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+        self.receive_by(socket, into, |mut socket, into| socket.read(into))
+    }
+
+    /// As [`Self::receive`], of what is there already; `WouldBlock`: nothing.
+    pub(super) fn receive_if_there(&self, socket: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+        self.receive_by(socket, into, recv_if_there)
+    }
+
+    fn receive_by(
+        &self,
+        socket: &TcpStream,
+        into: &mut [u8],
+        receive: impl Fn(&TcpStream, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let mut incoming = lock(&self.incoming);
         loop {
             match self.decrypt(&mut incoming, socket, into) {
@@ -52,7 +68,9 @@ impl Tls {
                 result => return result,
             }
             let incoming = &mut *incoming;
-            (incoming.start, incoming.end) = (0, (&mut &*socket).read(&mut incoming.buffer)?);
+            // After an error there is nothing to be read again.
+            (incoming.start, incoming.end) = (0, 0);
+            incoming.end = receive(socket, &mut incoming.buffer)?;
             if incoming.end == 0 {
                 // Without a goodbye a frame may be cut off; whoever reads frames sees that.
                 return Ok(0);
