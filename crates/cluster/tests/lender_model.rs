@@ -103,7 +103,7 @@ impl Rig {
     }
 
     fn put(&mut self, copy: TierCopy, runs: &[Run]) {
-        if self.model.get(&copy.place).is_some_and(|expected| expected.writing != copy.writing) {
+        if self.model.get(&copy.place).is_some_and(|expected| expected.writing < copy.writing) {
             self.model.remove(&copy.place);
         }
         self.dropped.remove(&copy.place);
@@ -343,6 +343,21 @@ fn who_has_most_is_recalled_first_and_each_only_once() {
     assert_eq!(lock(&many).usage().dropped_copies, 0);
     lender.expire(500);
     assert!(lender.held_bytes() <= limit && lock(&many).usage().dropped_copies == recalled[0].1.len());
+}
+
+#[test]
+fn a_put_that_comes_late_does_not_take_the_place_of_a_later_one() {
+    let lender = Lender::default();
+    let holding = lender.admit(&hello("a", 1, 1)).unwrap();
+    lender.set_limit(1 << 30, 0);
+    let runs = [Run { start: 0, units: 16 }];
+    let (late, later) = (TierCopy { place: 3, writing: 5 }, TierCopy { place: 3, writing: 6 });
+    assert_eq!(put(&mut lock(&holding), later, &runs), PutResult::Stored);
+    assert_eq!(put(&mut lock(&holding), late, &runs), PutResult::NoRoom);
+    assert!(lock(&holding).get(later, 0, 8).is_ok());
+    // What was asked to forget the late one forgets nothing else.
+    flush(&mut lock(&holding), late, &[]);
+    assert!(lock(&holding).get(later, 0, 8).is_ok());
 }
 
 #[test]

@@ -257,6 +257,27 @@ fn the_next_worker_asks_peers_what_they_have_before_it_says_that_something_is_lo
 }
 
 #[test]
+fn what_was_asked_back_before_it_was_listed_is_taken_elsewhere_all_the_same() {
+    let (lenders, tier) = ready(3, 100, 2);
+    (0..20).for_each(|place| write(&tier, copy(place, 1), place.into()).unwrap());
+    drop(tier);
+    let recalled = lenders[0].copies();
+    assert!(!recalled.is_empty());
+    // One of them is dropped already, and it does not know whether that was heard.
+    let dropped = copy(900, 1);
+    lenders[0].recall_at_hello(&[&recalled[..], &[dropped]].concat(), 20_000);
+    let tier = open_again(&lenders, options(2), (0..20).map(|place| copy(place, 1)));
+    lenders[0].set_room(0);
+    wait_until("it has nothing any more", || lenders[0].copies().is_empty());
+    let status = wait_for_repair(&tier);
+    assert_eq!((status.lost_extents, status.repaired_copies), (0, recalled.len() as u64));
+    lenders[0].misbehave(Mischief::Away);
+    for place in 0..20 {
+        assert_eq!(reads(&tier, copy(place, 1), place.into()), Ok(true));
+    }
+}
+
+#[test]
 fn peers_list_more_copies_than_one_answer_holds() {
     let lenders = lenders(1, 10_000);
     let tier = tier_over(&lenders, 1);

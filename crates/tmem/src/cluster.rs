@@ -117,7 +117,8 @@ impl ClusterPlan {
         }
     }
 
-    /// Lends and borrows from here on. The process is confined, and the store has no tier if this is to be it.
+    /// Lends and borrows from here on. The process is confined, and the store has no tier if this is to be it. A process that `goes_on` with what
+    /// another one had does so without lending if need be.
     ///
     /// # Errors
     /// Threads or sockets can't be had.
@@ -127,6 +128,7 @@ impl ClusterPlan {
         estate: &Estate,
         knobs: &Arc<Knobs>,
         memory: Memory,
+        goes_on: bool,
     ) -> Result<Cluster> {
         let own = tmem_peers::Identity {
             cluster: self.identity.cluster().0,
@@ -135,22 +137,14 @@ impl ClusterPlan {
         };
         let lending = match self.settings.listen {
             None => None,
-            Some(address) => {
-                let listener = estate.bind_tcp(address).with_context(|| {
-                    format!(
-                        "[cluster] cannot listen on {address}; it must be an address of this host, and free"
-                    )
-                })?;
-                let options = LendingOptions {
-                    max_bytes: self.settings.lend.max_bytes(),
-                    reserve_bytes: idle_memory::reserve_bytes(knobs)
-                        .context("cannot look at this host's memory")?,
-                    ..LendingOptions::default()
-                };
-                let available = idle_memory::available_bytes();
-                let server = LendingServer::start(listener, own, self.security.clone(), options, available);
-                Some(Arc::new(server.context("cannot start lending")?))
-            }
+            Some(address) => match self.lend(address, own, estate, knobs) {
+                // What this host has at others is worth more than what they have here.
+                Err(error) if goes_on => {
+                    log::error!("{error:#}; goes on without lending, until it is started anew");
+                    None
+                }
+                lending => Some(Arc::new(lending?)),
+            },
         };
         let tier = self.borrows.then(|| self.borrow(store, own)).transpose()?;
         let is_current = Arc::new(AtomicBool::new(false));
@@ -178,6 +172,26 @@ impl ClusterPlan {
         let tending = Tending::start(membership, lending.clone(), Arc::clone(knobs))?;
         let Self { settings, identity, source, .. } = self;
         Ok(Cluster { settings, identity, source, lending, tier, is_current, tending })
+    }
+
+    fn lend(
+        &self,
+        address: SocketAddr,
+        own: tmem_peers::Identity,
+        estate: &Estate,
+        knobs: &Knobs,
+    ) -> Result<LendingServer> {
+        let listener = estate.bind_tcp(address).with_context(|| {
+            format!("[cluster] cannot listen on {address}; it must be an address of this host, and free")
+        })?;
+        let options = LendingOptions {
+            max_bytes: self.settings.lend.max_bytes(),
+            reserve_bytes: idle_memory::reserve_bytes(knobs).context("cannot look at this host's memory")?,
+            ..LendingOptions::default()
+        };
+        let available = idle_memory::available_bytes();
+        LendingServer::start(listener, own, self.security.clone(), options, available)
+            .context("cannot start lending")
     }
 
     fn borrow(&self, store: &Store, own: tmem_peers::Identity) -> Result<Arc<PeerTier>> {

@@ -55,13 +55,10 @@ pub(crate) fn run(
     let estate = Arc::clone(&inheritance.estate);
     let nbd = NbdOptions { poll_limit: poll_limit.clone(), tls: tls(&config)?, estate: Arc::clone(&estate) };
     let tier_plan = TierPlan::new(&config)?;
-    let cluster_plan = ClusterPlan::new(&config)?;
     start_logging(config.log_level);
     tiers::warn(&config);
-    if let Some(plan) = &cluster_plan {
-        plan.warn(&config);
-        plan.begin_epoch(inheritance.memo.as_ref().and_then(|memo| memo.least_epoch))?;
-    }
+    let goes_on = inheritance.memo.is_some();
+    let cluster_plan = without_cluster_if(goes_on, cluster_plan(&config, &inheritance))?;
     #[cfg(feature = "fault-injection")]
     crate::faults::arm(inheritance.worker_deaths)?;
     tmem_faults::pass(Point::Start);
@@ -107,8 +104,9 @@ pub(crate) fn run(
     };
     inheritance.make_room();
     let cluster = cluster_plan
-        .map(|plan| plan.start(&store, &estate, &knobs, memory.clone()).map(Arc::new))
-        .transpose()?;
+        .map(|plan| plan.start(&store, &estate, &knobs, memory.clone(), goes_on).map(Arc::new))
+        .transpose();
+    let cluster = without_cluster_if(goes_on, cluster)?;
     let tier = tier.or_else(|| cluster.as_ref()?.tier());
     let own_swap = OwnSwap::default();
     let maintenance = Maintenance::start(Arc::clone(&store), budget, own_swap.clone())
@@ -203,6 +201,25 @@ fn get_fit_for_swap(config: &Config) -> Result<()> {
         log::debug!("pages are in memory files that this host may swap out: {error}");
     }
     Ok(())
+}
+
+/// What there is to be of a cluster, in the node's next epoch.
+fn cluster_plan(config: &Config, inheritance: &Inheritance) -> Result<Option<ClusterPlan>> {
+    let Some(plan) = ClusterPlan::new(config)? else { return Ok(None) };
+    plan.warn(config);
+    plan.begin_epoch(inheritance.memo.as_ref().and_then(|memo| memo.least_epoch))?;
+    Ok(Some(plan))
+}
+
+/// Guests wait for what memory has: whatever is wrong with the cluster must not keep a worker from serving that.
+fn without_cluster_if<T>(goes_on: bool, cluster: Result<Option<T>>) -> Result<Option<T>> {
+    match cluster {
+        Err(error) if goes_on => {
+            log::error!("goes on without the cluster, and what is at peers cannot be read: {error:#}");
+            Ok(None)
+        }
+        cluster => cluster,
+    }
 }
 
 /// What makes TLS on NBD possible, if it is configured.

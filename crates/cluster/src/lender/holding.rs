@@ -68,7 +68,11 @@ impl Holding {
 
     /// Keeps a copy, all or nothing of it, in place of what is at its place. `bytes` are those of the runs, back to back.
     pub fn put(&mut self, copy: TierCopy, runs: Runs<'_>, bytes: &[u8]) -> PutResult {
-        // Another writing is nothing that anybody asks for again, whether there is room for this one or not.
+        // What comes late, such as a repair of what was discarded meanwhile, must not take the place of what was put since.
+        if self.records.get(&copy.place).is_some_and(|record| record.writing > copy.writing) {
+            return PutResult::NoRoom;
+        }
+        // An earlier writing is nothing that anybody asks for again, whether there is room for this one or not.
         if self.records.get(&copy.place).is_some_and(|record| record.writing != copy.writing) {
             self.remove(copy.place);
         }

@@ -43,6 +43,8 @@ pub(super) struct Seat {
     pub(super) connection: Option<Arc<Connection>>,
     /// Whether it has said which copies it has, since this process began.
     pub(super) is_listed: bool,
+    /// What it asked back before it was listed, by place: the writing, and when it is dropped, in milliseconds of the borrower's clock.
+    pub(super) early_recalls: BTreeMap<u32, (u64, u64)>,
     pub(super) free_bytes: u64,
     pub(super) lent_bytes: u64,
 }
@@ -75,6 +77,11 @@ impl Book {
             if self.ledger.read(copy) != Read::Unknown {
                 self.needed.remove(&copy.place);
             }
+            let seat = self.seats.get_mut(&node);
+            let recalled = seat.and_then(|seat| seat.early_recalls.remove(&copy.place));
+            if let Some((_, until_ms)) = recalled.filter(|(writing, _)| *writing == copy.writing) {
+                self.ledger.recall(node, &[copy], until_ms);
+            }
         } else {
             self.ledger.owe(copy, node, epoch);
         }
@@ -101,6 +108,23 @@ impl Book {
             self.placement.set_offer(node, &Offer { free_bytes, domain, is_leaving: false });
         } else {
             self.placement.remove(node);
+        }
+    }
+
+    /// A peer has said all that it has. What it asked back and has no more is to be flushed all the same, for it to know that this was heard.
+    pub(super) fn all_listed(&mut self, node: NodeId, epoch: Epoch) {
+        let Some(seat) = self.seats.get_mut(&node) else { return };
+        seat.is_listed = true;
+        for (place, (writing, _)) in std::mem::take(&mut seat.early_recalls) {
+            self.ledger.owe(TierCopy { place, writing }, node, epoch);
+        }
+    }
+
+    /// A peer drops these copies then. It may say so before it says that it has them.
+    pub(super) fn recalled(&mut self, node: NodeId, copies: &[TierCopy], until_ms: u64) {
+        self.ledger.recall(node, copies, until_ms);
+        if let Some(seat) = self.seats.get_mut(&node).filter(|seat| !seat.is_listed) {
+            seat.early_recalls.extend(copies.iter().map(|copy| (copy.place, (copy.writing, until_ms))));
         }
     }
 

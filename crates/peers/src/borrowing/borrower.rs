@@ -202,8 +202,8 @@ impl Borrower {
     pub(super) fn listed(&self, peer: &Peer, epoch: Epoch, copies: &[TierCopy], is_all: bool) {
         let mut book = self.book();
         copies.iter().for_each(|copy| book.listed(*copy, peer.id, epoch));
-        if let Some(seat) = book.seats.get_mut(&peer.id) {
-            seat.is_listed |= is_all;
+        if is_all {
+            book.all_listed(peer.id, epoch);
         }
         drop(book);
         self.changed.notify_all();
@@ -212,7 +212,7 @@ impl Borrower {
 
     pub(super) fn recalled(&self, node: NodeId, deadline_ms: u32, copies: Copies<'_>) {
         let copies: Vec<TierCopy> = copies.iter().collect();
-        self.book().ledger.recall(node, &copies, self.now_ms() + u64::from(deadline_ms));
+        self.book().recalled(node, &copies, self.now_ms() + u64::from(deadline_ms));
         self.repair_bell.ring();
     }
 
@@ -293,6 +293,8 @@ impl Book {
     fn lost(&mut self, node: NodeId) {
         if let Some(seat) = self.seats.get_mut(&node) {
             seat.connection = None;
+            // It says so again when it is back.
+            seat.early_recalls.clear();
         }
         self.ledger.away(node);
         self.placement.remove(node);
@@ -309,6 +311,7 @@ impl Seat {
             epoch: member.epoch,
             connection: None,
             is_listed: false,
+            early_recalls: BTreeMap::new(),
             free_bytes: 0,
             lent_bytes: 0,
         }

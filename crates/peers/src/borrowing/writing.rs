@@ -67,7 +67,7 @@ impl Borrower {
         loop {
             let sendings = self.choose(extents, &refusers)?;
             if sendings.is_empty() {
-                return Ok(());
+                return self.check_placed(extents);
             }
             if Instant::now() >= deadline {
                 return Err(TierError::Unavailable("peers take too long".to_owned()));
@@ -89,6 +89,19 @@ impl Borrower {
                 let connection = request.as_ref().map(Request::connection);
                 self.conclude(node, connection, extents, sendings, &answer, &mut refusers);
             }
+        }
+    }
+
+    /// The store forgets what it has of them after this: each has to be somewhere.
+    fn check_placed(&self, extents: &[Packed<'_>]) -> Result<(), TierError> {
+        let book = self.book();
+        let is_gone = |extent: &&Packed<'_>| matches!(book.ledger.read(extent.copy), Read::Home | Read::Lost);
+        match extents.iter().find(is_gone) {
+            Some(extent) => {
+                let place = extent.copy.place;
+                Err(TierError::Unavailable(format!("the peers of place {place} went meanwhile")))
+            }
+            None => Ok(()),
         }
     }
 

@@ -59,6 +59,8 @@ struct State {
     copies: BTreeMap<u32, (u64, Content)>,
     /// Places of copies of an epoch that is over: nobody knows of them any more.
     stale: BTreeSet<u32>,
+    /// What is asked back from whoever connects, and in how many milliseconds it is dropped.
+    recalled: Option<(u32, Vec<TierCopy>)>,
     connections: Vec<Arc<Stream>>,
     is_over: bool,
 }
@@ -89,6 +91,7 @@ impl FakeLender {
                 store: 0,
                 copies: BTreeMap::new(),
                 stale: BTreeSet::new(),
+                recalled: None,
                 connections: Vec::new(),
                 is_over: false,
             }),
@@ -201,6 +204,11 @@ impl FakeLender {
         connections.iter().for_each(|stream| drop(stream.send(&bytes)));
     }
 
+    /// As [`Self::recall`], from whoever connects, before anything else.
+    pub fn recall_at_hello(&self, copies: &[TierCopy], deadline_ms: u32) {
+        self.state().recalled = Some((deadline_ms, copies.to_vec()));
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -219,6 +227,9 @@ impl FakeLender {
         }
         let hello = Hello { cluster: CLUSTER, name: self.name, epoch: identity.epoch, store: 1 };
         let mut offer = Vec::new();
+        if let Some((deadline_ms, copies)) = &self.state().recalled {
+            Encoder::new(&mut offer).recall(*deadline_ms, copies).unwrap();
+        }
         self.offer(&mut Encoder::new(&mut offer));
         if say(stream, &hello).is_err() || stream.send(&offer).is_err() {
             return;
@@ -279,7 +290,9 @@ impl FakeLender {
                 let results: Vec<PutResult> = puts
                     .iter()
                     .map(|put| {
-                        if state.held_bytes() + put.bytes.len() as u64 > state.room_bytes {
+                        let held = state.copies.get(&put.copy.place).map(|(writing, _)| *writing);
+                        let is_late = held > Some(put.copy.writing) && !state.stale.contains(&put.copy.place);
+                        if is_late || state.held_bytes() + put.bytes.len() as u64 > state.room_bytes {
                             return PutResult::NoRoom;
                         }
                         let content = content(put.runs, put.bytes);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use tmem_control::{AdminClient, BorrowingReport, ClusterReport, LendingReport};
+use tmem_control::{AdminClient, BorrowingReport, ClusterReport, LendingReport, PeerReport};
 
 use crate::{
     Outcome,
@@ -99,13 +99,13 @@ fn lends(text: &mut String, lending: &LendingReport, address: &str) {
 }
 
 fn borrows(text: &mut String, borrowing: &BorrowingReport) {
-    let lent_bytes: u64 = borrowing.peers.iter().map(|peer| peer.lent_bytes).sum();
+    let lent_bytes: u64 = here(borrowing).map(|peer| peer.lent_bytes).sum();
     let _ = writeln!(
         text,
-        "\nborrows {}: {} extents, {} copies of each{}",
+        "\nborrows {}: {} extents, {} of each{}",
         size(lent_bytes),
         borrowing.extents,
-        borrowing.copies,
+        if borrowing.copies == 1 { "1 copy".to_owned() } else { format!("{} copies", borrowing.copies) },
         standing(borrowing)
     );
     if borrowing.peers.is_empty() {
@@ -141,6 +141,10 @@ fn borrows(text: &mut String, borrowing: &BorrowingReport) {
     text.push_str(&table.render());
 }
 
+fn here(borrowing: &BorrowingReport) -> impl Iterator<Item = &PeerReport> {
+    borrowing.peers.iter().filter(|peer| peer.state == "connected")
+}
+
 /// Whether all is as it should be, and what is done about it.
 fn standing(borrowing: &BorrowingReport) -> String {
     let mut text = String::new();
@@ -151,8 +155,12 @@ fn standing(borrowing: &BorrowingReport) -> String {
         let _ = write!(text, "; {} are lost", borrowing.lost_extents);
     }
     if borrowing.wanting_extents > 0 {
-        let per_second = size(borrowing.repair_bytes_per_second);
-        let _ = write!(text, "; {} lack one, repair fetches {per_second}/s", borrowing.wanting_extents);
+        let _ = write!(text, "; {} lack one, ", borrowing.wanting_extents);
+        if (here(borrowing).count() as u64) < borrowing.copies {
+            text.push_str("and too few hosts are there for another");
+        } else {
+            let _ = write!(text, "repair fetches {}/s", size(borrowing.repair_bytes_per_second));
+        }
     }
     text
 }
@@ -167,7 +175,7 @@ fn time(us: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tmem_control::{BorrowerReport, PeerReport};
+    use tmem_control::BorrowerReport;
 
     use super::*;
 
@@ -224,9 +232,12 @@ mod tests {
             (borrowing.lost_extents, borrowing.wanting_extents, borrowing.is_complete) = (1, 3, false);
         }
         let said = text(&report);
-        for part in
-            ["last heard: etcd does not answer", "; 1 are lost", "; 3 lack one", "not all peers have said"]
-        {
+        for part in [
+            "last heard: etcd does not answer",
+            "; 1 are lost",
+            "; 3 lack one, and too few",
+            "not all peers have said",
+        ] {
             assert!(said.contains(part), "{part}: {said}");
         }
         (report.lending, report.borrowing) = (None, None);
