@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 pub(super) fn run(arguments: &Arguments, client: &AdminClient) -> Outcome {
     let Some(report) = client.status()?.cluster else {
         return Err(anyhow::anyhow!(
-            "this daemon is in no cluster: it needs a section [cluster] in its configuration (docs/cluster.md)"
+            "this daemon is in no cluster: it needs a section [cluster] in its configuration (docs/cluster.md); if it has one, its log says what is wrong"
         )
         .into());
     };
