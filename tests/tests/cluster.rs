@@ -14,12 +14,17 @@ const PAGES: u32 = 12_288;
 /// A host that borrows, and so many that lend.
 fn hosts(lenders: u8, more: &str) -> Result<ClusterHosts> {
     let mut hosts = ClusterHosts::new(lenders + 1)?;
+    start(&mut hosts, lenders, POOL, more)?;
+    Ok(hosts)
+}
+
+/// Starts those that lend, and then the one that borrows, and waits until it reaches them.
+fn start(hosts: &mut ClusterHosts, lenders: u8, pool: &str, more: &str) -> Result<()> {
     for host in 1..=lenders {
         hosts.start(host, LENDERS_POOL, "")?;
     }
-    hosts.start(0, POOL, more)?;
-    hosts.wait_until_whole(0, usize::from(lenders))?;
-    Ok(hosts)
+    hosts.start(0, pool, more)?;
+    hosts.wait_until_whole(0, usize::from(lenders))
 }
 
 /// For people, who are told how long a guest would have waited.
@@ -181,11 +186,7 @@ fn etcd_that_is_gone_is_no_outage_and_no_change() -> Result<()> {
     let mut hosts = ClusterHosts::new(5)?;
     let mut etcd = Etcd::start(hosts.network(), 4)?;
     hosts.set_membership(Membership::Etcd(vec![etcd.endpoint()]));
-    for host in [1, 2] {
-        hosts.start(host, LENDERS_POOL, "")?;
-    }
-    hosts.start(0, POOL, "")?;
-    hosts.wait_until_whole(0, 2)?;
+    start(&mut hosts, 2, POOL, "")?;
     let mut traffic = Traffic::begin(hosts.daemon(0)?, "vm", PAGES, 5)?;
     let (tally, ()) = traffic.during(|| {
         etcd.kill();
@@ -213,11 +214,7 @@ fn r1_of_two_hosts_with_one_name_the_one_that_was_away_is_never_read() -> Result
     let mut hosts = ClusterHosts::new(5)?;
     let etcd = Etcd::start(hosts.network(), 4)?;
     hosts.set_membership(Membership::Etcd(vec![etcd.endpoint()]));
-    for host in [1, 2] {
-        hosts.start(host, LENDERS_POOL, "")?;
-    }
-    hosts.start(0, POOL, "")?;
-    hosts.wait_until_whole(0, 2)?;
+    start(&mut hosts, 2, POOL, "")?;
     let mut traffic = Traffic::begin(hosts.daemon(0)?, "vm", PAGES, 6)?;
     hosts.wait_until_whole(0, 2)?;
     let address_of_1 = |report: &serde_json::Value| {
@@ -251,11 +248,7 @@ fn r1_of_two_hosts_with_one_name_the_one_that_was_away_is_never_read() -> Result
 #[test]
 fn r1_a_guest_swaps_into_its_neighbours_memory_while_one_of_them_is_killed() -> Result<()> {
     let mut hosts = ClusterHosts::new(4)?;
-    for host in 1..4 {
-        hosts.start(host, LENDERS_POOL, "")?;
-    }
-    hosts.start(0, "24M", "")?;
-    hosts.wait_until_whole(0, 3)?;
+    start(&mut hosts, 3, "24M", "")?;
     hosts.daemon(0)?.add_disk("uml", "512M", &[])?;
     let guest = BeyondMemory::boot(hosts.daemon(0)?)?;
     hosts.wait_for(0, "extents", |extents| extents > 300)?;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use tmem_control::{HostMemory, Knobs};
+use tmem_control::{HostMemory, Knobs, host_memory_bytes};
 
 /// What the pool leaves to the host is left to it by what is lent twice: so the pool grows before others get more, and others give back
 /// before the pool has to.
@@ -22,6 +22,5 @@ pub(super) fn available_bytes() -> impl Fn() -> u64 + Send + 'static {
 
 /// What of it is not lent. `None`: the host cannot be looked at.
 pub(super) fn reserve_bytes(knobs: &Knobs) -> Option<u64> {
-    let host = HostMemory::read().ok()?;
-    knobs.reserve_bytes(host.total_bytes).map(|bytes| bytes.saturating_mul(RESERVES))
+    knobs.reserve_bytes(host_memory_bytes().ok()?).map(|bytes| bytes.saturating_mul(RESERVES))
 }
