@@ -51,6 +51,7 @@ impl Borrowing {
             copies,
             repair_bytes_per_second: 0,
             repair_delay: PeerTierOptions::REPAIR_DELAY,
+            more_members_may_come: false,
         })?;
         tier.use_key(&TierKey([7; 32]));
         let member = |lender: &Lender| {

@@ -17,7 +17,10 @@ mod adoption;
 mod nodes;
 mod record;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use tmem_store::TierCopy;
 
@@ -60,6 +63,17 @@ pub struct Want {
     pub others: Vec<NodeId>,
 }
 
+impl Want {
+    /// Whether somebody has it who can be asked now.
+    pub fn can_be_had(&self) -> bool {
+        matches!(self.from, Read::Home | Read::Peers(_))
+    }
+}
+
+/// A copy that was recalled: when it is dropped, of which place, and where. In this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Leaving(u64, u32, NodeId);
+
 /// What became of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acknowledged {
@@ -93,7 +107,7 @@ pub struct Ledger {
     tickets: BTreeMap<Ticket, u32>,
     next_ticket: u64,
     /// Deadlines of recalled copies, in milliseconds of whoever calls.
-    deadlines: BTreeSet<(u64, u32, NodeId)>,
+    deadlines: BTreeSet<Leaving>,
     /// What memory need not have any more, and nobody asked for yet.
     settled: Vec<TierCopy>,
 }
@@ -144,20 +158,36 @@ impl Ledger {
         }
     }
 
-    /// The first extent that wants copies at a place of at least `from_place`, and can be had somewhere.
+    /// The nodes that have a copy of an extent, whether they are there now or not.
+    pub fn holders(&self, copy: TierCopy) -> impl Iterator<Item = NodeId> {
+        let record = self.records.get(&copy.place).filter(|record| record.writing == copy.writing);
+        let copies = record.map_or(&[][..], |record| &record.copies);
+        copies.iter().filter(|copy| copy.is_acknowledged()).map(|copy| copy.node)
+    }
+
+    /// The first extent that wants copies at a place of at least `from_place`.
     pub fn next_want(&self, from_place: u32) -> Option<Want> {
-        self.wanting.range(from_place..).find_map(|place| {
-            let record = self.records.get(place)?;
-            let from = self.source(record);
-            let (holders, others): (Vec<&Copy>, Vec<&Copy>) =
-                record.copies.iter().partition(|copy| self.counts(copy));
-            matches!(from, Read::Home | Read::Peers(_)).then(|| Want {
-                copy: TierCopy { place: *place, writing: record.writing },
-                missing: self.promised.saturating_sub(holders.len()),
-                from,
-                holders: holders.iter().map(|copy| copy.node).collect(),
-                others: others.iter().map(|copy| copy.node).collect(),
-            })
+        self.wanting.range(from_place..).find_map(|place| self.want(*place))
+    }
+
+    /// The recalled copy that is dropped first after that one, or of all, and what its extent wants for it.
+    pub fn next_leaving(&self, after: Option<Leaving>) -> Option<(Leaving, Option<Want>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let leaving = self.deadlines.range((from, Bound::Unbounded)).next()?;
+        let is_wanting = self.wanting.contains(&leaving.1);
+        Some((*leaving, is_wanting.then(|| self.want(leaving.1)).flatten()))
+    }
+
+    fn want(&self, place: u32) -> Option<Want> {
+        let record = self.records.get(&place)?;
+        let (holders, others): (Vec<&Copy>, Vec<&Copy>) =
+            record.copies.iter().partition(|copy| self.counts(copy));
+        Some(Want {
+            copy: TierCopy { place, writing: record.writing },
+            missing: self.promised.saturating_sub(holders.len()),
+            from: self.source(record),
+            holders: holders.iter().map(|copy| copy.node).collect(),
+            others: others.iter().map(|copy| copy.node).collect(),
         })
     }
 
@@ -240,7 +270,7 @@ impl Ledger {
                 CopyState::Recalled(_) => {}
                 CopyState::Held => {
                     copy.state = CopyState::Recalled(until_ms);
-                    self.deadlines.insert((until_ms, recalled.place, node));
+                    self.deadlines.insert(Leaving(until_ms, recalled.place, node));
                 }
                 CopyState::Sent(_) => {
                     let copy = record.copies.remove(at);
@@ -253,10 +283,9 @@ impl Ledger {
 
     /// It is `now_ms`: recalled copies whose deadline has come are gone.
     pub fn expire(&mut self, now_ms: u64) {
-        while let Some((until, place, node)) =
-            self.deadlines.first().copied().filter(|(until, ..)| *until <= now_ms)
-        {
-            self.deadlines.remove(&(until, place, node));
+        while let Some(leaving) = self.deadlines.first().copied().filter(|leaving| leaving.0 <= now_ms) {
+            self.deadlines.remove(&leaving);
+            let Leaving(until, place, node) = leaving;
             let Some(record) = self.records.get_mut(&place) else { continue };
             let writing = record.writing;
             let is_due = |copy: &Copy| copy.node == node && copy.state == CopyState::Recalled(until);
@@ -312,7 +341,7 @@ impl Ledger {
                 self.tickets.remove(&ticket);
             }
             CopyState::Recalled(until) => {
-                self.deadlines.remove(&(until, place, copy.node));
+                self.deadlines.remove(&Leaving(until, place, copy.node));
             }
             CopyState::Held => {}
         }

@@ -136,6 +136,9 @@ impl World {
         let mut from_place = 0;
         while let Some(want) = self.ledger.next_want(from_place) {
             from_place = want.copy.place + 1;
+            if !want.can_be_had() {
+                continue;
+            }
             let mut nodes: Vec<NodeId> = self.links.keys().copied().collect();
             nodes.retain(|node| {
                 self.links[node].is_up && !want.holders.contains(node) && !want.others.contains(node)

@@ -69,7 +69,7 @@ impl PeerTier {
     }
 
     /// Who the peers are from now on. This node itself may be among them. A peer with another address or in a later epoch is spoken to
-    /// anew; what one has that is not named any more is the last hope for what nobody else has.
+    /// anew. One that is not named any more gets nothing new; what it has is read as long as it answers.
     pub fn set_members(&self, members: &[Member]) {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let new = self.borrower.set_members(members);
@@ -79,8 +79,7 @@ impl PeerTier {
 
     /// Epochs that nodes have reached, members or not: what they took in earlier ones is never read.
     pub fn fence(&self, epochs: &[(NodeId, Epoch)]) {
-        let mut book = self.borrower.book();
-        epochs.iter().for_each(|(node, epoch)| book.ledger.fence(*node, *epoch));
+        self.borrower.fence(epochs);
     }
 
     /// How many bytes a second repair may fetch; 0: as many as it can.

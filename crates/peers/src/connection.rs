@@ -280,11 +280,12 @@ impl Connection {
     fn go_on(&self, requests: MutexGuard<'_, Requests>) {
         let (is_quiet, reader) = (requests.is_quiet(), requests.next_reader());
         drop(requests);
-        if is_quiet {
-            self.send_queued();
-        }
+        // First, because sending may take long.
         if let Some(reader) = reader {
             reader.unpark();
+        }
+        if is_quiet {
+            self.send_queued();
         }
     }
 

@@ -202,6 +202,7 @@ impl ClusterPlan {
             copies: self.settings.copies.count(),
             repair_bytes_per_second: self.settings.repair_bandwidth.bytes(),
             repair_delay: PeerTierOptions::REPAIR_DELAY,
+            more_members_may_come: matches!(self.source, Source::Etcd(_)),
         });
         let tier = Arc::new(tier.context("cannot start borrowing")?);
         tier.adopt(store.tier_copies().into_iter().map(|(copy, _)| copy));

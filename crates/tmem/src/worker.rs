@@ -58,13 +58,14 @@ pub(crate) fn run(
     start_logging(config.log_level);
     tiers::warn(&config);
     let goes_on = inheritance.memo.is_some();
-    let cluster_plan = without_cluster_if(goes_on, cluster_plan(&config, &inheritance))?;
     #[cfg(feature = "fault-injection")]
     crate::faults::arm(inheritance.worker_deaths)?;
     tmem_faults::pass(Point::Start);
     stacks::answer_when_asked().context("cannot prepare for SIGUSR1")?;
     get_fit_for_swap(&config)?;
     inheritance.make_room();
+    // Syncs a file, which waits for memory where there is none.
+    let cluster_plan = without_cluster_if(goes_on, cluster_plan(&config, &inheritance))?;
     let left = inheritance.open_store(limit_bytes)?;
     let is_new = left.is_none();
     let store = left.map_or_else(|| inheritance.new_store(limit_bytes), Ok)?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -13,11 +13,14 @@ use tmem_cluster::{
 };
 use tmem_store::{TIER_EXTENT_BYTES, TierCopy, TierState};
 
-use super::peer::Peer;
+use super::{options::Member, peer::Peer, reading::Holder};
 use crate::connection::Connection;
 
 /// For so long after the start, what is not known may yet be known to a peer that has not been heard.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// A peer that was there for less than this between two losses was not really back: nobody waits for it anew each time.
+const STEADY: Duration = Duration::from_secs(10);
 
 pub(super) struct Book {
     pub(super) ledger: Ledger,
@@ -28,8 +31,8 @@ pub(super) struct Book {
     pub(super) needed: BTreeMap<u32, u64>,
     /// When the first members were named. `None`: not yet.
     pub(super) began: Option<Instant>,
-    /// When a node was last lost.
-    pub(super) lost_at: Option<Instant>,
+    /// Whether the first who are named may not be all.
+    more_may_come: bool,
     copies: u64,
 }
 
@@ -40,7 +43,13 @@ pub(super) struct Seat {
     pub(super) domain: Option<String>,
     /// The latest epoch that was heard of.
     pub(super) epoch: Option<Epoch>,
+    /// Whether it is named as one. It may still be there if it is not, because those who name it do not hear from it.
+    pub(super) is_member: bool,
     pub(super) connection: Option<Arc<Connection>>,
+    /// Since when the connection is there.
+    here_since: Option<Instant>,
+    /// When it was lost. Having been there for a moment changes nothing of that.
+    away_since: Option<Instant>,
     /// Whether it has said which copies it has, since this process began.
     pub(super) is_listed: bool,
     /// What it asked back before it was listed, by place: the writing, and when it is dropped, in milliseconds of the borrower's clock.
@@ -50,7 +59,7 @@ pub(super) struct Seat {
 }
 
 impl Book {
-    pub(super) fn new(copies: usize) -> Self {
+    pub(super) fn new(copies: usize, more_may_come: bool) -> Self {
         let copies = copies.clamp(1, Ledger::MAX_COPIES);
         Self {
             ledger: Ledger::new(copies),
@@ -58,15 +67,87 @@ impl Book {
             seats: BTreeMap::new(),
             needed: BTreeMap::new(),
             began: None,
-            lost_at: None,
+            more_may_come,
             copies: copies as u64,
         }
     }
 
-    /// Whether what is not known is known to nobody.
-    pub(super) fn is_complete(&self) -> bool {
+    /// Whether all who are named have said what they have, or had the time to.
+    pub(super) fn is_heard(&self) -> bool {
         let is_heard = self.seats.values().all(|seat| seat.is_listed);
         self.began.is_some_and(|began| is_heard || began.elapsed() >= GRACE)
+    }
+
+    /// Whether what is not known is known to nobody.
+    pub(super) fn is_complete(&self) -> bool {
+        let may_come = self.more_may_come && !self.needed.is_empty();
+        let is_early = self.began.is_none_or(|began| began.elapsed() < GRACE);
+        self.is_heard() && !(may_come && is_early)
+    }
+
+    /// Whether a node went so lately that it may be back at once.
+    pub(super) fn is_just_away(&self, node: NodeId, time: Duration) -> bool {
+        self.seats.get(&node).is_some_and(|seat| seat.is_just_away(time))
+    }
+
+    /// Whether a node can't be reached, and was not for so long.
+    pub(super) fn is_long_away(&self, node: NodeId, time: Duration) -> bool {
+        self.seats.get(&node).is_none_or(|seat| seat.connection.is_none() && !seat.is_just_away(time))
+    }
+
+    /// A node that can be asked, and the way there.
+    pub(super) fn holder(&self, node: NodeId) -> Option<Holder> {
+        let seat = self.seats.get(&node)?;
+        let connection = seat.connection.as_ref().filter(|known| !known.has_ended())?;
+        Some((Arc::clone(&seat.peer), Arc::clone(connection)))
+    }
+
+    /// A peer can be reached.
+    pub(super) fn found(&mut self, node: NodeId, connection: Arc<Connection>) {
+        if let Some(seat) = self.seats.get_mut(&node) {
+            seat.epoch = Some(connection.hello().epoch);
+            seat.connection = Some(connection);
+            seat.here_since = Some(Instant::now());
+        }
+        self.tell_placement(node);
+    }
+
+    /// A peer can't be reached. One that is no member either is not looked for.
+    pub(super) fn lost(&mut self, node: NodeId) {
+        if let Some(seat) = self.seats.get_mut(&node) {
+            seat.lost();
+            if !seat.is_member {
+                seat.peer.is_over.store(true, Relaxed);
+                seat.peer.bell.ring();
+                self.seats.remove(&node);
+            }
+        }
+        self.ledger.away(node);
+        self.placement.remove(node);
+    }
+
+    /// A peer is not named as a member any more. Gives it if it is there all the same: then it gets nothing new, and what it has is read.
+    pub(super) fn unname(&mut self, node: NodeId) -> Option<Arc<Peer>> {
+        let seat = self.seats.get_mut(&node)?;
+        let was_member = std::mem::replace(&mut seat.is_member, false);
+        let peer = Arc::clone(&seat.peer);
+        if seat.connection.is_none() {
+            self.lost(node);
+            return None;
+        }
+        self.placement.remove(node);
+        was_member.then_some(peer)
+    }
+
+    /// A node is in that epoch. Gives the connection to it if that is to an earlier one.
+    #[must_use]
+    pub(super) fn fence(&mut self, node: NodeId, epoch: Epoch) -> Option<Arc<Connection>> {
+        self.ledger.fence(node, epoch);
+        let seat = self.seats.get_mut(&node)?;
+        seat.epoch = seat.epoch.max(Some(epoch));
+        let old = seat.connection.take_if(|connection| connection.hello().epoch < epoch)?;
+        self.lost(node);
+        Some(old)
     }
 
     /// A peer says that it has a copy. What nobody needs it is to forget.
@@ -103,7 +184,7 @@ impl Book {
     }
 
     pub(super) fn tell_placement(&mut self, node: NodeId) {
-        if let Some(seat) = self.seats.get(&node).filter(|seat| seat.connection.is_some()) {
+        if let Some(seat) = self.seats.get(&node).filter(|seat| seat.is_lending()) {
             let (free_bytes, domain) = (seat.free_bytes, seat.domain.clone());
             self.placement.set_offer(node, &Offer { free_bytes, domain, is_leaving: false });
         } else {
@@ -135,13 +216,13 @@ impl Book {
 
     /// What those that can be reached lend, in bytes of what is to be kept.
     pub(super) fn limit_bytes(&self) -> u64 {
-        let here = self.seats.values().filter(|seat| seat.connection.is_some());
+        let here = self.seats.values().filter(|seat| seat.is_lending());
         let offered = here.map(|seat| seat.free_bytes.saturating_add(seat.lent_bytes));
         offered.fold(0, u64::saturating_add) / self.copies
     }
 
     pub(super) fn state(&self) -> TierState {
-        let here = || self.seats.values().filter(|seat| seat.connection.is_some());
+        let here = || self.seats.values().filter(|seat| seat.is_lending());
         let has_room = |seat: &&Seat| self.placement.free_bytes(seat.peer.id) >= TIER_EXTENT_BYTES as u64;
         let copies = self.copies as usize;
         match (here().count(), here().filter(has_room).count()) {
@@ -149,6 +230,44 @@ impl Book {
             (count, _) if count < copies => TierState::ReadOnly,
             (_, with_room) if with_room < copies => TierState::Full,
             _ => TierState::Ready,
+        }
+    }
+}
+
+impl Seat {
+    pub(super) fn new(peer: Arc<Peer>, member: &Member) -> Self {
+        Self {
+            peer,
+            address: member.address.clone(),
+            domain: member.domain.clone(),
+            epoch: member.epoch,
+            is_member: true,
+            connection: None,
+            here_since: None,
+            away_since: None,
+            is_listed: false,
+            early_recalls: BTreeMap::new(),
+            free_bytes: 0,
+            lent_bytes: 0,
+        }
+    }
+
+    /// Whether it may get copies.
+    fn is_lending(&self) -> bool {
+        self.is_member && self.connection.is_some()
+    }
+
+    fn is_just_away(&self, time: Duration) -> bool {
+        self.connection.is_none() && self.away_since.is_some_and(|since| since.elapsed() < time)
+    }
+
+    fn lost(&mut self) {
+        self.connection = None;
+        // It says so again when it is back.
+        self.early_recalls.clear();
+        let was_steady = self.here_since.take().is_some_and(|since| since.elapsed() >= STEADY);
+        if was_steady || self.away_since.is_none() {
+            self.away_since = Some(Instant::now());
         }
     }
 }

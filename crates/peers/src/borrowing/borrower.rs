@@ -29,6 +29,10 @@ pub(super) const REQUEST_TIME: Duration = Duration::from_secs(3);
 /// A peer's thread is told of dead stretches at once when there are so many, else it comes to them in its round.
 const MANY_RELEASED: usize = 1024;
 
+/// The trouble of a peer that is there and should not be.
+const UNNAMED: &str =
+    "it is named as a member no more: it gets nothing new, and is read as long as it answers";
+
 pub(super) struct Borrower {
     pub(super) options: PeerTierOptions,
     /// Drawn with the store: what peers keep is under this number. Not set before the store has said its key.
@@ -50,7 +54,7 @@ pub(super) struct Borrower {
 impl Borrower {
     pub(super) fn new(options: PeerTierOptions) -> Self {
         Self {
-            book: Mutex::new(Book::new(options.copies)),
+            book: Mutex::new(Book::new(options.copies, options.more_members_may_come)),
             repair_rate: AtomicU64::new(options.repair_bytes_per_second),
             options,
             store: OnceLock::new(),
@@ -112,38 +116,33 @@ impl Borrower {
         let others = members.iter().filter(|member| member.name != self.options.identity.name);
         let wanted: BTreeMap<NodeId, &Member> =
             others.map(|member| (member.name.node_id(), member)).collect();
-        let (mut new, mut ended) = (Vec::new(), Vec::new());
+        let (mut new, mut ended, mut named_again) = (Vec::new(), Vec::new(), Vec::new());
         let mut book = self.book();
         book.began.get_or_insert_with(Instant::now);
         let over: Vec<NodeId> = book.seats.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
-        let over: Vec<Seat> = over.iter().filter_map(|id| book.seats.remove(id)).collect();
-        for seat in over {
-            seat.peer.is_over.store(true, Relaxed);
-            seat.peer.bell.ring();
-            book.lost(seat.peer.id);
-            ended.extend(seat.connection.map(|connection| (connection, "it is no member any more")));
-        }
+        let unnamed: Vec<Arc<Peer>> = over.into_iter().filter_map(|id| book.unname(id)).collect();
         for (id, member) in wanted {
-            if let Some(epoch) = member.epoch {
-                book.ledger.fence(id, epoch);
-            }
             let Some(seat) = book.seats.get_mut(&id) else {
                 let peer = Arc::new(Peer::new(member.name));
                 book.seats.insert(id, Seat::new(Arc::clone(&peer), member));
                 new.push(peer);
+                if let Some(epoch) = member.epoch {
+                    ended.extend(book.fence(id, epoch));
+                }
                 continue;
-            };
-            let is_fenced = |connection: &Arc<Connection>| {
-                member.epoch.is_some_and(|epoch| connection.hello().epoch < epoch)
             };
             let has_moved = std::mem::replace(&mut seat.address, member.address.clone()) != member.address;
             let is_news = has_moved || member.epoch > seat.epoch;
             seat.domain = member.domain.clone();
-            seat.epoch = seat.epoch.max(member.epoch);
-            if let Some(connection) = seat.connection.take_if(|connection| has_moved || is_fenced(connection))
-            {
-                ended.push((connection, "it has another address, or is in a later epoch"));
+            if !std::mem::replace(&mut seat.is_member, true) {
+                named_again.push(Arc::clone(&seat.peer));
+            }
+            if let Some(connection) = seat.connection.take_if(|_| has_moved) {
+                ended.push(connection);
                 book.lost(id);
+            }
+            if let Some(epoch) = member.epoch {
+                ended.extend(book.fence(id, epoch));
             }
             if let Some(seat) = book.seats.get(&id).filter(|_| is_news) {
                 seat.peer.bell.ring();
@@ -151,9 +150,24 @@ impl Borrower {
             book.tell_placement(id);
         }
         drop(book);
-        ended.iter().for_each(|(connection, why)| connection.end(why));
-        self.repair_bell.ring();
+        unnamed.iter().for_each(|peer| peer.set_trouble(Some(UNNAMED.to_owned())));
+        named_again.iter().for_each(|peer| peer.set_trouble(None));
+        self.end_connections(&ended);
         new
+    }
+
+    /// Epochs that nodes have reached, members or not.
+    pub(super) fn fence(&self, epochs: &[(NodeId, Epoch)]) {
+        let mut book = self.book();
+        let ended: Vec<_> = epochs.iter().filter_map(|(node, epoch)| book.fence(*node, *epoch)).collect();
+        drop(book);
+        self.end_connections(&ended);
+    }
+
+    fn end_connections(&self, ended: &[Arc<Connection>]) {
+        ended.iter().for_each(|connection| connection.end("it has another address, or is in a later epoch"));
+        self.changed.notify_all();
+        self.repair_bell.ring();
     }
 
     /// A peer can be reached.
@@ -172,13 +186,10 @@ impl Borrower {
         if let Some(latest) = seat.epoch.filter(|latest| *latest > epoch) {
             return Err(old(latest));
         }
-        seat.epoch = Some(epoch);
-        seat.connection = Some(Arc::clone(connection));
         if book.ledger.join(peer.id, epoch) == Joined::Over {
-            book.lost(peer.id);
             return Err(PeerError::Closed { address: peer.name.to_string() });
         }
-        book.tell_placement(peer.id);
+        book.found(peer.id, Arc::clone(connection));
         drop(book);
         self.changed.notify_all();
         self.repair_bell.ring();
@@ -284,36 +295,6 @@ impl Borrower {
                 Some(format!("there are fewer peers than the {} copies need", self.options.copies))
             }
             (troubles, _) => Some(troubles.join("; ")),
-        }
-    }
-}
-
-impl Book {
-    /// A peer can't be reached.
-    fn lost(&mut self, node: NodeId) {
-        if let Some(seat) = self.seats.get_mut(&node) {
-            seat.connection = None;
-            // It says so again when it is back.
-            seat.early_recalls.clear();
-        }
-        self.ledger.away(node);
-        self.placement.remove(node);
-        self.lost_at = Some(Instant::now());
-    }
-}
-
-impl Seat {
-    fn new(peer: Arc<Peer>, member: &Member) -> Self {
-        Self {
-            peer,
-            address: member.address.clone(),
-            domain: member.domain.clone(),
-            epoch: member.epoch,
-            connection: None,
-            is_listed: false,
-            early_recalls: BTreeMap::new(),
-            free_bytes: 0,
-            lent_bytes: 0,
         }
     }
 }

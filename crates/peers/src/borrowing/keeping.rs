@@ -10,6 +10,7 @@ use tmem_cluster::wire::{MAX_COPIES, MAX_FLUSHED_RUNS, MAX_FLUSHES, Message, Run
 use tmem_store::TierCopy;
 
 use super::{
+    book::Seat,
     borrower::{Borrower, REQUEST_TIME},
     packed::merged,
     peer::Peer,
@@ -194,6 +195,13 @@ impl Keeping<'_> {
             // Said under the lock that it was found under: what is sent anew after that is said after that.
             let (number, request) = {
                 let mut book = self.borrower.book();
+                // What another connection's thread sends anew must not be forgotten because of this one.
+                let is_its_own = |seat: &Seat| {
+                    (seat.connection.as_ref()).is_some_and(|known| Arc::ptr_eq(known, connection))
+                };
+                if !book.seats.get(&self.peer.id).is_some_and(is_its_own) {
+                    return Err(PeerError::Closed { address: self.peer.name.to_string() });
+                }
                 let Some((number, copies)) = book.ledger.take_flushes(self.peer.id, MAX_FLUSHES) else {
                     return Ok(());
                 };

@@ -21,6 +21,9 @@ pub struct PeerTierOptions {
     pub repair_bytes_per_second: u64,
     /// How long after the loss of a peer repair begins: it may be back at once. [`Self::REPAIR_DELAY`] does for most.
     pub repair_delay: Duration,
+    /// Whether the members that are named first may not be all that are there, as with etcd. What the store has that nobody has said to have is
+    /// then waited for, for half a minute after the start.
+    pub more_members_may_come: bool,
 }
 
 impl PeerTierOptions {

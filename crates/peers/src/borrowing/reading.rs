@@ -79,17 +79,13 @@ impl Borrower {
         // Peers that answered, but not with what was asked for.
         let mut useless: Vec<(NodeId, Found)> = Vec::new();
         loop {
-            let mut holders = match self.source(copy, give_up) {
+            let holders = match self.source(copy, &useless, give_up) {
                 Source::From(holders) => holders,
                 Source::Never => return Err(TierError::Damaged),
                 Source::Later => {
                     return Err(TierError::Unavailable("the peers that have it are away".to_owned()));
                 }
             };
-            holders.retain(|(peer, _)| !useless.iter().any(|(node, _)| *node == peer.id));
-            if holders.is_empty() {
-                return Err(TierError::Damaged);
-            }
             let known_useless = useless.len();
             let is_read = self.read_from(copy, start, into, holders, &mut useless);
             self.tell_ledger(copy, &useless, is_read);
@@ -106,18 +102,17 @@ impl Borrower {
         }
     }
 
-    /// The peers that have a copy, the fastest first. When none can be reached, waits for a while.
-    fn source(&self, copy: TierCopy, give_up: Instant) -> Source {
+    /// The peers that have a copy and were not found useless, the fastest first. When none can be reached, waits for a while.
+    fn source(&self, copy: TierCopy, useless: &[(NodeId, Found)], give_up: Instant) -> Source {
         loop {
             let book = self.book();
+            let mut nodes: Vec<NodeId> = book.ledger.holders(copy).collect();
+            let has_some = !nodes.is_empty();
+            nodes.retain(|node| useless.iter().all(|(known, _)| known != node));
             match book.ledger.read(copy) {
-                Read::Peers(nodes) => {
-                    let holder = |node: &NodeId| {
-                        let seat = book.seats.get(node)?;
-                        let connection = seat.connection.as_ref().filter(|known| !known.has_ended())?;
-                        Some((Arc::clone(&seat.peer), Arc::clone(connection)))
-                    };
-                    let mut holders: Vec<Holder> = nodes.iter().filter_map(holder).collect();
+                Read::Peers(_) => {
+                    let mut holders: Vec<Holder> =
+                        nodes.iter().filter_map(|node| book.holder(*node)).collect();
                     if !holders.is_empty() {
                         holders.sort_by_key(|(peer, _)| peer.cost());
                         return Source::From(holders);
@@ -125,14 +120,15 @@ impl Borrower {
                 }
                 Read::Lost => return Source::Never,
                 Read::Unknown if book.is_complete() => return Source::Never,
-                // Who was away for so long already is not waited for by each read anew.
-                Read::NotNow if book.lost_at.is_some_and(|lost_at| lost_at.elapsed() >= PATIENCE) => {
-                    return Source::Later;
-                }
                 Read::Unknown | Read::NotNow | Read::Home => {}
             }
+            if has_some && nodes.is_empty() {
+                return Source::Never;
+            }
             let left = give_up.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.is_over() {
+            // Who was away for so long already is not waited for by each read anew.
+            let is_hopeless = has_some && nodes.iter().all(|node| book.is_long_away(*node, PATIENCE));
+            if is_hopeless || left.is_zero() || self.is_over() {
                 return Source::Later;
             }
             self.wait_for_change(book, left.min(Duration::from_millis(50)));

@@ -9,12 +9,13 @@ use std::{
 
 use tmem_cluster::{
     NodeId,
-    ledger::{Read, Ticket, Want},
+    ledger::{Leaving, Read, Ticket, Want},
     wire::{Message, Reason, Run},
 };
 use tmem_store::{TIER_EXTENT_BYTES, are_whole_blocks};
 
 use super::{
+    book::Book,
     borrower::{Borrower, REQUEST_TIME},
     packed::Packed,
     writing::PutOne,
@@ -30,17 +31,33 @@ const SPEED_TIME: Duration = Duration::from_secs(1);
 /// How often it is looked whether the next copy may be fetched: at 100 MB a second that is every eighth extent.
 const PAYING: Duration = Duration::from_millis(10);
 
+/// Of what is asked back, how much is looked at for something that can be done before everything else is.
+const MOST_LEAVING: usize = 64;
+
+/// How many extents are looked at in one go: whoever reads waits for that. What is left is for the next round.
+const MOST_LOOKED_AT: usize = 1024;
+
 /// Starts the thread that repairs.
 pub(super) fn start(borrower: &Arc<Borrower>) -> io::Result<JoinHandle<()>> {
     let borrower = Arc::clone(borrower);
     std::thread::Builder::new().name("peer-repair".to_owned()).spawn(move || {
         let mut pace = Pace { owed: 0.0, at: Instant::now(), since: Instant::now(), bytes: 0 };
+        let mut search = Search::default();
         while !borrower.is_over() {
             borrower.repair_bell.sleep(ROUND);
-            borrower.repair(&mut pace);
+            borrower.repair(&mut pace, &mut search);
             pace.say(&borrower);
         }
     })
+}
+
+/// Where the search for something to repair goes on.
+#[derive(Default)]
+struct Search {
+    /// After this one, of what is asked back.
+    leaving: Option<Leaving>,
+    /// From this place on, of everything.
+    place: u32,
 }
 
 /// A copy that a peer gave.
@@ -87,9 +104,8 @@ impl Pace {
 }
 
 impl Borrower {
-    fn repair(&self, pace: &mut Pace) {
-        let mut from_place = 0;
-        while let Some((want, targets)) = self.next_repair(&mut from_place) {
+    fn repair(&self, pace: &mut Pace, search: &mut Search) {
+        while let Some((want, targets)) = self.next_repair(search) {
             let copied = self.fetch(&want).map(|fetched| {
                 pace.spent(fetched.bytes.len());
                 let copy = Packed { copy: want.copy, runs: fetched.runs, bytes: fetched.bytes.into() };
@@ -108,32 +124,42 @@ impl Borrower {
         }
     }
 
-    /// An extent that wants copies, of a place from `from_place` on, and the sendings of new ones. `None`: there is nothing to do, or
-    /// nothing to be done for now.
-    fn next_repair(&self, from_place: &mut u32) -> Option<(Want, Vec<(NodeId, Ticket)>)> {
+    /// An extent that wants copies, and the sendings of new ones. `None`: there is nothing to do, or nothing was found that can be done.
+    fn next_repair(&self, search: &mut Search) -> Option<(Want, Vec<(NodeId, Ticket)>)> {
         let mut book = self.book();
         book.ledger.expire(self.now_ms());
-        let is_soon = book.lost_at.is_some_and(|lost_at| lost_at.elapsed() < self.options.repair_delay);
-        if self.is_over() || is_soon || !book.is_complete() {
+        if self.is_over() {
             return None;
         }
-        loop {
-            let want = book.ledger.next_want(*from_place)?;
-            *from_place = want.copy.place.checked_add(1)?;
-            // What memory has is on its way to peers.
-            if want.from == Read::Home {
-                continue;
-            }
-            let bytes = TIER_EXTENT_BYTES as u64;
-            let chosen = (1..=want.missing)
-                .rev()
-                .find_map(|count| book.placement.choose(count, bytes, &want.holders, &want.others));
-            let Some(nodes) = chosen else { continue };
-            let sent = book.ledger.send(want.copy, &nodes);
-            if !sent.is_empty() {
-                return Some((want, sent));
+        // What is asked back has a deadline. It waits for nobody who may be back, and not for long for others to be heard.
+        let began = book.began.map(|began| began.elapsed());
+        let is_urgent = book.is_heard() || began.is_some_and(|since| since >= self.options.repair_delay);
+        for _ in 0..if is_urgent { MOST_LEAVING } else { 0 } {
+            let Some((leaving, want)) = book.ledger.next_leaving(search.leaving) else {
+                search.leaving = None;
+                break;
+            };
+            search.leaving = Some(leaving);
+            if let Some(repair) = want.and_then(|want| book.send_copies(want)) {
+                return Some(repair);
             }
         }
+        if !book.is_heard() {
+            return None;
+        }
+        for _ in 0..MOST_LOOKED_AT {
+            let Some(want) = book.ledger.next_want(search.place) else {
+                // The next time it begins at the beginning.
+                search.place = 0;
+                return None;
+            };
+            search.place = want.copy.place.checked_add(1).unwrap_or(0);
+            let is_early = want.others.iter().any(|node| book.is_just_away(*node, self.options.repair_delay));
+            if let Some(repair) = Some(want).filter(|_| !is_early).and_then(|want| book.send_copies(want)) {
+                return Some(repair);
+            }
+        }
+        None
     }
 
     /// A whole copy from one of those that have it, the first that is as it should be, or else the first at all.
@@ -190,6 +216,22 @@ impl Borrower {
 
     fn connection(&self, node: NodeId) -> Option<Arc<Connection>> {
         self.book().seats.get(&node)?.connection.clone()
+    }
+}
+
+impl Book {
+    /// New copies of an extent are on their way: the sendings. `None`: there can't be any now.
+    fn send_copies(&mut self, want: Want) -> Option<(Want, Vec<(NodeId, Ticket)>)> {
+        // What memory has is on its way to peers.
+        if !matches!(want.from, Read::Peers(_)) {
+            return None;
+        }
+        let bytes = TIER_EXTENT_BYTES as u64;
+        let nodes = (1..=want.missing)
+            .rev()
+            .find_map(|count| self.placement.choose(count, bytes, &want.holders, &want.others))?;
+        let sent = self.ledger.send(want.copy, &nodes);
+        (!sent.is_empty()).then_some((want, sent))
     }
 }
 

@@ -38,6 +38,7 @@ pub fn options(copies: usize) -> PeerTierOptions {
         copies,
         repair_bytes_per_second: 0,
         repair_delay: Duration::from_millis(200),
+        more_members_may_come: false,
     }
 }
 
