@@ -114,8 +114,8 @@ fuzz_target!(|input: &[u8]| {
         let before = queue.next_used();
         match server.serve(&mut queue, memory, &mut room, 64, || choices & 2 != 0) {
             Ok(served) => {
-                assert!(served <= ENTRIES);
-                assert_eq!(queue.next_used().wrapping_sub(before), served, "every chain goes back");
+                assert!(served.requests <= ENTRIES);
+                assert_eq!(queue.next_used().wrapping_sub(before), served.requests, "every chain goes back");
             }
             Err(broken) => {
                 let _ = broken.to_string();

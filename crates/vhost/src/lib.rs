@@ -20,6 +20,7 @@
 //! status, a queue that is no longer served, or a closed connection, with a line in the log. So does memory
 //! that a peer takes away after it has shared it.
 
+mod coalescing;
 mod config_space;
 mod connection;
 mod counters;
@@ -39,4 +40,4 @@ pub use counters::{Counters, VhostCounts};
 pub use error::VhostError;
 pub use frontend::VhostFrontend;
 pub use options::{DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, VhostOptions};
-pub use queue::{BrokenQueue, QueueServer, RequestRoom, needs_signal};
+pub use queue::{BrokenQueue, QueueServer, RequestRoom, Served, needs_signal};

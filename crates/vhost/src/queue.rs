@@ -37,6 +37,15 @@ pub struct RequestRoom<'m> {
     segments: Segments<'m>,
 }
 
+/// What was served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// How many requests.
+    pub requests: u16,
+    /// One of them was something else than a write that went well: somebody is likely to wait for it.
+    pub is_waited_for: bool,
+}
+
 /// Serves queues of one disk. Public so that fuzzers and benchmarks can drive it without a socket.
 pub struct QueueServer<'a> {
     /// The disk that requests go to.
@@ -61,8 +70,8 @@ impl<'a> QueueServer<'a> {
     }
 
     /// Serves up to `max_requests` of the requests that the guest has made available, in their order, and
-    /// puts each into the used ring as it is done. `leave` is asked after each request. Returns how many
-    /// were served. The guest has not been signalled yet: see [`needs_signal`].
+    /// puts each into the used ring as it is done. `leave` is asked after each request. The guest has not been
+    /// signalled yet: see [`needs_signal`].
     pub fn serve<'m>(
         &self,
         queue: &mut Queue,
@@ -70,15 +79,16 @@ impl<'a> QueueServer<'a> {
         room: &mut RequestRoom<'m>,
         max_requests: u16,
         leave: impl Fn() -> bool,
-    ) -> Result<u16, BrokenQueue> {
+    ) -> Result<Served, BrokenQueue> {
         let available = queue.avail_idx(memory, Ordering::Acquire).map_err(outside)?;
         let waiting = (available - Wrapping(queue.next_avail())).0;
         if waiting > queue.size() {
             return Err(BrokenQueue::AvailIndex);
         }
-        for done in 0..waiting.min(max_requests) {
-            if done > 0 && leave() {
-                return Ok(done);
+        let mut served = Served::default();
+        while served.requests < waiting.min(max_requests) {
+            if served.requests > 0 && leave() {
+                break;
             }
             let chain = queue.iter(memory).ok().and_then(|mut chains| chains.next());
             let chain = chain.ok_or(BrokenQueue::RingOutsideMemory)?;
@@ -86,28 +96,30 @@ impl<'a> QueueServer<'a> {
             if head >= queue.size() {
                 return Err(BrokenQueue::Head(head));
             }
-            let written = self.serve_chain(chain, memory, room);
+            let (written, is_waited_for) = self.serve_chain(chain, memory, room);
             if lost_memory::is_lost() {
-                return Ok(done); // it may have worked on zeroes that were never the guest's
+                break; // it may have worked on zeroes that were never the guest's
             }
             queue.add_used(memory, head, written).map_err(outside)?;
+            served.requests += 1;
+            served.is_waited_for |= is_waited_for;
         }
-        Ok(waiting.min(max_requests))
+        Ok(served)
     }
 
-    /// Serves one chain. Returns the bytes written to it.
+    /// Serves one chain. Returns the bytes written to it, and whether somebody is likely to wait for it.
     fn serve_chain<'m>(
         &self,
         chain: DescriptorChain<&'m GuestMemoryMmap>,
         memory: &'m GuestMemoryMmap,
         room: &mut RequestRoom<'m>,
-    ) -> u32 {
+    ) -> (u32, bool) {
         Counters::count(&self.counters.requests);
         let parsed = match parse(chain, memory, self.max_descriptors, &mut room.buffers) {
             Ok(parsed) => parsed,
             Err(no_answer) => {
                 self.bad(&no_answer);
-                return 0;
+                return (0, true);
             }
         };
         let (status, data_bytes) = match parsed.request {
@@ -120,8 +132,9 @@ impl<'a> QueueServer<'a> {
         };
         // The data is in place before the status, and both before the used ring's index.
         parsed.status.copy_from(&[status as u8]);
+        let is_plain_write = matches!(parsed.request, Ok(Request::Write { .. })) && status == VIRTIO_BLK_S_OK;
         // Data is bounded far below 4 GiB by the parser.
-        data_bytes as u32 + 1
+        (data_bytes as u32 + 1, !is_plain_write)
     }
 
     fn carry_out<'m>(&self, request: Request, room: &mut RequestRoom<'m>) -> (u32, u64) {

@@ -50,13 +50,9 @@ impl Device {
     }
 
     fn serve(&self, queue: &mut Queue, memory: &GuestMemoryMmap) -> Result<u16, BrokenQueue> {
-        QueueServer::new(&self.disk, &self.counters, &self.log_limit, ENTRIES).serve(
-            queue,
-            memory,
-            &mut RequestRoom::default(),
-            u16::MAX,
-            || false,
-        )
+        let server = QueueServer::new(&self.disk, &self.counters, &self.log_limit, ENTRIES);
+        let served = server.serve(queue, memory, &mut RequestRoom::default(), u16::MAX, || false)?;
+        Ok(served.requests)
     }
 }
 

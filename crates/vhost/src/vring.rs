@@ -46,6 +46,8 @@ struct Shared {
     empty_kicks: AtomicU32,
     /// The call descriptor is a socket, not an eventfd.
     call_is_socket: AtomicBool,
+    /// The guest has yet to be told of what is used.
+    owes_signal: AtomicBool,
 }
 
 impl BlkVring {
@@ -77,8 +79,22 @@ impl BlkVring {
         self.shared.broken.load(Ordering::Relaxed)
     }
 
+    /// The guest is to be told of used buffers: at the next [`Self::pay_signal`], or when a control message comes, which may end the ring.
+    pub(crate) fn owe_signal(&self) {
+        self.shared.owes_signal.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn owes_signal(&self) -> bool {
+        self.shared.owes_signal.load(Ordering::Relaxed)
+    }
+
+    /// Tells the guest, if that is owed.
+    pub(crate) fn pay_signal(&self, ring: &VringState<SharedMemory>) -> io::Result<()> {
+        if self.shared.owes_signal.swap(false, Ordering::Relaxed) { self.signal(ring) } else { Ok(()) }
+    }
+
     /// Tells the guest of used buffers, for whoever holds the lock.
-    pub(crate) fn signal(&self, ring: &VringState<SharedMemory>) -> io::Result<()> {
+    fn signal(&self, ring: &VringState<SharedMemory>) -> io::Result<()> {
         match ring.get_call() {
             Some(call) => signal(call.as_raw_fd(), self.shared.call_is_socket.load(Ordering::Relaxed)),
             None => Ok(()),
@@ -88,6 +104,10 @@ impl BlkVring {
     /// Runs a control message's part.
     fn control<R>(&self, message: impl FnOnce(&VringMutex<SharedMemory>) -> R) -> R {
         self.shared.control.fetch_add(1, Ordering::Relaxed);
+        if self.owes_signal() {
+            // Whoever sends such messages has ended the descriptor if this fails.
+            let _ = self.pay_signal(&self.ring.get_ref());
+        }
         let result = message(&self.ring);
         self.shared.changes.fetch_add(1, Ordering::Relaxed);
         self.shared.control.fetch_sub(1, Ordering::Relaxed);

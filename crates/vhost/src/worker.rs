@@ -16,6 +16,7 @@ use vm_memory::{
     GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory, VolatileSlice,
 };
 
+use crate::coalescing::Coalescing;
 use crate::counters::Counters;
 use crate::lost_memory;
 use crate::queue::{BrokenQueue, QueueServer, RequestRoom, needs_signal, outside};
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct QueueState {
     policy: PollPolicy,
+    coalescing: Coalescing,
     /// When the queue last ran empty.
     empty_since: Option<Instant>,
     /// The thread has polled since then, and given up.
@@ -101,7 +103,9 @@ impl Worker<'_> {
             let memory_changes = self.shared.memory_changes.load(Ordering::Acquire);
             let memory = self.shared.memory.memory();
             let run = || self.run_on(&memory, memory_changes, state);
-            if lost_memory::watch(&memory, &self.shared.memory_lost, run)? {
+            let ended = lost_memory::watch(&memory, &self.shared.memory_lost, run);
+            self.pay_signal();
+            if ended? {
                 break;
             }
         }
@@ -125,6 +129,8 @@ impl Worker<'_> {
         // The gap to the first request counts from when the ring ran empty, before the thread slept.
         let mut empty_since = state.empty_since.take();
         let mut found_at = Instant::now();
+        // Until when the signal that is owed is held.
+        let mut held_until: Option<Instant> = None;
         loop {
             if self.shared.is_over() {
                 return Ok(true);
@@ -149,22 +155,43 @@ impl Worker<'_> {
                 let gap_us = u32::try_from(gap_us).unwrap_or(u32::MAX);
                 state.policy.request_after(gap_us, std::mem::take(&mut state.in_vain), limit_us);
             }
+            let now = Instant::now();
+            if served && held_until.is_some() {
+                state.coalescing.was_of_use();
+            }
+            held_until = self.vring.owes_signal().then(|| held_until.unwrap_or(now + state.coalescing.hold()));
+            if held_until.is_some_and(|until| until <= now) {
+                self.pay_signal();
+                held_until = None;
+            }
             let Some(available_index) = available_index else { continue };
 
-            let now = Instant::now();
             let since = *empty_since.get_or_insert(now);
             let window = Duration::from_micros(state.policy.window_us(limit_us).into());
             let left = window.saturating_sub(now.saturating_duration_since(since));
             if !left.is_zero() {
                 let slice = available_slice(memory, available_index)?;
                 let available = slice.get_atomic_ref(0).map_err(|_| BrokenQueue::RingOutsideMemory)?;
-                let polled = self.poll(available, next_available, now, left, memory_changes);
+                let held = held_until.map(|until| until.saturating_duration_since(now));
+                let looked = held.map_or(left, |held| held.min(left));
+                let polled = self.poll(available, next_available, now, looked, memory_changes);
                 if polled != Polled::TimeUp {
                     found_at = Instant::now();
                     continue;
                 }
+                if held.is_some() {
+                    self.pay_signal();
+                    held_until = None;
+                    state.coalescing.was_in_vain();
+                    // There may be time left to poll, unless something else needs the CPU.
+                    if looked < left && now.elapsed() < looked + INTERRUPTED {
+                        continue;
+                    }
+                }
                 state.in_vain = true;
             }
+            self.pay_signal();
+            held_until = None;
             if self.may_sleep(memory)? {
                 state.empty_since = Some(since);
                 return Ok(true);
@@ -173,7 +200,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Serves some requests under the ring's lock and signals the guest.
+    /// Serves some requests under the ring's lock, and signals the guest if somebody there may wait.
     fn batch<'m>(
         &self,
         server: &QueueServer<'_>,
@@ -196,9 +223,14 @@ impl Worker<'_> {
         }
         // What was served before the ring turned out broken is done, and the guest hears of it.
         if (queue.next_used() != before && needs_signal(queue, memory, before)?) || greets {
-            self.signal(&ring);
+            self.vring.owe_signal();
         }
-        if served? == BATCH || self.vring.control_waits() {
+        // Whoever sends control messages may end the ring.
+        let may_hold = served.is_ok_and(|served| !served.is_waited_for) && !greets;
+        if !may_hold || self.vring.control_waits() {
+            self.pay_signal_of(&ring);
+        }
+        if served?.requests == BATCH || self.vring.control_waits() {
             return Ok(Batch::Served);
         }
         let queue = ring.get_queue();
@@ -256,8 +288,15 @@ impl Worker<'_> {
         ring.is_enabled() && ring.get_queue().ready() && !self.vring.is_broken()
     }
 
-    fn signal(&self, ring: &VringState<SharedMemory>) {
-        if let Err(error) = self.vring.signal(ring)
+    /// Signals the guest if that is owed.
+    fn pay_signal(&self) {
+        if self.vring.owes_signal() {
+            self.pay_signal_of(&self.vring.lock_to_serve());
+        }
+    }
+
+    fn pay_signal_of(&self, ring: &VringState<SharedMemory>) {
+        if let Err(error) = self.vring.pay_signal(ring)
             && let Some(hidden) = self.shared.log_limit.admit(Instant::now())
         {
             let name = self.disk.name();
