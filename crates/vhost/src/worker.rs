@@ -159,7 +159,8 @@ impl Worker<'_> {
             if served && held_until.is_some() {
                 state.coalescing.was_of_use();
             }
-            held_until = self.vring.owes_signal().then(|| held_until.unwrap_or(now + state.coalescing.hold()));
+            held_until =
+                self.vring.owes_signal().then(|| held_until.unwrap_or(now + state.coalescing.hold()));
             if held_until.is_some_and(|until| until <= now) {
                 self.pay_signal();
                 held_until = None;
