@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use tmem_store::{PAGE_BYTES, PageIndex, PageSource, PageTarget, Stored};
+use tmem_store::{GetError, Got, PAGE_BYTES, PageIndex, PageSource, PageTarget, Stored};
 
 use crate::{
     error::IoError,
-    swap_disk::{BLOCK_BYTES, OBJECT, SwapDisk},
+    swap_disk::{BLOCK_BYTES, OBJECT, SwapDisk, settle},
 };
 
 /// A page of zeroes, for those that are to be stored as such.
@@ -42,19 +42,31 @@ impl SwapDisk {
         let mut at = offset_bytes;
         while !rest.is_empty() {
             let (page, within) = first_piece(at, rest.len() as u64);
-            let (piece, more) = rest.split_at_mut(within.len());
-            match <&mut [u8; PAGE_BYTES]>::try_from(&mut *piece) {
-                Ok(whole) => self.read_settled(page, whole.into())?,
-                Err(_) => {
-                    let mut bounce = [0; PAGE_BYTES];
-                    self.read_settled(page, (&mut bounce).into())?;
-                    piece.copy_from_slice(&bounce[within]);
-                }
+            if within.len() == PAGE_BYTES {
+                let (pages, more) = rest.as_chunks_mut::<PAGE_BYTES>();
+                at += (pages.len() * PAGE_BYTES) as u64;
+                self.read_whole(page, pages)?;
+                rest = more;
+                continue;
             }
+            let (piece, more) = rest.split_at_mut(within.len());
+            let mut bounce = [0; PAGE_BYTES];
+            let got = self.pool.get(OBJECT, page, (&mut bounce).into());
+            self.settle_in_order(page, (&mut bounce).into(), got)?;
+            piece.copy_from_slice(&bounce[within]);
             at += piece.len() as u64;
             rest = more;
         }
         Ok(())
+    }
+
+    fn read_whole(&self, first: PageIndex, pages: &mut [[u8; PAGE_BYTES]]) -> Result<(), IoError> {
+        let mut result = Ok(());
+        let wanted = (first.0..).map(PageIndex).zip(pages.iter_mut().map(PageTarget::from));
+        self.pool.get_many(OBJECT, wanted, |page, target, got| {
+            result = result.and(self.settle_in_order(page, target, got));
+        });
+        result
     }
 
     /// Forgets whole blocks of a range, as [`SwapDisk::discard`] does, in order with what is written to them at the same time.
@@ -122,10 +134,15 @@ impl SwapDisk {
         Ok(Extent { stored, len_bytes: extent_end - offset_bytes })
     }
 
-    /// Reads a page. In a full pool a put may give up what the page had before it has found room for what comes: then the page seems lost
+    /// What a get came to. In a full pool a put may give up what the page had before it has found room for what comes: then the page seems lost
     /// for a moment, and is read again when the put is through.
-    fn read_settled(&self, page: PageIndex, mut target: PageTarget<'_>) -> Result<(), IoError> {
-        match self.read_page(page, target.reborrow()) {
+    fn settle_in_order(
+        &self,
+        page: PageIndex,
+        mut target: PageTarget<'_>,
+        got: Result<Got, GetError>,
+    ) -> Result<(), IoError> {
+        match settle(target.reborrow(), got) {
             Err(IoError::Lost) => {
                 let _order = self.order.hold(page);
                 self.read_page(page, target)

@@ -48,6 +48,12 @@ impl<'s, 'm> Pieces<'s, 'm> {
         result
     }
 
+    /// The next page to be filled, if it lies in one segment. Moves past it.
+    pub(crate) fn whole_target(&mut self) -> Option<PageTarget<'m>> {
+        // SAFETY: the segment has a page there, writable for `'m` by its contract.
+        self.whole_page().map(|start| unsafe { PageTarget::from_raw(start) })
+    }
+
     /// The next page, if it lies in one segment. Moves past it.
     fn whole_page(&mut self) -> Option<NonNull<u8>> {
         self.skip_used_up();

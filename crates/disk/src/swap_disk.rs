@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tmem_store::{
-    Client, ClientKind, ClientOptions, Dedup, Got, Keys, ObjectId, PAGE_BYTES, PageIndex, PageTarget,
-    Persistence, Pool, Store, Weight,
+    Client, ClientKind, ClientOptions, Dedup, GetError, Got, Keys, ObjectId, PAGE_BYTES, PageIndex,
+    PageTarget, Persistence, Pool, Store, Weight,
 };
 
 use crate::{
@@ -149,17 +149,27 @@ impl SwapDisk {
     pub fn read(&self, offset_bytes: u64, segments: &[Segment<'_>]) -> Result<(), IoError> {
         let len_bytes = segments.iter().map(|segment| segment.len() as u64).sum();
         let mut pieces = Pieces::new(segments);
-        for page in self.pages_of(offset_bytes, len_bytes)? {
-            pieces.write_page(|target| self.read_page(PageIndex(page), target))?;
+        let mut pages = self.pages_of(offset_bytes, len_bytes)?;
+        let mut result = Ok(());
+        while !pages.is_empty() {
+            // Up to one that lies in several pieces.
+            let whole = std::iter::from_fn(|| {
+                let page = Some(pages.start).filter(|_| !pages.is_empty())?;
+                let target = pieces.whole_target()?;
+                pages.start += 1;
+                Some((PageIndex(page), target))
+            });
+            self.pool.get_many(OBJECT, whole, |_, target, got| result = result.and(settle(target, got)));
+            if let Some(page) = pages.next() {
+                result = result.and(pieces.write_page(|target| self.read_page(PageIndex(page), target)));
+            }
         }
-        Ok(())
+        result
     }
 
     pub(crate) fn read_page(&self, page: PageIndex, mut target: PageTarget<'_>) -> Result<(), IoError> {
-        if self.pool.get(OBJECT, page, target.reborrow())? == Got::Nothing {
-            target.fill_zero();
-        }
-        Ok(())
+        let got = self.pool.get(OBJECT, page, target.reborrow());
+        settle(target, got)
     }
 
     /// Stores the segments, in order, on the disk. Errors: a page of the request was refused. Every page of it was tried, so each
@@ -214,6 +224,14 @@ impl SwapDisk {
         let end = offset_bytes.checked_add(len_bytes).ok_or(IoError::OutOfRange)?;
         if end > self.options.size_bytes { Err(IoError::OutOfRange) } else { Ok(end) }
     }
+}
+
+/// What a get came to, as a disk has it: what is not stored reads as zeroes.
+pub(crate) fn settle(mut target: PageTarget<'_>, got: Result<Got, GetError>) -> Result<(), IoError> {
+    if got? == Got::Nothing {
+        target.fill_zero();
+    }
+    Ok(())
 }
 
 impl Drop for SwapDisk {

@@ -163,6 +163,10 @@ impl Tier for PeerTier {
         self.borrower.read(copy, start, into)
     }
 
+    fn reads_together(&self) -> bool {
+        true
+    }
+
     fn read_many(&self, reads: &mut [TierRead<'_>]) {
         self.borrower.read_many(reads);
     }

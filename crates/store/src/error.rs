@@ -3,7 +3,8 @@
 use std::io;
 
 use crate::{
-    entry::MAX_ARENA_BYTES, recompression::RECOMPRESSION_LEVELS, records::MAX_NAME_BYTES, weight::Weight,
+    entry::MAX_ARENA_BYTES, recompression::RECOMPRESSION_LEVELS, records::MAX_NAME_BYTES, tier::TierError,
+    weight::Weight,
 };
 
 /// A store, client or pool could not be made or changed.
@@ -168,4 +169,13 @@ pub enum GetError {
     /// The pool was destroyed.
     #[error("the pool was destroyed")]
     Destroyed,
+}
+
+impl From<TierError> for GetError {
+    fn from(error: TierError) -> Self {
+        match error {
+            TierError::Damaged => GetError::Damaged,
+            TierError::Unavailable(_) => GetError::TierUnavailable,
+        }
+    }
 }

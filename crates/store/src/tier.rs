@@ -161,6 +161,11 @@ pub trait Tier: Send + Sync + fmt::Debug {
     /// Reads `into.len()` bytes, a block's, of a copy from byte `start`. Errors: `into` holds anything.
     fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError>;
 
+    /// Whether it pays to read several blocks with one call of [`Tier::read_many`], because it takes long for the first and not for the rest.
+    fn reads_together(&self) -> bool {
+        false
+    }
+
     /// Reads several blocks, each as [`Tier::read`] does. A tier that is far away has all of them under way at once.
     fn read_many(&self, reads: &mut [TierRead<'_>]) {
         for read in reads {

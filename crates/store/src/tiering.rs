@@ -12,7 +12,7 @@ use crate::{
     entry::TieredRef,
     error::{GetError, StoreError},
     room_signal::RoomSignal,
-    tier::{Tier, TierCopy, TierError, TierState, TierWrite},
+    tier::{Tier, TierCopy, TierError, TierRead, TierState, TierWrite},
     tier_cleaning::Cleaner,
     tier_table::TierTable,
 };
@@ -151,10 +151,22 @@ impl Tiering {
 
     /// Reads a block from a copy that the caller has pinned.
     pub(crate) fn read(&self, tiered: TieredRef, copy: TierCopy, block: &mut [u8]) -> Result<(), GetError> {
-        self.read_at(copy, tiered.start as usize, block).map_err(|error| match error {
-            TierError::Damaged => GetError::Damaged,
-            TierError::Unavailable(_) => GetError::TierUnavailable,
-        })
+        self.read_at(copy, tiered.start as usize, block).map_err(GetError::from)
+    }
+
+    /// Whether the tier is one to read several blocks of at once.
+    pub(crate) fn reads_together(&self) -> bool {
+        self.tier.get().is_some_and(|tier| tier.reads_together())
+    }
+
+    /// Reads blocks from copies that the caller has pinned, all at once.
+    pub(crate) fn read_many(&self, reads: &mut [TierRead<'_>]) {
+        // Where there is none they say that they were not read.
+        let Some(tier) = self.tier.get() else { return };
+        tier.read_many(reads);
+        let errors = reads.iter().filter(|read| read.result.is_err()).count();
+        self.reads.fetch_add(reads.len() as u64, Ordering::Relaxed);
+        self.errors.fetch_add(errors as u64, Ordering::Relaxed);
     }
 
     /// Reads from a copy that the caller has pinned.

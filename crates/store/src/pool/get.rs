@@ -4,13 +4,17 @@ use super::{Pool, PoolState};
 use crate::{
     block::{self, BlockHeader},
     codec,
-    entry::{BlockRef, ContentsTag, DamagedEntry, Entry},
+    entry::{BlockRef, ContentsTag, DamagedEntry, Entry, TieredRef},
     error::GetError,
     ids::{IndexSlot, ObjectId, PageIndex},
     page::PageTarget,
     prefetch::prefetch,
+    tier::TierCopy,
     tier_table::Pinned,
 };
+
+/// So many pages at most are fetched from a tier at once: as many as a guest reads ahead.
+pub(super) const MOST_TOGETHER: usize = 8;
 
 /// What a get found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,28 @@ pub enum Got {
     Nothing,
 }
 
+/// Where a page is.
+enum Found {
+    /// This came of it.
+    Done(Result<Got, GetError>),
+    /// In the tier. It has to be fetched from there, to unpin it.
+    InTier(InTier),
+}
+
+/// A page that is in a copy in the tier, which is pinned.
+#[derive(Clone, Copy)]
+pub(super) struct InTier {
+    pub(super) slot: IndexSlot,
+    pub(super) entry: Entry,
+    pub(super) tiered: TieredRef,
+    pub(super) copy: TierCopy,
+    /// It was used lately enough to be in memory by now.
+    pub(super) is_wanted_in_memory: bool,
+}
+
+/// A page that is in the tier, and where it goes to.
+pub(super) type Waiting<'t> = (InTier, PageIndex, PageTarget<'t>);
+
 impl Pool {
     /// Fetches a page into `target`.
     pub fn get(
@@ -29,8 +55,51 @@ impl Pool {
         index: PageIndex,
         mut target: PageTarget<'_>,
     ) -> Result<Got, GetError> {
-        let Some(found) = self.directory.find(object, index).map_err(|_| GetError::NoSuchPage)? else {
-            return Ok(Got::Nothing);
+        match self.find(object, index, &mut target) {
+            Found::Done(got) => got,
+            Found::InTier(from) => self.get_from_tier(&from, &mut target),
+        }
+    }
+
+    /// Fetches pages, each as [`Self::get`] does, and says of each what came of it, in any order. Those that are in a tier that is far away come
+    /// from there together.
+    pub fn get_many<'t>(
+        &self,
+        object: ObjectId,
+        wanted: impl Iterator<Item = (PageIndex, PageTarget<'t>)>,
+        mut each: impl FnMut(PageIndex, PageTarget<'t>, Result<Got, GetError>),
+    ) {
+        let is_together = self.engine.tiering.reads_together();
+        let mut waiting = [const { None }; MOST_TOGETHER];
+        let mut count = 0;
+        for (index, mut target) in wanted {
+            match self.find(object, index, &mut target) {
+                Found::Done(got) => each(index, target, got),
+                Found::InTier(from) if !is_together => {
+                    let got = self.get_from_tier(&from, &mut target);
+                    each(index, target, got);
+                }
+                Found::InTier(from) => {
+                    waiting[count] = Some((from, index, target));
+                    count += 1;
+                    if count == MOST_TOGETHER {
+                        self.get_together_from_tier(&mut waiting, &mut each);
+                        count = 0;
+                    }
+                }
+            }
+        }
+        if count > 0 {
+            self.get_together_from_tier(&mut waiting, &mut each);
+        }
+    }
+
+    /// Fetches a page if it is in memory, or says where it is in the tier.
+    fn find(&self, object: ObjectId, index: PageIndex, target: &mut PageTarget<'_>) -> Found {
+        let found = match self.directory.find(object, index) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Found::Done(Ok(Got::Nothing)),
+            Err(_) => return Found::Done(Err(GetError::NoSuchPage)),
         };
         // What is found is unpacked after the lock is given back: the target may be a guest's memory, and that may itself have to
         // come from a disk.
@@ -61,22 +130,23 @@ impl Pool {
                 Ok(Got::Page)
             }
             (Ok(entry), Some(Pinned::Arena(block))) => {
-                let got = self.read_block(found.slot, entry, block, &mut target);
+                let got = self.read_block(found.slot, entry, block, target);
                 self.engine.arena.commit(block.offset);
                 got
             }
             (Ok(entry), Some(Pinned::Tier(tiered, copy))) => {
-                let from = (tiered, copy, is_wanted_in_memory);
-                let got = self.read_tiered(found.slot, entry, from, &mut target);
-                self.engine.tiering.table.unpin(tiered.place);
-                got
+                return Found::InTier(InTier { slot: found.slot, entry, tiered, copy, is_wanted_in_memory });
             }
             (Ok(Entry::Block(_) | Entry::Shared(_) | Entry::Tiered(_)), None) | (Err(DamagedEntry), _) => {
                 Err(GetError::Damaged)
             }
         };
+        Found::Done(self.count_damage(found.slot, got))
+    }
+
+    pub(super) fn count_damage(&self, slot: IndexSlot, got: Result<Got, GetError>) -> Result<Got, GetError> {
         if got == Err(GetError::Damaged) {
-            self.lock(found.slot).checksum_errors += 1;
+            self.lock(slot).checksum_errors += 1;
         }
         got
     }

@@ -1,6 +1,9 @@
 //! Pages in a tier: moving them there and back, and fetching them from there.
 
-use super::{Pool, get::Got};
+use super::{
+    Pool,
+    get::{Got, InTier, MOST_TOGETHER, Waiting},
+};
 use crate::{
     block::{self, BlockHeader, MAX_BLOCK_BYTES, PayloadCrc},
     counters::Counters,
@@ -9,9 +12,9 @@ use crate::{
     error::GetError,
     extents::ExtentUse,
     fault_injection::{self, Point},
-    ids::IndexSlot,
+    ids::{IndexSlot, PageIndex},
     page::PageTarget,
-    tier::TierCopy,
+    tier::TierRead,
 };
 
 impl Pool {
@@ -59,34 +62,68 @@ impl Pool {
         u128::from(distance_pages) <= reach
     }
 
-    /// Reads a page from a copy that is pinned, and takes it back into memory if there is plenty, or if it is wanted there and nothing has
-    /// to be written for it.
-    pub(super) fn read_tiered(
+    /// Fetches a page from the tier.
+    pub(super) fn get_from_tier(&self, from: &InTier, target: &mut PageTarget<'_>) -> Result<Got, GetError> {
+        let mut bytes = [0; MAX_BLOCK_BYTES as usize];
+        let bytes = &mut bytes[..usize::from(from.tiered.block_bytes)];
+        let read = self.engine.tiering.read(from.tiered, from.copy, bytes);
+        self.take_from_tier(from, read, bytes, target)
+    }
+
+    /// Fetches pages from the tier, all at once, and says of each what came of it.
+    #[inline(never)]
+    pub(super) fn get_together_from_tier<'t>(
         &self,
-        slot: IndexSlot,
-        entry: Entry,
-        (tiered, copy, is_wanted_in_memory): (TieredRef, TierCopy, bool),
+        waiting: &mut [Option<Waiting<'t>>; MOST_TOGETHER],
+        each: &mut impl FnMut(PageIndex, PageTarget<'t>, Result<Got, GetError>),
+    ) {
+        let mut bytes = [[0; MAX_BLOCK_BYTES as usize]; MOST_TOGETHER];
+        let mut reads: Vec<TierRead<'_>> = (waiting.iter().flatten())
+            .zip(&mut bytes)
+            .map(|((from, ..), bytes)| {
+                let block = &mut bytes[..usize::from(from.tiered.block_bytes)];
+                TierRead::new(from.copy, from.tiered.start as usize, block)
+            })
+            .collect();
+        self.engine.tiering.read_many(&mut reads);
+        for ((from, index, mut target), read) in waiting.iter_mut().filter_map(Option::take).zip(reads) {
+            let result = read.result.map_err(GetError::from);
+            let got = self.take_from_tier(&from, result, read.into, &mut target);
+            each(index, target, got);
+        }
+    }
+
+    /// Unpacks a block that was read of a copy, and gives up the copy. Takes the page back into memory if there is plenty, or if it is wanted there
+    /// and nothing has to be written for it.
+    fn take_from_tier(
+        &self,
+        from: &InTier,
+        read: Result<(), GetError>,
+        bytes: &[u8],
         target: &mut PageTarget<'_>,
     ) -> Result<Got, GetError> {
-        let mut bytes = [0; MAX_BLOCK_BYTES as usize];
-        let bytes = &mut bytes[..usize::from(tiered.block_bytes)];
-        let read = self.engine.tiering.read(tiered, copy, bytes);
+        let InTier { slot, entry, tiered, copy, is_wanted_in_memory } = *from;
         let mut counters = self.lock(slot);
         counters.tier_gets += 1;
         counters.tier_errors += u64::from(read == Err(GetError::TierUnavailable));
         drop(counters);
-        read.inspect_err(|error| {
-            let (pool, page) = (self.id.0, slot.0);
-            tmem_faults::say(format_args!(
-                "lost in the tier: pool={pool} page={page} place={} writing={} error={error:?}",
-                copy.place, copy.writing
-            ));
-        })?;
-        let (header, payload) = self.unpack(slot, entry, bytes, tiered.block_bytes, target)?;
-        if self.engine.has_plenty_of_room() || is_wanted_in_memory && !self.engine.is_pressed() {
-            self.promote(slot, entry, tiered, header, payload);
-        }
-        Ok(Got::Page)
+        let unpacked = read
+            .inspect_err(|error| {
+                let (pool, page) = (self.id.0, slot.0);
+                tmem_faults::say(format_args!(
+                    "lost in the tier: pool={pool} page={page} place={} writing={} error={error:?}",
+                    copy.place, copy.writing
+                ));
+            })
+            .and_then(|()| self.unpack(slot, entry, bytes, tiered.block_bytes, target));
+        let got = unpacked.map(|(header, payload)| {
+            if self.engine.has_plenty_of_room() || is_wanted_in_memory && !self.engine.is_pressed() {
+                self.promote(slot, entry, tiered, header, payload);
+            }
+            Got::Page
+        });
+        self.engine.tiering.table.unpin(tiered.place);
+        self.count_damage(slot, got)
     }
 
     /// Takes a page back into memory. If there is no room after all, it stays where it is.

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod dedup;
 mod garbage;
+mod get_many;
 mod killed;
 mod model;
 pub(crate) mod pages;

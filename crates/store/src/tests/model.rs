@@ -9,7 +9,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    pages::{TestKeeper, client_options, get, page, put},
+    pages::{TestKeeper, client_options, get, get_many, page, put},
     test_tier::TestTier,
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
 enum Step {
     Put { pool: usize, object: u64, index: u64, seed: u32 },
     Get { pool: usize, object: u64, index: u64 },
+    GetMany { pool: usize, object: u64, index: u64, count: u64 },
     FlushPage { pool: usize, object: u64, index: u64 },
     FlushRange { pool: usize, object: u64, start: u64, len: u64 },
     FlushObject { pool: usize, object: u64 },
@@ -42,7 +43,8 @@ fn step() -> impl Strategy<Value = Step> {
     let key = || (0..3usize, 0..3u64, prop_oneof![0..40u64, 0..FLAT_PAGES]);
     prop_oneof![
         40 => (key(), prop_oneof![any::<u32>(), 0..60u32]).prop_map(|((pool, object, index), seed)| Step::Put { pool, object, index, seed }),
-        25 => key().prop_map(|(pool, object, index)| Step::Get { pool, object, index }),
+        20 => key().prop_map(|(pool, object, index)| Step::Get { pool, object, index }),
+        5 => (key(), 2..20u64).prop_map(|((pool, object, index), count)| Step::GetMany { pool, object, index, count }),
         8 => key().prop_map(|(pool, object, index)| Step::FlushPage { pool, object, index }),
         3 => (key(), 0..600u64).prop_map(|((pool, object, start), len)| Step::FlushRange { pool, object, start, len }),
         1 => key().prop_map(|(pool, object, _)| Step::FlushObject { pool, object }),
@@ -140,6 +142,13 @@ impl World {
                 }
             }
             Step::Get { pool, object, index } => self.check(pool, object, index),
+            Step::GetMany { pool, object, index, count } => {
+                let indices: Vec<u64> = (index..index + count).collect();
+                let found = get_many(&self.pools[pool].1, object, &indices);
+                for (index, got) in indices.into_iter().zip(found) {
+                    self.judge(pool, object, index, got.map(|found| found.map(Box::new)));
+                }
+            }
             Step::FlushPage { pool, object, index } => {
                 self.pools[pool].1.flush_page(ObjectId(object), PageIndex(index));
                 self.known.remove(&(pool, object, index));
@@ -258,7 +267,16 @@ impl World {
 
     /// r1, r2, r3: a persistent page is what was put last; an ephemeral one that or nothing; a refused one never an older page.
     fn check(&self, pool: usize, object: u64, index: u64) {
-        let got = get(&self.pools[pool].1, object, index);
+        self.judge(pool, object, index, get(&self.pools[pool].1, object, index));
+    }
+
+    fn judge(
+        &self,
+        pool: usize,
+        object: u64,
+        index: u64,
+        got: Result<Option<Box<[u8; crate::PAGE_BYTES]>>, GetError>,
+    ) {
         match self.known.get(&(pool, object, index)) {
             Some(Known::Page(seed)) => match got {
                 Ok(Some(found)) => assert!(*found == page(*seed), "pool {pool} gave a wrong page"),

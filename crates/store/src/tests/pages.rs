@@ -113,6 +113,23 @@ pub(crate) fn get(
     Ok((got == crate::Got::Page).then_some(target))
 }
 
+/// What fetching pages together returns, with the pages, in their order.
+pub(crate) fn get_many(
+    pool: &Pool,
+    object: u64,
+    indices: &[u64],
+) -> Vec<Result<Option<[u8; PAGE_BYTES]>, crate::GetError>> {
+    let mut pages = vec![[0xa5; PAGE_BYTES]; indices.len()];
+    let mut answers = vec![Vec::new(); indices.len()];
+    let wanted = indices.iter().map(|index| crate::PageIndex(*index)).zip(pages.iter_mut().map(Into::into));
+    pool.get_many(crate::ObjectId(object), wanted, |index, _, got| {
+        let at = indices.iter().zip(&answers).position(|(i, said)| *i == index.0 && said.is_empty());
+        answers[at.expect("nobody asked for it")].push(got);
+    });
+    let both = answers.into_iter().zip(pages);
+    both.map(|(said, page)| said[0].map(|got| (got == crate::Got::Page).then_some(page))).collect()
+}
+
 pub(crate) fn put(pool: &Pool, object: u64, index: u64, seed: u32) -> Result<(), crate::PutError> {
     pool.put(crate::ObjectId(object), crate::PageIndex(index), (&page(seed)).into())
 }

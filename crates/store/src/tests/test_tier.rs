@@ -4,13 +4,14 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use crate::{
-    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite,
+    MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRead, TierRun, TierState,
+    TierWrite,
 };
 
 /// A copy.
@@ -43,6 +44,8 @@ pub(crate) struct TestTier {
     /// Writes take so long, and reads a tenth of it.
     pub(crate) delay_us: AtomicU32,
     pub(crate) writes_begun: AtomicU32,
+    /// The most reads that came with one call.
+    pub(crate) most_together: AtomicUsize,
 }
 
 impl TestTier {
@@ -50,7 +53,7 @@ impl TestTier {
         Arc::new(Self { places: AtomicU32::new(places), ..Self::default() })
     }
 
-    /// One that has only the blocks that are needed.
+    /// One that has only the blocks that are needed, and is asked for several at once.
     pub(crate) fn of_blocks(places: u32) -> Arc<Self> {
         Arc::new(Self { places: AtomicU32::new(places), keeps_blocks: true, ..Self::default() })
     }
@@ -145,6 +148,18 @@ impl Tier for TestTier {
         assert!(is_there.iter().all(|is_there| *is_there), "{copy:?} {start}: it was not needed");
         into.copy_from_slice(&kept.bytes[start..start + into.len()]);
         Ok(())
+    }
+
+    /// As peers do both.
+    fn reads_together(&self) -> bool {
+        self.keeps_blocks
+    }
+
+    fn read_many(&self, reads: &mut [TierRead<'_>]) {
+        self.most_together.fetch_max(reads.len(), Ordering::Relaxed);
+        for read in reads {
+            read.result = self.read(read.copy, read.start, read.into);
+        }
     }
 
     fn keeps_blocks(&self) -> bool {
