@@ -87,19 +87,18 @@ impl Arena {
 
     /// Overwrites what waits in an extent if nobody reads there.
     fn zero_unread(&self, extent: ExtentId) -> Option<Emptied> {
-        {
-            let mut waiting = self.zeroing.waiting();
-            if !waiting.contains_key(&extent) {
-                return None;
-            }
-            fence(Ordering::SeqCst);
-            if self.extents.state(extent).see().pins != 1 {
-                return None;
-            }
-            let blocks = waiting.remove(&extent).unwrap_or_default();
-            blocks.into_iter().for_each(|block| self.zero(block));
-            self.zeroing.waiting_extents.fetch_sub(1, Ordering::SeqCst);
+        let mut waiting = self.zeroing.waiting();
+        if !waiting.contains_key(&extent) {
+            return None;
         }
+        fence(Ordering::SeqCst);
+        if self.extents.state(extent).see().pins != 1 {
+            return None;
+        }
+        let blocks = waiting.remove(&extent).unwrap_or_default();
+        blocks.into_iter().for_each(|block| self.zero(block));
+        self.zeroing.waiting_extents.fetch_sub(1, Ordering::SeqCst);
+        // Before the next block can wait there: whoever frees it would take this pin for a reader's, and nobody would come back to it.
         self.take_pin(extent)
     }
 

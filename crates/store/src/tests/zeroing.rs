@@ -138,3 +138,28 @@ fn r1_r4_gets_never_meet_a_block_that_is_being_overwritten() {
     assert_eq!(store.usage().used_bytes, 0, "nothing waits to be overwritten for ever");
     assert_eq!(store.engine().arena.waits_to_be_zeroed(), 0);
 }
+
+/// Each of them may find the pins of the others on the extent.
+#[test]
+fn blocks_that_are_freed_at_the_same_time_are_all_overwritten() {
+    const THREADS: u64 = 3;
+    let store = zeroing(32 << 20);
+    let pool = flat_pool(&store, "a", 64);
+    let together = std::sync::Barrier::new(THREADS as usize);
+    thread::scope(|scope| {
+        for i in 0..THREADS {
+            let (store, pool, together) = (&store, &pool, &together);
+            scope.spawn(move || {
+                for round in 0..20_000u64 {
+                    put(pool, 0, i, noise(i + round % 7)).unwrap();
+                    together.wait();
+                    pool.flush_page(ObjectId(0), PageIndex(i));
+                    together.wait();
+                    assert_eq!(store.engine().arena.waits_to_be_zeroed(), 0, "round {round}");
+                    together.wait();
+                }
+            });
+        }
+    });
+    assert_eq!(store.usage().held_bytes, 0);
+}
