@@ -10,7 +10,7 @@ use std::{
 };
 
 use support::{copy, lend, options, reads, wait_for_repair, wait_until, write};
-use tmem_peers::{LendingOptions, LendingServer, Member, PeerTier};
+use tmem_peers::{LendingOptions, LendingServer, Member, PeerState, PeerTier};
 use tmem_store::{Tier, TierKey, TierState};
 
 mod support;
@@ -68,6 +68,9 @@ fn r1_every_page_comes_back_and_a_lender_that_dies_costs_none() {
     assert_eq!(copies(&lenders), 80);
     drop(lenders.remove(0));
     all_read(&tier, 40);
+    wait_until("it is known to be away", || {
+        tier.status().peers.iter().any(|peer| peer.state == PeerState::Away)
+    });
     wait_for_repair(&tier);
     assert_eq!(copies(&lenders), 80);
     all_read(&tier, 40);
