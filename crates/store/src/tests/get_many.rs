@@ -65,7 +65,7 @@ fn r4_r2_what_is_damaged_or_out_of_reach_is_an_error_for_itself_alone() {
     let errors = store.tier_usage().unwrap().errors;
     let found = get_many(&pool, 0, &[60, 61, 1499, 62]);
     let away = Err(GetError::TierUnavailable);
-    assert!(found == [away.clone(), away.clone(), Ok(Some(page(noise(1499)))), away]);
+    assert!(found == [away, away, Ok(Some(page(noise(1499)))), away]);
     assert_eq!(store.tier_usage().unwrap().errors, errors + 3);
     tier.refuses_reads.store(false, Ordering::Relaxed);
     assert!(*get(&pool, 0, 61).unwrap().unwrap() == page(noise(61)));

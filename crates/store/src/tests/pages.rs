@@ -124,7 +124,7 @@ pub(crate) fn get_many(
     let wanted = indices.iter().map(|index| crate::PageIndex(*index)).zip(pages.iter_mut().map(Into::into));
     pool.get_many(crate::ObjectId(object), wanted, |index, _, got| {
         let at = indices.iter().zip(&answers).position(|(i, said)| *i == index.0 && said.is_empty());
-        answers[at.expect("nobody asked for it")].push(got);
+        answers[at.unwrap()].push(got);
     });
     let both = answers.into_iter().zip(pages);
     both.map(|(said, page)| said[0].map(|got| (got == crate::Got::Page).then_some(page))).collect()
