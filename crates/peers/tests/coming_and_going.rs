@@ -177,9 +177,10 @@ fn damage_at_one_peer_is_no_loss_while_the_other_may_be_back() {
     });
     assert_eq!(is_back, Ok(true), "from the one that was away");
     wait_for_repair(&tier);
-    // Nobody has read the other one so far.
+    // Nobody has read the other one so far. A small block of it may be whole.
     lenders[1].misbehave(Mischief::Away);
-    assert!(matches!(reads(&tier, copy(1, 1), 1), Err(TierError::Unavailable(_))));
+    let answer = (0..50).map(|_| reads(&tier, copy(1, 1), 1)).find(|answer| *answer != Ok(true));
+    assert!(matches!(answer, Some(Err(TierError::Unavailable(_)))), "{answer:?}");
 }
 
 /// Extents of one small block each.
