@@ -55,19 +55,12 @@ pub struct Want {
     pub copy: TierCopy,
     /// How many copies more.
     pub missing: usize,
-    /// Where it can be had for that: home or peers.
+    /// Where it can be had for that: home, peers, or nowhere for now.
     pub from: Read,
     /// Nodes that have, or get, a copy that counts: new ones should be apart from these.
     pub holders: Vec<NodeId>,
     /// Nodes that have one that does not count, and must get no other.
     pub others: Vec<NodeId>,
-}
-
-impl Want {
-    /// Whether somebody has it who can be asked now.
-    pub fn can_be_had(&self) -> bool {
-        matches!(self.from, Read::Home | Read::Peers(_))
-    }
 }
 
 /// A copy that was recalled: when it is dropped, of which place, and where. In this order.

@@ -136,7 +136,7 @@ impl World {
         let mut from_place = 0;
         while let Some(want) = self.ledger.next_want(from_place) {
             from_place = want.copy.place + 1;
-            if !want.can_be_had() {
+            if want.from == Read::NotNow {
                 continue;
             }
             let mut nodes: Vec<NodeId> = self.links.keys().copied().collect();

@@ -256,7 +256,7 @@ impl World {
         let (mut from_place, mut sends) = (0, Vec::new());
         while let Some(want) = node.ledger.next_want(from_place) {
             from_place = want.copy.place + 1;
-            if !want.can_be_had() {
+            if want.from == Read::NotNow {
                 continue;
             }
             let Some(chosen) = node.placement.choose(want.missing, EXTENT, &want.holders, &want.others)

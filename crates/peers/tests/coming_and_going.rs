@@ -18,7 +18,7 @@ use support::{
     lenders, members, needed, open, open_again, options, reads, ready, wait_for_repair, wait_until, write,
 };
 use tmem_cluster::Epoch;
-use tmem_peers::{PeerState, PeerTier, PeerTierOptions};
+use tmem_peers::{PeerState, PeerStatus, PeerTier, PeerTierOptions};
 use tmem_store::{Tier, TierError, TierState, TierWrite};
 
 fn all_read(tier: &PeerTier, extents: u32) {
@@ -27,14 +27,13 @@ fn all_read(tier: &PeerTier, extents: u32) {
     }
 }
 
-fn trouble(tier: &PeerTier, number: usize) -> Option<String> {
+fn peer(tier: &PeerTier, number: usize) -> Option<PeerStatus> {
     let name = format!("lender-{number}");
-    tier.status().peers.into_iter().find(|peer| peer.name == name)?.trouble
+    tier.status().peers.into_iter().find(|peer| peer.name == name)
 }
 
 fn is_connected(tier: &PeerTier, number: usize) -> bool {
-    let name = format!("lender-{number}");
-    tier.status().peers.iter().any(|peer| peer.name == name && peer.state == PeerState::Connected)
+    peer(tier, number).is_some_and(|peer| peer.state == PeerState::Connected)
 }
 
 #[test]
@@ -47,9 +46,7 @@ fn what_is_asked_back_waits_for_nobody_who_has_yet_to_be_heard() {
     // It has half of what there is and does not say so: everything else would wait for it.
     lenders[3].misbehave(Mischief::Away);
     let tier = open_again(&lenders, options(2), (0..20).map(|place| copy(place, 1)));
-    wait_until("it is listed", || {
-        tier.status().peers.iter().any(|peer| peer.name == "lender-0" && peer.copies == recalled.len() as u64)
-    });
+    wait_until("it is listed", || peer(&tier, 0).is_some_and(|peer| peer.copies == recalled.len() as u64));
     lenders[0].recall(&recalled, 3_600_000);
     wait_until("it has nothing any more, long before it would drop it", || lenders[0].copies().is_empty());
     assert!(!tier.status().is_complete, "the fourth has said nothing");
@@ -100,7 +97,7 @@ fn whoever_is_not_named_any_more_gets_nothing_new_and_is_read_as_long_as_it_answ
     (20..40).for_each(|place| write(&tier, copy(place, 1), place.into()).unwrap());
     assert_eq!(lenders[0].copies(), there);
     all_read(&tier, 40);
-    let trouble = trouble(&tier, 0);
+    let trouble = peer(&tier, 0).unwrap().trouble;
     assert!(trouble.as_ref().is_some_and(|trouble| trouble.contains("no more")), "{trouble:?}");
     assert_eq!(tier.state(), TierState::Ready, "two others are there");
     // What it has is forgotten there as anywhere else.
@@ -108,7 +105,7 @@ fn whoever_is_not_named_any_more_gets_nothing_new_and_is_read_as_long_as_it_answ
     wait_until("it is told", || lenders[0].copies().len() < there.len());
     // Named again, it is one like the others.
     tier.set_members(&members(&lenders));
-    assert_eq!(self::trouble(&tier, 0), None);
+    assert_eq!(peer(&tier, 0).unwrap().trouble, None);
     lenders[1..].iter().for_each(|lender| lender.set_room(0));
     wait_until("the others are full", || write(&tier, copy(40, 1), 40).is_ok());
     tier.set_members(&members(&lenders[1..]));

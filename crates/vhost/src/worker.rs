@@ -160,7 +160,7 @@ impl Worker<'_> {
                 state.coalescing.was_of_use();
             }
             held_until =
-                self.vring.owes_signal().then(|| held_until.unwrap_or(now + state.coalescing.hold()));
+                self.vring.owes_signal().then(|| held_until.unwrap_or_else(|| now + state.coalescing.hold()));
             if held_until.is_some_and(|until| until <= now) {
                 self.pay_signal();
                 held_until = None;

@@ -106,13 +106,11 @@ impl Borrower {
     fn source(&self, copy: TierCopy, useless: &[(NodeId, Found)], give_up: Instant) -> Source {
         loop {
             let book = self.book();
-            let mut nodes: Vec<NodeId> = book.ledger.holders(copy).collect();
-            let has_some = !nodes.is_empty();
-            nodes.retain(|node| useless.iter().all(|(known, _)| known != node));
+            let is_of_use = |node: &NodeId| useless.iter().all(|(known, _)| known != node);
             match book.ledger.read(copy) {
-                Read::Peers(_) => {
-                    let mut holders: Vec<Holder> =
-                        nodes.iter().filter_map(|node| book.holder(*node)).collect();
+                Read::Peers(nodes) => {
+                    let nodes = nodes.into_iter().filter(is_of_use);
+                    let mut holders: Vec<Holder> = nodes.filter_map(|node| book.holder(node)).collect();
                     if !holders.is_empty() {
                         holders.sort_by_key(|(peer, _)| peer.cost());
                         return Source::From(holders);
@@ -122,6 +120,10 @@ impl Borrower {
                 Read::Unknown if book.is_complete() => return Source::Never,
                 Read::Unknown | Read::NotNow | Read::Home => {}
             }
+            // Those that are away among them.
+            let mut nodes: Vec<NodeId> = book.ledger.holders(copy).collect();
+            let has_some = !nodes.is_empty();
+            nodes.retain(is_of_use);
             if has_some && nodes.is_empty() {
                 return Source::Never;
             }

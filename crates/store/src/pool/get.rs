@@ -89,8 +89,12 @@ impl Pool {
                 }
             }
         }
-        if count > 0 {
+        // One alone is not worth a list, nor room for all.
+        if count > 1 {
             self.get_together_from_tier(&mut waiting, &mut each);
+        } else if let Some((from, index, mut target)) = waiting[0].take() {
+            let got = self.get_from_tier(&from, &mut target);
+            each(index, target, got);
         }
     }
 
