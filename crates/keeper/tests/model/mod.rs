@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{IoSlice, IoSliceMut, Read, Write},
+    io::{IoSlice, IoSliceMut, Write},
     mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -16,9 +16,12 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
+use rustix::{
+    io::retry_on_intr,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags,
+    },
 };
 use tmem_keeper::{GuestEnds, in_process};
 
@@ -374,7 +377,9 @@ fn send(to: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>], piece: us
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     assert!(descriptors.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(descriptors)));
     let (first, rest) = bytes.split_at(piece.clamp(1, bytes.len()));
-    let sent = rustix::net::sendmsg(to, &[IoSlice::new(first)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let sent = retry_on_intr(|| {
+        rustix::net::sendmsg(to, &[IoSlice::new(first)], &mut ancillary, SendFlags::NOSIGNAL)
+    })?;
     assert_eq!(sent, first.len());
     for piece in rest.chunks(piece.max(1)) {
         thread::yield_now();
@@ -383,7 +388,7 @@ fn send(to: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>], piece: us
     Ok(())
 }
 
-/// The next message and its descriptors, if one comes.
+/// The next message and its descriptors, if one comes. A signal does not end the wait: the fuzzer's clock is one.
 fn receive(from: &UnixStream) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
     let (mut bytes, mut descriptors) = (Vec::new(), Vec::new());
     let mut wanted = 12;
@@ -392,8 +397,8 @@ fn receive(from: &UnixStream) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(40))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::empty();
-        let got =
-            rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, flags).ok()?;
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let got = retry_on_intr(|| rustix::net::recvmsg(from, &mut parts, &mut ancillary, flags)).ok()?;
         if got.bytes == 0 {
             return None;
         }
@@ -543,5 +548,6 @@ pub fn check(messages: &[Sent], wrong: Option<&Sent>, deaths: &[(usize, Death)],
         }
     }
     keeper.close(number).unwrap();
-    assert_eq!((&guest).read(&mut [0]).unwrap_or(0), 0, "nothing that it did not ask for");
+    let more = retry_on_intr(|| rustix::io::read(&guest, &mut [0u8]));
+    assert_eq!(more.unwrap_or(0), 0, "nothing that it did not ask for");
 }
