@@ -219,10 +219,11 @@ impl Errands {
         };
         let descriptors: ArrayVec<_, 1> = descriptor.iter().map(AsFd::as_fd).collect();
         let sent = wire::send(answer, code, number, &[], &descriptors, SendFlags::DONTWAIT);
-        if let (Err(_), Code::Done, Errand::Bind { path, .. }) = (sent, code, errand)
-            && let Some(made) = note.and_then(Note::made)
+        if let (Err(_), Code::Done, Errand::Bind { path, .. }, Some(note)) = (sent, code, errand, note)
+            && let Some(made) = note.made()
         {
-            // Nobody has the listener, and nobody will.
+            // Nobody has the listener, and nobody will. As long as it is open here, no other can be made there, so the note is still of this one.
+            note.set_made(None);
             let _ = sockets::remove(path, made);
         }
     }
