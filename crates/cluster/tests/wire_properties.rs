@@ -10,8 +10,8 @@ use proptest::{
 };
 use support::again::again;
 use tmem_cluster::wire::{
-    Encoder, FrameReader, MAX_COPIES, MAX_FLUSHED_RUNS, MAX_FLUSHES, MAX_PAYLOAD_BYTES, MAX_PUTS, MAX_RUNS,
-    Message, PutResult, Reason, Run, WireError,
+    Encoder, FrameReader, Get, MAX_COPIES, MAX_FLUSHED_RUNS, MAX_FLUSHES, MAX_GETS, MAX_GOT_BYTES,
+    MAX_PAYLOAD_BYTES, MAX_PUTS, MAX_RUNS, Message, PutResult, Reason, Run, WireError,
 };
 use tmem_store::{TIER_EXTENT_BYTES, TierCopy};
 
@@ -104,11 +104,16 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
             puts.iter().zip(&bytes).map(|((copy, runs, _), bytes)| (*copy, &runs[..], &bytes[..])).collect();
         said(&|say| say.put(id, &puts))
     });
-    let get = (any::<u64>(), copy(), 0..TIER_EXTENT_BYTES as u32, any::<u32>()).prop_map(
-        move |(id, copy, start, bytes)| {
-            said(&|say| say.get(id, copy, start, 1 + bytes % (TIER_EXTENT_BYTES as u32 - start)))
-        },
-    );
+    let one = (copy(), 0..TIER_EXTENT_BYTES as u32, any::<u32>()).prop_map(|(copy, start, bytes)| Get {
+        copy,
+        start,
+        bytes: 1 + bytes % (TIER_EXTENT_BYTES as u32 - start),
+    });
+    let get = (any::<u64>(), vec(one, 1..=MAX_GETS)).prop_map(move |(id, mut gets)| {
+        let count = gets.len() as u32;
+        gets.iter_mut().for_each(|get| get.bytes = get.bytes.min(MAX_GOT_BYTES as u32 / count));
+        said(&|say| say.get(id, &gets))
+    });
     let flush = (any::<u64>(), vec((copy(), runs(0)), 1..50)).prop_map(move |(id, dead)| {
         let dead: Vec<_> = dead.iter().map(|(copy, runs)| (*copy, &runs[..])).collect();
         said(&|say| say.flush(id, &dead))
@@ -117,11 +122,17 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(move |(ms, copies)| said(&|say| say.recall(ms, &copies)));
     let done = (any::<u64>(), vec(select(vec![PutResult::Stored, PutResult::NoRoom]), 1..=MAX_PUTS))
         .prop_map(move |(id, results)| said(&|say| say.put_done(id, &results)));
-    let got = (any::<u64>(), vec(any::<u8>(), 1..5000))
-        .prop_map(move |(id, bytes)| said(&|say| say.got(id, &bytes)));
     let offer = any::<(u64, u64)>().prop_map(move |(free, lent)| said(&|say| say.offer(free, lent)));
     let reasons =
         vec![Reason::NotThere, Reason::Dropped, Reason::TooMany, Reason::NotAllowed, Reason::Fenced];
+    let block = prop_oneof![
+        3 => vec(any::<u8>(), 1..2000).prop_map(Ok),
+        1 => select(reasons.clone()).prop_map(Err),
+    ];
+    let got = (any::<u64>(), vec(block, 1..=MAX_GETS)).prop_map(move |(id, found)| {
+        let found: Vec<_> = found.iter().map(|block| block.as_deref().map_err(|reason| *reason)).collect();
+        said(&|say| say.got(id, &found))
+    });
     let asked = (any::<u64>(), copy(), any::<bool>()).prop_map(move |(id, copy, is_list)| {
         said(&|say| if is_list { say.list(id, copy.place) } else { say.fetch(id, copy) })
     });
@@ -260,11 +271,18 @@ fn what_is_beyond_a_bound_is_not_said() {
     assert!(MAX_FLUSHED_RUNS < 8 * 2049 && say.flush(1, &vec![(COPY, &runs[..]); 8]).is_err());
     assert!(say.flush(1, &vec![(COPY, &runs[..2048]); 8]).is_ok());
     assert!(say.recall(1, &vec![COPY; MAX_COPIES + 1]).is_err());
-    assert!(say.get(1, COPY, TIER_EXTENT_BYTES as u32, 1).is_err());
-    assert!(say.get(1, COPY, u32::MAX, u32::MAX).is_err());
-    assert!(say.get(1, COPY, 0, 0).is_err());
+    let get = |start, bytes| Get { copy: COPY, start, bytes };
+    for wrong in [get(TIER_EXTENT_BYTES as u32, 1), get(u32::MAX, u32::MAX), get(0, 0)] {
+        assert!(say.get(1, &[wrong]).is_err() && say.get(1, &[get(0, 1), wrong]).is_err());
+    }
+    assert!(say.get(1, &[]).is_err());
+    assert!(say.get(1, &vec![get(0, 1); MAX_GETS + 1]).is_err());
+    assert!(say.get(1, &[get(0, MAX_GOT_BYTES as u32), get(0, 1)]).is_err());
     assert!(say.got(1, &[]).is_err());
-    assert!(say.got(1, &vec![0; TIER_EXTENT_BYTES + 1]).is_err());
+    assert!(say.got(1, &[Ok(&[])]).is_err());
+    assert!(say.got(1, &vec![Ok(&[0][..]); MAX_GETS + 1]).is_err());
+    assert!(say.got(1, &[Ok(&[0; MAX_GOT_BYTES + 1][..])]).is_err());
+    assert!(say.got(1, &[Ok(&[0; MAX_GOT_BYTES][..]), Ok(&[0])]).is_err());
     assert!(say.put_done(1, &[]).is_err());
     assert!(say.listed(1, (0..=MAX_COPIES as u32).map(|place| TierCopy { place, writing: 1 })).is_err());
     assert!(say.listed(1, [COPY, COPY].into_iter()).is_err());

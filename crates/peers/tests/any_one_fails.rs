@@ -52,6 +52,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Fault::Does(Mischief::OnlyPings)),
         2 => Just(Fault::Does(Mischief::WrongBits)),
         2 => Just(Fault::Does(Mischief::TooShort)),
+        1 => Just(Fault::Does(Mischief::TooFew)),
         2 => Just(Fault::Does(Mischief::Slow(200))),
         2 => Just(Fault::Does(Mischief::CutsOff)),
         2 => Just(Fault::Does(Mischief::Confused)),

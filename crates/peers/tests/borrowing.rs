@@ -138,6 +138,7 @@ fn r4_wrong_bytes_of_one_peer_are_never_given_out_and_its_copy_is_replaced() {
     for mischief in [
         Mischief::WrongBits,
         Mischief::TooShort,
+        Mischief::TooFew,
         Mischief::CutsOff,
         Mischief::DamagedFrames,
         Mischief::Confused,

@@ -14,7 +14,7 @@ use support::{
     client::{Answer, Client, hello},
     copy, extent, lend, wait_until,
 };
-use tmem_cluster::wire::{PutResult, Reason, Run};
+use tmem_cluster::wire::{Get, PutResult, Reason, Run};
 use tmem_peers::{LendingOptions, LendingServer};
 
 mod support;
@@ -64,11 +64,11 @@ fn r1_what_is_put_is_got_and_what_is_flushed_is_not() {
     let content = bytes(1, 301 * 8);
     let puts = [(copy(7, 1), &runs[..], &content[..]), (copy(3, 2), &runs[..1], &content[..2400])];
     assert_eq!(client.call(|say, id| say.put(id, &puts)), Answer::Put(vec![PutResult::Stored; 2]));
-    assert_eq!(client.get(copy(7, 1), 80, 2400), Answer::Got(content[..2400].to_vec()));
-    assert_eq!(client.get(copy(7, 1), 3200, 8), Answer::Got(content[2400..].to_vec()));
-    assert_eq!(client.get(copy(7, 1), 81, 2399), Answer::Got(content[1..2400].to_vec()));
+    assert_eq!(client.get(copy(7, 1), 80, 2400), Ok(content[..2400].to_vec()));
+    assert_eq!(client.get(copy(7, 1), 3200, 8), Ok(content[2400..].to_vec()));
+    assert_eq!(client.get(copy(7, 1), 81, 2399), Ok(content[1..2400].to_vec()));
     for (missing, start, len) in [(copy(7, 2), 80, 8), (copy(8, 1), 80, 8), (copy(7, 1), 72, 16)] {
-        assert_eq!(client.get(missing, start, len), Answer::Refused(Reason::NotThere));
+        assert_eq!(client.get(missing, start, len), Err(Reason::NotThere));
     }
     assert_eq!(client.list(), [copy(3, 2), copy(7, 1)]);
     let fetched = client.call(|say, id| say.fetch(id, copy(7, 1)));
@@ -79,10 +79,10 @@ fn r1_what_is_put_is_got_and_what_is_flushed_is_not() {
     // A part dies, then the rest.
     let dead = [Run { start: 20, units: 1 }];
     assert_eq!(client.call(|say, id| say.flush(id, &[(copy(7, 1), &dead)])), Answer::Flushed);
-    assert_eq!(client.get(copy(7, 1), 160, 8), Answer::Refused(Reason::NotThere));
-    assert_eq!(client.get(copy(7, 1), 80, 80), Answer::Got(content[..80].to_vec()));
+    assert_eq!(client.get(copy(7, 1), 160, 8), Err(Reason::NotThere));
+    assert_eq!(client.get(copy(7, 1), 80, 80), Ok(content[..80].to_vec()));
     client.flush(copy(7, 1));
-    assert_eq!(client.get(copy(7, 1), 80, 8), Answer::Refused(Reason::NotThere));
+    assert_eq!(client.get(copy(7, 1), 80, 8), Err(Reason::NotThere));
     assert_eq!(client.call(|say, id| say.fetch(id, copy(7, 1))), Answer::Refused(Reason::NotThere));
     assert_eq!(client.list(), [copy(3, 2)]);
     let status = rig.server.status();
@@ -102,13 +102,55 @@ fn many_requests_are_answered_in_their_order() {
     client.put(copy(1, 1), &content);
     let ids: Vec<u64> = (0..500u32)
         .map(|at| {
-            client.ask(|say, id| say.get(id, copy(1, 1), at * 256, if at % 50 == 0 { 3000 } else { 200 }))
+            client.ask(|say, id| {
+                say.get(
+                    id,
+                    &[Get {
+                        copy: copy(1, 1),
+                        start: at * 256,
+                        bytes: if at % 50 == 0 { 3000 } else { 200 },
+                    }],
+                )
+            })
         })
         .collect();
     for (at, id) in ids.into_iter().enumerate() {
         let len = if at % 50 == 0 { 3000 } else { 200 };
-        assert!(client.next() == Some((id, Answer::Got(content[at * 256..][..len].to_vec()))), "{at}");
+        assert!(
+            client.next() == Some((id, Answer::Got(vec![Ok(content[at * 256..][..len].to_vec())]))),
+            "{at}"
+        );
     }
+}
+
+#[test]
+fn blocks_that_are_asked_for_together_come_together_and_what_is_missing_says_why() {
+    let rig = Rig::new();
+    let mut client = rig.connect("a");
+    let contents = [bytes(5, 8000), bytes(6, 800)];
+    client.put(copy(1, 1), &contents[0]);
+    client.put(copy(2, 7), &contents[1]);
+    let get = |copy, start, bytes| Get { copy, start, bytes };
+    let gets = [
+        get(copy(1, 1), 0, 8000),
+        get(copy(2, 7), 792, 16),
+        get(copy(2, 7), 80, 720),
+        get(copy(3, 1), 0, 8),
+        get(copy(1, 1), 4000, 1),
+        get(copy(1, 2), 0, 8),
+    ];
+    let missing = Err(Reason::NotThere);
+    let expected = vec![
+        Ok(contents[0].clone()),
+        missing.clone(),
+        Ok(contents[1][80..].to_vec()),
+        missing.clone(),
+        Ok(vec![contents[0][4000]]),
+        missing,
+    ];
+    assert_eq!(client.call(|say, id| say.get(id, &gets)), Answer::Got(expected));
+    let counts = rig.server.status().counts;
+    assert_eq!((counts.gets, counts.missed_gets), (3, 3));
 }
 
 #[test]
@@ -121,15 +163,15 @@ fn copies_stay_when_the_connection_goes_and_go_with_their_store() {
     wait_until("the lender sees the end", || rig.address_of("a").is_none());
     assert_eq!(rig.server.status().borrowers[0].copies, 1);
     let mut again = Client::connect(rig.address, &hello("a", 2, 1));
-    assert_eq!(again.get(copy(1, 1), 0, 4096), Answer::Got(content));
+    assert_eq!(again.get(copy(1, 1), 0, 4096), Ok(content));
     // Nobody else gets it (r6).
     let mut other = rig.connect("b");
-    assert_eq!(other.get(copy(1, 1), 0, 4096), Answer::Refused(Reason::NotThere));
+    assert_eq!(other.get(copy(1, 1), 0, 4096), Err(Reason::NotThere));
     assert!(other.list().is_empty());
     drop(again);
     wait_until("the lender sees the end", || rig.address_of("a").is_none());
     let mut new = Client::connect(rig.address, &hello("a", 3, 2));
-    assert_eq!(new.get(copy(1, 1), 0, 4096), Answer::Refused(Reason::NotThere));
+    assert_eq!(new.get(copy(1, 1), 0, 4096), Err(Reason::NotThere));
     assert_eq!(rig.server.status().held_bytes, 0);
     // Whoever leaves nothing behind is forgotten.
     drop((new, other));
@@ -143,13 +185,13 @@ fn a_node_that_comes_again_has_its_earlier_connection_ended() {
     assert_eq!(first.put(copy(1, 1), &bytes(1, 800)), PutResult::Stored);
     // The earlier one does not even read: answers of several megabytes wait for it.
     for _ in 0..20_000 {
-        first.ask(|say, id| say.get(id, copy(1, 1), 0, 800));
+        first.ask(|say, id| say.get(id, &[Get { copy: copy(1, 1), start: 0, bytes: 800 }]));
         if first.socket.peek(&mut [0; 1]).is_err() {
             break;
         }
     }
     let mut second = rig.connect("a");
-    assert_eq!(second.get(copy(1, 1), 0, 800), Answer::Got(bytes(1, 800)));
+    assert_eq!(second.get(copy(1, 1), 0, 800), Ok(bytes(1, 800)));
     while first.next().is_some() {}
     assert!(first.try_call(|say, id| say.ping(id)).is_none());
     assert_eq!(rig.address_of("a"), Some(second.socket.local_addr().unwrap().to_string()));
@@ -182,8 +224,8 @@ fn memory_that_the_host_wants_is_asked_back_and_dropped_at_the_deadline() {
     // One is taken elsewhere in time.
     many.flush(recalled[0].1);
     wait_until("the deadline", || rig.server.status().borrowers[1].dropped_copies == recalled.len() - 1);
-    assert_eq!(many.get(last, 0, 8), Answer::Refused(Reason::Dropped));
-    assert!(matches!(many.get(copy(19, 119), 0, 8), Answer::Got(_)));
+    assert_eq!(many.get(last, 0, 8), Err(Reason::Dropped));
+    assert!(matches!(many.get(copy(19, 119), 0, 8), Ok(_)));
     // It is said again until it is known.
     let mut again = rig.connect("many");
     again.ping_until("the same recall", |client| client.recalled.len() == recalled.len() - 1);
@@ -191,7 +233,7 @@ fn memory_that_the_host_wants_is_asked_back_and_dropped_at_the_deadline() {
     for (_, copy) in &recalled[1..] {
         again.flush(*copy);
     }
-    assert_eq!(again.get(last, 0, 8), Answer::Refused(Reason::NotThere));
+    assert_eq!(again.get(last, 0, 8), Err(Reason::NotThere));
     assert_eq!(rig.server.status().borrowers[1].dropped_copies, 0);
     let mut third = rig.connect("many");
     third.ping_until("an offer", |client| client.offer.is_some());
@@ -261,7 +303,7 @@ fn what_dies_block_by_block_is_closed_up_by_itself() {
     let (start, len) = blocks[1];
     for place in 0..40 {
         let got = client.get(copy(place, 1), start as u32, len as u32);
-        assert!(got == Answer::Got(bytes[start..start + len].to_vec()));
+        assert!(got == Ok(bytes[start..start + len].to_vec()));
     }
 }
 
@@ -290,7 +332,7 @@ fn two_nodes_of_one_name_do_not_cost_the_first_its_copies() {
             Err(error) => panic!("{error}"),
         }
     }
-    assert_eq!(first.get(copy(1, 1), 0, 80), Answer::Got(bytes(1, 80)));
+    assert_eq!(first.get(copy(1, 1), 0, 80), Ok(bytes(1, 80)));
     // When nothing is heard of the first one, it is the same node after its end.
     let mut third = Client::connect(rig.address, &hello("a", 6, 2));
     assert!(third.list().is_empty());

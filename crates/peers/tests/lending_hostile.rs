@@ -9,10 +9,10 @@ use std::{
 };
 
 use support::{
-    client::{Answer, Client, hello},
+    client::{Client, hello},
     copy, extent, lend, wait_until,
 };
-use tmem_cluster::wire::{Encoder, PutResult, Run};
+use tmem_cluster::wire::{Encoder, Get, PutResult, Run};
 use tmem_peers::{LendingOptions, LendingServer};
 
 mod support;
@@ -35,7 +35,7 @@ impl Rig {
 
     fn good_is_served(&self) {
         let bytes = extent(1).0;
-        assert!(self.good.borrow_mut().get(copy(1, 1), 0, 131_072) == Answer::Got(bytes));
+        assert!(self.good.borrow_mut().get(copy(1, 1), 0, 131_072) == Ok(bytes));
     }
 
     /// Whoever else is connected.
@@ -183,7 +183,7 @@ fn a_peer_that_never_reads_is_let_go() {
     // It asks and asks, until even its requests are not taken any more.
     let mut request = Vec::new();
     for id in 0..200 {
-        Encoder::new(&mut request).get(id, copy(1, 1), 0, 131_072).unwrap();
+        Encoder::new(&mut request).get(id, &[Get { copy: copy(1, 1), start: 0, bytes: 131_072 }]).unwrap();
     }
     bad.socket.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     while bad.socket.write_all(&request).is_ok() {

@@ -46,7 +46,8 @@ fn all_of_them_come_back_and_what_is_not_there_is_an_error_for_itself_alone() {
 
 #[test]
 fn r4_what_one_peer_has_lost_spoilt_or_keeps_to_itself_comes_from_the_other() {
-    for mischief in [Mischief::WrongBits, Mischief::CutsOff, Mischief::Confused, Mischief::Away] {
+    use Mischief::*;
+    for mischief in [WrongBits, TooShort, TooFew, CutsOff, Confused, Away] {
         let (lenders, tier) = ready(2, 100, 2);
         (0..EXTENTS).for_each(|place| write(&tier, copy(place, 1), place.into()).unwrap());
         lenders[0].lose(3);

@@ -6,6 +6,7 @@ use super::{
     error::WireError,
     fields::{COPY_BYTES, write_copy},
     frame::{self, Frame, MAX_PAYLOAD_BYTES},
+    gets::{Get, Gots},
     message::{Message, PutResult, Reason, kind},
     runs::Run,
 };
@@ -34,12 +35,11 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// Give these bytes of a copy.
-    pub fn get(&mut self, id: u64, copy: TierCopy, start: u32, bytes: u32) -> Result<(), WireError> {
+    /// Give these bytes of copies.
+    pub fn get(&mut self, id: u64, gets: &[Get]) -> Result<(), WireError> {
         self.frame(kind::GET, id, |out| {
-            write_copy(copy, out);
-            out.extend(start.to_le_bytes());
-            out.extend(bytes.to_le_bytes());
+            write_count(gets.len(), out);
+            gets.iter().for_each(|get| get.write(out));
         })
     }
 
@@ -94,9 +94,12 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// The bytes that were asked for.
-    pub fn got(&mut self, id: u64, bytes: &[u8]) -> Result<(), WireError> {
-        self.frame(kind::GOT, id, |out| out.extend_from_slice(bytes))
+    /// The bytes that were asked for, or why they are not there.
+    pub fn got(&mut self, id: u64, found: &[Result<&[u8], Reason>]) -> Result<(), WireError> {
+        self.frame(kind::GOT, id, |out| {
+            write_count(found.len(), out);
+            Gots::write(found, out);
+        })
     }
 
     /// Forgotten.

@@ -4,7 +4,7 @@ use super::{error::WireError, fields::Fields};
 use crate::ids::{Epoch, NAME_BYTES, NodeId, NodeName};
 
 /// The version of the protocol that is spoken here.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What a hello takes, in bytes.
 pub const HELLO_BYTES: usize = 56 + NAME_BYTES;
@@ -130,10 +130,10 @@ mod tests {
     #[test]
     fn another_version_is_told_by_ten_bytes_and_named() {
         let mut bytes = example().encode();
-        bytes[8..10].copy_from_slice(&2u16.to_le_bytes());
+        bytes[8..10].copy_from_slice(&3u16.to_le_bytes());
         let error = Hello::decode(&bytes[..10], example().cluster).unwrap_err();
-        assert_eq!(error, WireError::Version { theirs: 2 });
-        assert!(error.to_string().contains("version 2") && !error.to_string().contains('\n'));
+        assert_eq!(error, WireError::Version { theirs: 3 });
+        assert!(error.to_string().contains("version 3") && !error.to_string().contains('\n'));
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub struct Fetched<'a> {
 type Items<'a> = &'a [u8];
 
 /// How long a list says it is, if that is allowed.
-fn count(fields: &mut Fields<'_>, most: usize) -> Result<usize, &'static str> {
+pub(super) fn count(fields: &mut Fields<'_>, most: usize) -> Result<usize, &'static str> {
     match fields.u16().map(usize::from) {
         None => Err("no end"),
         Some(0) => Err("an empty list"),
@@ -90,7 +90,7 @@ fn dead<'a>(fields: &mut Fields<'a>) -> Result<Dead<'a>, &'static str> {
 }
 
 /// Items for as long as there are bytes of them.
-fn items<'a, T>(
+pub(super) fn items<'a, T>(
     bytes: &'a [u8],
     read: impl Fn(&mut Fields<'a>) -> Result<T, &'static str>,
 ) -> impl Iterator<Item = T> {
@@ -99,7 +99,7 @@ fn items<'a, T>(
 }
 
 /// The bytes of a list of so many items, which has to be all there is.
-fn whole<'a, T>(
+pub(super) fn whole<'a, T>(
     fields: &mut Fields<'a>,
     count: usize,
     mut read: impl FnMut(&mut Fields<'a>) -> Result<T, &'static str>,
@@ -111,7 +111,7 @@ fn whole<'a, T>(
     if fields.is_empty() { Ok(bytes) } else { Err("bytes after its end") }
 }
 
-fn named(message: &'static str) -> impl Fn(&'static str) -> WireError {
+pub(super) fn named(message: &'static str) -> impl Fn(&'static str) -> WireError {
     move |what| WireError::Malformed { message, what }
 }
 

@@ -1,11 +1,12 @@
 //! Payloads that come.
 
-use tmem_store::{TIER_EXTENT_BYTES, TierCopy};
+use tmem_store::TierCopy;
 
 use super::{
     error::WireError,
     fields::Fields,
     frame::Frame,
+    gets::{Gets, Gots},
     lists::{Copies, Fetched, Flushes, Listed, MAX_PUTS, Puts},
 };
 
@@ -33,15 +34,8 @@ pub(super) mod kind {
 pub enum Message<'a> {
     /// Keep these copies.
     Put(Puts<'a>),
-    /// Give these bytes of a copy.
-    Get {
-        /// Which.
-        copy: TierCopy,
-        /// From where in the extent, in bytes.
-        start: u32,
-        /// How many.
-        bytes: u32,
-    },
+    /// Give these bytes of copies.
+    Get(Gets<'a>),
     /// Forget these.
     Flush(Flushes<'a>),
     /// Are you there?
@@ -69,8 +63,8 @@ pub enum Message<'a> {
     Fetch(TierCopy),
     /// What became of each copy of a put.
     PutDone(PutResults<'a>),
-    /// The bytes that were asked for.
-    Got(&'a [u8]),
+    /// The bytes that were asked for, as far as they are there.
+    Got(Gots<'a>),
     /// Forgotten.
     Flushed,
     /// I am.
@@ -120,13 +114,20 @@ pub enum Reason {
     Fenced = 5,
 }
 
+impl Reason {
+    pub(super) fn of(number: u16) -> Option<Self> {
+        let all = [Self::NotThere, Self::Dropped, Self::TooMany, Self::NotAllowed, Self::Fenced];
+        all.into_iter().find(|reason| *reason as u16 == number)
+    }
+}
+
 impl<'a> Message<'a> {
     /// What a frame says.
     pub fn decode(frame: Frame<'a>) -> Result<Self, WireError> {
         let payload = frame.payload;
         match frame.kind {
             kind::PUT => Puts::decode(payload).map(Message::Put),
-            kind::GET => get(payload).ok_or(malformed("get", "bytes that no extent has")),
+            kind::GET => Gets::decode(payload).map(Message::Get),
             kind::FLUSH => Flushes::decode(payload).map(Message::Flush),
             kind::PING => empty("ping", payload, Message::Ping),
             kind::OFFER => offer(payload).ok_or(malformed("offer", "a wrong length")),
@@ -134,8 +135,7 @@ impl<'a> Message<'a> {
             kind::LIST => list(payload).ok_or(malformed("list", "a wrong length")),
             kind::FETCH => fetch(payload).ok_or(malformed("fetch", "a wrong length")),
             kind::PUT_DONE => put_done(payload).ok_or(malformed("put's answer", "results that are none")),
-            kind::GOT if (1..=TIER_EXTENT_BYTES).contains(&payload.len()) => Ok(Message::Got(payload)),
-            kind::GOT => Err(malformed("get's answer", "a wrong length")),
+            kind::GOT => Gots::decode(payload).map(Message::Got),
             kind::FLUSHED => empty("flush's answer", payload, Message::Flushed),
             kind::PONG => empty("ping's answer", payload, Message::Pong),
             kind::LISTED => Listed::decode(payload).map(Message::Listed),
@@ -152,13 +152,6 @@ fn malformed(message: &'static str, what: &'static str) -> WireError {
 
 fn empty<'a>(name: &'static str, payload: &[u8], message: Message<'a>) -> Result<Message<'a>, WireError> {
     if payload.is_empty() { Ok(message) } else { Err(malformed(name, "bytes where none should be")) }
-}
-
-fn get(payload: &[u8]) -> Option<Message<'_>> {
-    let mut fields = Fields::of(payload);
-    let (copy, start, bytes) = (fields.copy()?, fields.u32()?, fields.u32()?);
-    let is_within = bytes > 0 && u64::from(start) + u64::from(bytes) <= TIER_EXTENT_BYTES as u64;
-    (fields.is_empty() && is_within).then_some(Message::Get { copy, start, bytes })
 }
 
 fn offer(payload: &[u8]) -> Option<Message<'_>> {
@@ -195,13 +188,6 @@ fn put_done(payload: &[u8]) -> Option<Message<'_>> {
 
 fn refused(payload: &[u8]) -> Option<Message<'_>> {
     let mut fields = Fields::of(payload);
-    let reason = match fields.u16()? {
-        1 => Reason::NotThere,
-        2 => Reason::Dropped,
-        3 => Reason::TooMany,
-        4 => Reason::NotAllowed,
-        5 => Reason::Fenced,
-        _ => return None,
-    };
+    let reason = Reason::of(fields.u16()?)?;
     fields.is_empty().then_some(Message::Refused(reason))
 }

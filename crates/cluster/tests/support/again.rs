@@ -17,7 +17,7 @@ pub fn again(id: u64, message: Message<'_>) -> Result<Vec<u8>, WireError> {
                 .collect();
             say.put(id, &puts)
         }
-        Message::Get { copy, start, bytes } => say.get(id, copy, start, bytes),
+        Message::Get(gets) => say.get(id, &gets.iter().collect::<Vec<_>>()),
         Message::Flush(dead) => {
             let dead: Vec<(TierCopy, Vec<Run>)> =
                 dead.iter().map(|dead| (dead.copy, dead.runs.iter().collect())).collect();
@@ -34,7 +34,7 @@ pub fn again(id: u64, message: Message<'_>) -> Result<Vec<u8>, WireError> {
         Message::Listed(copies) => say.listed(id, copies.iter()),
         Message::Fetched(copy) => say.fetched(id, copy.iter()),
         Message::PutDone(results) => say.put_done(id, &results.iter().collect::<Vec<PutResult>>()),
-        Message::Got(bytes) => say.got(id, bytes),
+        Message::Got(found) => say.got(id, &found.iter().collect::<Vec<_>>()),
         Message::Flushed => say.flushed(id),
         Message::Pong => say.pong(id),
         Message::Refused(reason) => say.refused(id, reason),

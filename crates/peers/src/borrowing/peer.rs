@@ -25,7 +25,7 @@ pub(super) struct Peer {
     /// It is no member any more.
     pub(super) is_over: AtomicBool,
     pub(super) trips: RoundTrips,
-    /// Reads that are under way.
+    /// Requests to read that are under way.
     pub(super) reads: AtomicU32,
     /// What it did not answer as it should.
     pub(super) errors: AtomicU64,
@@ -55,9 +55,9 @@ impl Peer {
         }
     }
 
-    /// What a read costs there, as far as is known: the less, the better.
-    pub(super) fn cost(&self) -> u64 {
-        u64::from(self.trips.usual_us()) * (1 + u64::from(self.reads.load(Relaxed)))
+    /// What a read costs there, as far as is known, when so many others are about to be asked for: the less, the better.
+    pub(super) fn cost(&self, others: usize) -> u64 {
+        u64::from(self.trips.usual_us()) * (1 + u64::from(self.reads.load(Relaxed)) + others as u64)
     }
 
     /// The last thing that went wrong, if it still matters.

@@ -8,7 +8,7 @@ use std::{
 use tmem_cluster::{
     NodeId,
     ledger::Read,
-    wire::{Message, Reason},
+    wire::{Get, Message, Reason},
 };
 use tmem_store::{TierCopy, TierError, are_whole_blocks};
 
@@ -112,7 +112,7 @@ impl Borrower {
                     let nodes = nodes.into_iter().filter(is_of_use);
                     let mut holders: Vec<Holder> = nodes.filter_map(|node| book.holder(node)).collect();
                     if !holders.is_empty() {
-                        holders.sort_by_key(|(peer, _)| peer.cost());
+                        holders.sort_by_key(|(peer, _)| peer.cost(0));
                         return Source::From(holders);
                     }
                 }
@@ -217,9 +217,8 @@ pub(super) fn hedge(peer: &Peer) -> Duration {
 
 fn ask((peer, connection): Holder, copy: TierCopy, start: usize, bytes: usize) -> Option<Asked> {
     let at = Instant::now();
-    // The store reads within an extent.
-    let (start, len) = (u32::try_from(start).ok()?, u32::try_from(bytes).ok()?);
-    let request = connection.ask(|say, id| say.get(id, copy, start, len)).ok()?;
+    let get = get(copy, start, bytes)?;
+    let request = connection.ask(|say, id| say.get(id, &[get])).ok()?;
     Some(Asked::new((peer, connection), request, at))
 }
 
@@ -236,15 +235,32 @@ impl Drop for Asked {
     }
 }
 
-pub(super) fn look_at(message: Message<'_>, into: &mut [u8]) -> Found {
+/// The store reads within an extent.
+pub(super) fn get(copy: TierCopy, start: usize, bytes: usize) -> Option<Get> {
+    Some(Get { copy, start: u32::try_from(start).ok()?, bytes: u32::try_from(bytes).ok()? })
+}
+
+/// The answer to a get of one block.
+fn look_at(message: Message<'_>, into: &mut [u8]) -> Found {
     match message {
-        Message::Got(bytes) if bytes.len() == into.len() => {
+        Message::Got(found) if found.count() == 1 => {
+            found.iter().next().map_or(Found::Damaged, |found| take(found, into))
+        }
+        Message::Refused(reason) => take(Err(reason), into),
+        _ => Found::Damaged,
+    }
+}
+
+/// Takes a block, if it is there and right.
+pub(super) fn take(found: Result<&[u8], Reason>, into: &mut [u8]) -> Found {
+    match found {
+        Ok(bytes) if bytes.len() == into.len() => {
             into.copy_from_slice(bytes);
             if are_whole_blocks(into) { Found::Good } else { Found::Damaged }
         }
-        Message::Refused(Reason::NotThere | Reason::Dropped) => Found::Gone,
-        Message::Refused(_) => Found::Unclear,
-        _ => Found::Damaged,
+        Ok(_) => Found::Damaged,
+        Err(Reason::NotThere | Reason::Dropped) => Found::Gone,
+        Err(_) => Found::Unclear,
     }
 }
 

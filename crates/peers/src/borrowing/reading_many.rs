@@ -1,30 +1,56 @@
-//! Reading many blocks: each is asked for before the first is waited for. What does not come as it should is read by itself, with all that may take.
+//! Many blocks with few requests: all are asked for before the first is waited for. What does not come as it should is read by itself, with all that
+//! may take.
 
 use std::{sync::Arc, time::Instant};
 
-use tmem_cluster::ledger::Read;
+use tmem_cluster::{
+    NodeId,
+    ledger::Read,
+    wire::{Get, MAX_GETS, Message},
+};
 use tmem_store::TierRead;
 
 use super::{
     book::Book,
     borrower::Borrower,
-    reading::{Asked, Found, Holder, PATIENCE, hedge, look_at},
+    reading::{Asked, Found, Holder, PATIENCE, get, hedge, take},
 };
-use crate::connection::{Connection, Waited};
+use crate::connection::Waited;
 
 /// The most that are under way for one call: what comes back is no more than a megabyte of pages.
 const MOST_UNDER_WAY: usize = 256;
+
+/// What is asked for with one request, in bytes: about a dozen pages, which are unpacked here while the lender looks up the next ones.
+const TOGETHER_BYTES: usize = 16 << 10;
+
+/// A request, and which of the blocks it is for.
+struct Together {
+    asked: Asked,
+    numbers: Vec<usize>,
+}
+
+/// What is asked of one peer.
+struct Share {
+    holder: Holder,
+    blocks: usize,
+    /// What the next request will be.
+    gets: Vec<Get>,
+    numbers: Vec<usize>,
+    bytes: usize,
+}
 
 impl Borrower {
     pub(super) fn read_many(&self, reads: &mut [TierRead<'_>]) {
         // Together they wait no longer than one would for peers that are away.
         let give_up = Instant::now() + PATIENCE;
         for part in reads.chunks_mut(MOST_UNDER_WAY) {
-            let asked = self.ask_for(part);
+            let mut is_read = vec![false; part.len()];
             // Each says how long its peer took, which for all but the first is how long the others took, too.
             let mut is_first = true;
-            for (read, asked) in part.iter_mut().zip(asked) {
-                let is_read = asked.is_some_and(|asked| is_answered(&asked, read.into, &mut is_first));
+            for together in self.ask_for(part) {
+                together.take(part, &mut is_read, std::mem::take(&mut is_first));
+            }
+            for (read, is_read) in part.iter_mut().zip(is_read) {
                 read.result = match is_read {
                     true => Ok(()),
                     false => self.read_before(read.copy, read.start, read.into, give_up),
@@ -33,48 +59,85 @@ impl Borrower {
         }
     }
 
-    /// Asks for each, if somebody is there to be asked.
-    fn ask_for(&self, reads: &[TierRead<'_>]) -> Vec<Option<Asked>> {
-        let mut connections: Vec<Arc<Connection>> = Vec::new();
-        let asked = {
+    /// Asks for all for which somebody is there to be asked.
+    fn ask_for(&self, reads: &[TierRead<'_>]) -> Vec<Together> {
+        let at = Instant::now();
+        let (mut shares, mut asked) = (Vec::new(), Vec::new());
+        {
             let book = self.book();
-            let at = Instant::now();
-            let ask = |read: &TierRead<'_>| {
-                let holder = fastest(&book, read)?;
-                let (start, bytes) = (u32::try_from(read.start).ok()?, u32::try_from(read.into.len()).ok()?);
-                let request = holder.1.prepare(|say, id| say.get(id, read.copy, start, bytes)).ok()?;
-                if !connections.iter().any(|known| Arc::ptr_eq(known, &holder.1)) {
-                    connections.push(Arc::clone(&holder.1));
+            for (number, read) in reads.iter().enumerate() {
+                let wanted = get(read.copy, read.start, read.into.len());
+                let Some((share, get)) = share_of(&book, read, &mut shares).zip(wanted) else { continue };
+                let share = &mut shares[share];
+                if share.is_full_with(read.into.len()) {
+                    asked.extend(share.ask(at));
                 }
-                Some(Asked::new(holder, request, at))
-            };
-            reads.iter().map(ask).collect()
-        };
+                share.blocks += 1;
+                share.bytes += read.into.len();
+                share.gets.push(get);
+                share.numbers.push(number);
+            }
+            shares.iter_mut().for_each(|share| asked.extend(share.ask(at)));
+        }
         // Where it fails nothing is answered.
-        connections.iter().for_each(|connection| drop(connection.send_prepared()));
+        shares.iter().for_each(|share| drop(share.holder.1.send_prepared()));
         asked
     }
 }
 
-/// The peer that is likely to have the block here first.
-fn fastest(book: &Book, read: &TierRead<'_>) -> Option<Holder> {
+/// The share of the peer that is likely to have the block here first.
+fn share_of(book: &Book, read: &TierRead<'_>, shares: &mut Vec<Share>) -> Option<usize> {
     let Read::Peers(nodes) = book.ledger.read(read.copy) else { return None };
-    let seats = nodes.iter().filter_map(|node| book.seats.get(node));
-    let there = seats.filter_map(|seat| Some((&seat.peer, seat.connection.as_ref()?)));
-    let (peer, connection) = there.min_by_key(|(peer, _)| peer.cost())?;
-    Some((Arc::clone(peer), Arc::clone(connection)))
+    let of = |node: NodeId, shares: &[Share]| shares.iter().position(|share| share.holder.0.id == node);
+    let cost = |node: NodeId| {
+        let seat = book.seats.get(&node).filter(|seat| seat.connection.is_some())?;
+        Some((seat.peer.cost(of(node, shares).map_or(0, |share| shares[share].blocks)), node))
+    };
+    let (_, node) = nodes.into_iter().filter_map(cost).min()?;
+    of(node, shares).or_else(|| {
+        shares.push(Share::of(book.holder(node)?));
+        Some(shares.len() - 1)
+    })
 }
 
-/// Waits for a block as long as is usual. False: it is not there, or not right.
-fn is_answered(asked: &Asked, into: &mut [u8], is_first: &mut bool) -> bool {
-    let (peer, _) = &asked.holder;
-    match asked.request.wait(asked.at + hedge(peer), |message| look_at(message, into)) {
-        Waited::Answer(Found::Good) => {
-            if std::mem::take(is_first) {
-                peer.trips.note(asked.at.elapsed());
-            }
-            true
+impl Share {
+    fn of(holder: Holder) -> Self {
+        Self { holder, blocks: 0, gets: Vec::new(), numbers: Vec::new(), bytes: 0 }
+    }
+
+    /// Whether a block is one too many for the next request.
+    fn is_full_with(&self, bytes: usize) -> bool {
+        self.gets.len() == MAX_GETS || self.bytes > 0 && self.bytes + bytes > TOGETHER_BYTES
+    }
+
+    /// The next request, which is yet to be sent.
+    fn ask(&mut self, at: Instant) -> Option<Together> {
+        let (gets, numbers) = (std::mem::take(&mut self.gets), std::mem::take(&mut self.numbers));
+        self.bytes = 0;
+        if gets.is_empty() {
+            return None;
         }
-        _ => false,
+        let request = self.holder.1.prepare(|say, id| say.get(id, &gets)).ok()?;
+        let holder = (Arc::clone(&self.holder.0), Arc::clone(&self.holder.1));
+        Some(Together { asked: Asked::new(holder, request, at), numbers })
+    }
+}
+
+impl Together {
+    /// Waits for the answer as long as is usual, and takes what is right of it.
+    fn take(self, reads: &mut [TierRead<'_>], is_read: &mut [bool], notes_time: bool) {
+        let Asked { holder: (peer, _), request, at } = &self.asked;
+        let took = |message: Message<'_>| {
+            let Message::Got(found) = message else { return false };
+            for (number, found) in self.numbers.iter().zip(found.iter()) {
+                is_read[*number] = take(found, reads[*number].into) == Found::Good;
+            }
+            found.count() == self.numbers.len()
+        };
+        if let Waited::Answer(true) = request.wait(*at + hedge(peer), took)
+            && notes_time
+        {
+            peer.trips.note(at.elapsed());
+        }
     }
 }

@@ -4,7 +4,10 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tmem_cluster::{
     lender::{SharedHolding, lock},
-    wire::{Flushes, FrameReader, MAX_COPIES, MAX_PUTS, Message, PutResult, Puts, WireError},
+    wire::{
+        Flushes, FrameReader, Gets, MAX_COPIES, MAX_GETS, MAX_PUTS, Message, PutResult, Puts, Reason,
+        WireError,
+    },
 };
 
 use super::{Shared, outgoing::Outgoing, seats::Seat, status::Counters};
@@ -59,19 +62,7 @@ impl Serving<'_, '_> {
     /// Does what a message says, and answers. False: no borrower says this.
     fn carry_out(&mut self, id: u64, message: Message<'_>) -> Result<bool, WireError> {
         match message {
-            Message::Get { copy, start, bytes } => {
-                let holding = lock(self.holding);
-                match holding.get(copy, start, bytes) {
-                    Ok(bytes) => {
-                        self.counters.gets.fetch_add(1, Relaxed);
-                        self.outgoing.say().got(id, bytes)
-                    }
-                    Err(reason) => {
-                        self.counters.missed_gets.fetch_add(1, Relaxed);
-                        self.outgoing.say().refused(id, reason)
-                    }
-                }
-            }
+            Message::Get(gets) => self.get(id, gets),
             Message::Fetch(copy) => {
                 let holding = lock(self.holding);
                 match holding.fetch(copy) {
@@ -103,6 +94,19 @@ impl Serving<'_, '_> {
             | Message::Refused(_) => return Ok(false),
         }
         .map(|()| true)
+    }
+
+    fn get(&mut self, id: u64, gets: Gets<'_>) -> Result<(), WireError> {
+        let holding = lock(self.holding);
+        let mut found = [Err(Reason::NotThere); MAX_GETS];
+        let mut there = 0;
+        for (get, found) in gets.iter().zip(&mut found) {
+            *found = holding.get(get.copy, get.start, get.bytes);
+            there += u64::from(found.is_ok());
+        }
+        self.counters.gets.fetch_add(there, Relaxed);
+        self.counters.missed_gets.fetch_add(gets.count() as u64 - there, Relaxed);
+        self.outgoing.say().got(id, &found[..gets.count()])
     }
 
     fn put(&mut self, id: u64, puts: Puts<'_>) -> Result<(), WireError> {

@@ -9,7 +9,7 @@ use std::{
 
 use tmem_cluster::{
     Epoch,
-    wire::{Encoder, FrameReader, HELLO_BYTES, Hello, Message, PutResult, Reason, Run, WireError},
+    wire::{Encoder, FrameReader, Get, HELLO_BYTES, Hello, Message, PutResult, Reason, Run, WireError},
 };
 use tmem_store::TierCopy;
 
@@ -19,7 +19,7 @@ use super::fake_lender::CLUSTER;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     Put(Vec<PutResult>),
-    Got(Vec<u8>),
+    Got(Vec<Result<Vec<u8>, Reason>>),
     Flushed,
     Pong,
     Listed(Vec<TierCopy>),
@@ -96,7 +96,9 @@ impl Client {
                     continue;
                 }
                 Message::PutDone(results) => Answer::Put(results.iter().collect()),
-                Message::Got(bytes) => Answer::Got(bytes.to_vec()),
+                Message::Got(found) => {
+                    Answer::Got(found.iter().map(|found| found.map(<[u8]>::to_vec)).collect())
+                }
                 Message::Flushed => Answer::Flushed,
                 Message::Pong => Answer::Pong,
                 Message::Listed(copies) => Answer::Listed(copies.iter().collect()),
@@ -134,8 +136,12 @@ impl Client {
         }
     }
 
-    pub fn get(&mut self, copy: TierCopy, start: u32, bytes: u32) -> Answer {
-        self.call(|say, id| say.get(id, copy, start, bytes))
+    /// One block.
+    pub fn get(&mut self, copy: TierCopy, start: u32, bytes: u32) -> Result<Vec<u8>, Reason> {
+        match self.call(|say, id| say.get(id, &[Get { copy, start, bytes }])) {
+            Answer::Got(mut found) if found.len() == 1 => found.remove(0),
+            other => panic!("a get is answered with {other:?}"),
+        }
     }
 
     pub fn flush(&mut self, copy: TierCopy) {

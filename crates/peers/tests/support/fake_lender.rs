@@ -12,7 +12,7 @@ use std::{
 
 use tmem_cluster::{
     Epoch, NodeName,
-    wire::{Encoder, Frame, FrameReader, Hello, MAX_COPIES, Message, PutResult, Reason, Run, Runs},
+    wire::{Encoder, Frame, FrameReader, Get, Hello, MAX_COPIES, Message, PutResult, Reason, Run, Runs},
 };
 use tmem_peers::{Identity, Member, Security, Stream, say};
 use tmem_store::TierCopy;
@@ -37,6 +37,8 @@ pub enum Mischief {
     WrongBits,
     /// What is got is too short.
     TooShort,
+    /// Of what is got the last is missing.
+    TooFew,
     /// It takes so long for a get, in milliseconds.
     Slow(u64),
     /// It ends the connection in the middle of an answer to a get.
@@ -252,12 +254,14 @@ impl FakeLender {
     }
 
     /// False: the connection ends.
-    fn answer(&self, stream: &Stream, frame: Frame<'_>) -> bool {
+    fn answer(&self, stream: &Arc<Stream>, frame: Frame<'_>) -> bool {
         let mischief = self.state().mischief;
         let message = Message::decode(frame).expect("a borrower says only what is in the protocol");
-        let (is_ping, is_get) = (message == Message::Ping, matches!(message, Message::Get { .. }));
+        let (is_ping, is_get) = (message == Message::Ping, matches!(message, Message::Get(_)));
         let mut out = Vec::new();
-        self.say(&mut Encoder::new(&mut out), frame.id, message);
+        if !self.say(stream, &mut Encoder::new(&mut out), frame.id, message) {
+            return false;
+        }
         match mischief {
             Mischief::Mute | Mischief::Stuck => return true,
             Mischief::Away => return false,
@@ -283,8 +287,12 @@ impl FakeLender {
         stream.send(&out).is_ok()
     }
 
-    fn say(&self, say: &mut Encoder<'_>, id: u64, message: Message<'_>) {
+    /// Carries out what is asked and answers. False: the connection was ended meanwhile, and what came on it is carried out no more.
+    fn say(&self, stream: &Arc<Stream>, say: &mut Encoder<'_>, id: u64, message: Message<'_>) -> bool {
         let mut state = self.state();
+        if !state.connections.iter().any(|known| Arc::ptr_eq(known, stream)) {
+            return false;
+        }
         match message {
             Message::Put(puts) => {
                 let results: Vec<PutResult> = puts
@@ -303,23 +311,16 @@ impl FakeLender {
                     .collect();
                 say.put_done(id, &results).unwrap();
             }
-            Message::Get { copy, start, bytes } => {
-                self.gets.fetch_add(1, SeqCst);
-                let (start, end) = (start as usize, (start + bytes) as usize);
-                let found = state.content(copy).and_then(|content| {
-                    content.iter().find_map(|(run, held)| {
-                        let from = start.checked_sub(run.start_bytes())?;
-                        held.get(from..end - run.start_bytes())
-                    })
-                });
-                let Some(found) = found else { return say.refused(id, Reason::NotThere).unwrap() };
-                let mut found = found.to_vec();
-                match state.mischief {
-                    Mischief::WrongBits => found[20] ^= 1,
-                    Mischief::TooShort => found.truncate(found.len() - 1),
-                    _ => {}
+            Message::Get(gets) => {
+                self.gets.fetch_add(gets.count() as u64, SeqCst);
+                let found: Vec<Option<Vec<u8>>> = gets.iter().map(|get| state.get(get)).collect();
+                let found: Vec<_> =
+                    found.iter().map(|found| found.as_deref().ok_or(Reason::NotThere)).collect();
+                let most = found.len() - usize::from(state.mischief == Mischief::TooFew);
+                match most {
+                    0 => say.flushed(id).unwrap(),
+                    _ => say.got(id, &found[..most]).unwrap(),
                 }
-                say.got(id, &found).unwrap();
             }
             Message::Flush(dead) => {
                 for dead in dead.iter() {
@@ -345,6 +346,7 @@ impl FakeLender {
             },
             other => panic!("a borrower says {other:?}"),
         }
+        true
     }
 }
 
@@ -359,6 +361,20 @@ impl State {
             .get(&copy.place)
             .filter(|(writing, _)| *writing == copy.writing)
             .map(|(_, content)| content)
+    }
+
+    fn get(&self, get: Get) -> Option<Vec<u8>> {
+        let (start, end) = (get.start as usize, (get.start + get.bytes) as usize);
+        let mut found = self.content(get.copy)?.iter().find_map(|(run, held)| {
+            let from = start.checked_sub(run.start_bytes())?;
+            held.get(from..end - run.start_bytes()).map(<[u8]>::to_vec)
+        })?;
+        match self.mischief {
+            Mischief::WrongBits => found[20] ^= 1,
+            Mischief::TooShort => found.truncate(found.len() - 1),
+            _ => {}
+        }
+        Some(found)
     }
 
     fn forget(&mut self, place: u32, dead: &[Run]) {
