@@ -37,6 +37,7 @@ impl Borrowing {
     pub(crate) fn start(
         name: &str,
         copies: usize,
+        encrypt: bool,
         certificates: Option<&Certificates>,
         network: &Network,
         content: &Arc<Content>,
@@ -49,6 +50,7 @@ impl Borrowing {
             identity: Identity { cluster: CLUSTER, name: "borrower".parse()?, epoch: Epoch(1) },
             security: certificates.map_or(Ok(Security::Plain), Certificates::security)?,
             copies,
+            encrypt,
             repair_bytes_per_second: 0,
             repair_delay: PeerTierOptions::REPAIR_DELAY,
             more_members_may_come: false,

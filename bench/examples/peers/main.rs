@@ -105,11 +105,15 @@ fn sides(arguments: &Arguments, network: &Network, content: &Arc<Content>) -> Re
     };
     let certificates = Certificates::make()?;
     let mut sides: Vec<Box<dyn Side>> = Vec::new();
-    for (name, copies, certificates) in
-        [("peers", 1, None), ("2 copies", 2, None), ("TLS", 1, Some(&certificates))]
-    {
+    for (name, copies, encrypt, certificates) in [
+        ("peers", 1, false, None),
+        ("2 copies", 2, false, None),
+        ("TLS", 1, false, Some(&certificates)),
+        ("encrypted", 1, true, None),
+        ("as by default", 2, true, Some(&certificates)),
+    ] {
         if is_wanted(name) {
-            sides.push(Box::new(Borrowing::start(name, copies, certificates, network, content)?));
+            sides.push(Box::new(Borrowing::start(name, copies, encrypt, certificates, network, content)?));
         }
     }
     if is_wanted("redis") {

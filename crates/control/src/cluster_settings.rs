@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{ByteSize, Config, ControlError, background::number};
+use crate::{ByteSize, Config, ControlError, background::number, on_off::written_on_or_off};
 
 /// Where a node keeps its identity and certificates, if nothing else is said.
 const DIRECTORY: &str = "/var/lib/tmem/cluster";
@@ -22,6 +22,8 @@ pub struct ClusterSettings {
     pub directory: PathBuf,
     /// On how many hosts each extent is.
     pub copies: ClusterCopies,
+    /// Whether the others get pages encrypted.
+    pub encrypt: EncryptPages,
     /// How much it lends.
     pub lend: Lend,
     /// What fails together with it.
@@ -40,6 +42,7 @@ impl Default for ClusterSettings {
             listen: None,
             directory: PathBuf::from(DIRECTORY),
             copies: ClusterCopies::default(),
+            encrypt: EncryptPages::default(),
             lend: Lend::default(),
             domain: None,
             peers: Vec::new(),
@@ -84,6 +87,18 @@ impl Config {
         self.cluster.as_ref().map(|settings| settings.check().map(|()| settings)).transpose()
     }
 }
+
+/// Whether pages that go to other hosts are encrypted, so that these cannot read them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EncryptPages {
+    /// All that go from now on.
+    #[default]
+    On,
+    /// They are only hidden from who listens on the way.
+    Off,
+}
+
+written_on_or_off!(EncryptPages);
 
 /// How much of this host's idle memory others may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -195,14 +210,14 @@ mod tests {
     fn a_section_says_where_this_host_is_and_who_the_others_are() {
         assert_eq!(parse("").unwrap().cluster().unwrap(), None);
         let text = "[cluster]\nlisten = \"10.0.0.1:7790\"\npeers = [\"b=10.0.0.2:7790,rack-2\"]\ncopies = 1\nlend = \"4G\"\n\
-            domain = \"rack-1\"\nrepair-bandwidth = \"10M\"\ndirectory = \"/c\"";
+            encrypt = \"off\"\ndomain = \"rack-1\"\nrepair-bandwidth = \"10M\"\ndirectory = \"/c\"";
         let config = parse(text).unwrap();
         let settings = config.cluster().unwrap().unwrap();
         assert_eq!((settings.copies.count(), settings.lend.max_bytes()), (1, 4 << 30));
-        assert_eq!(settings.repair_bandwidth.bytes(), 10 << 20);
+        assert_eq!((settings.repair_bandwidth.bytes(), settings.encrypt), (10 << 20, EncryptPages::Off));
         let least = parse("[cluster]\nlend = \"off\"\npeers = [\"b=10.0.0.2:7790\"]").unwrap();
         let least = least.cluster().unwrap().unwrap();
-        assert_eq!((least.copies.count(), least.lend), (2, Lend::Off));
+        assert_eq!((least.copies.count(), least.lend, least.encrypt), (2, Lend::Off, EncryptPages::On));
         assert_eq!(least.directory, Path::new(DIRECTORY));
     }
 
@@ -224,6 +239,7 @@ mod tests {
             ("copies = 0", "`0`"),
             ("copies = 5", "1 to 4"),
             ("lend = \"much\"", "much"),
+            ("encrypt = \"yes\"", "on or off"),
             ("listen = \"host-a:7790\"", "line 2"),
             ("colour = \"red\"", "colour"),
         ] {

@@ -111,6 +111,12 @@ pub enum ControlError {
         /// What was written.
         text: String,
     },
+    /// Encryption of pages at peers is neither on nor off.
+    #[error("`{text}` says nothing about encrypting pages that go to other hosts: write on or off")]
+    EncryptPages {
+        /// What was written.
+        text: String,
+    },
     /// A way to use the tier that does not exist.
     #[error("`{text}` is not a way to use the tier: write write-back or write-through")]
     TierMode {

@@ -92,7 +92,7 @@ pub use client_changes::ClientChanges;
 pub use cluster_report::{
     BorrowerReport, BorrowingReport, ClusterReport, ClusterView, LendingReport, PeerReport,
 };
-pub use cluster_settings::{ClusterCopies, ClusterSettings, Lend};
+pub use cluster_settings::{ClusterCopies, ClusterSettings, EncryptPages, Lend};
 pub use config::{Config, MAX_POLL_US, poll_us};
 pub use dashboard::Dashboard;
 pub use dedup_choice::DedupChoice;

@@ -10,6 +10,7 @@
 //! | `peer`, `round_trips` | one peer, and how fast it answers |
 //! | `keeping` | a peer's thread: connects, pings, says what is to be forgotten |
 //! | `packed` | extents without what nobody needs |
+//! | `sealing` | pages that lenders cannot read |
 //! | `writing`, `reading`, `repair` | what their names say |
 //! | `reading_many` | many blocks under way at once |
 //! | `status` | for people |
@@ -24,6 +25,7 @@ mod reading;
 mod reading_many;
 mod repair;
 mod round_trips;
+mod sealing;
 mod status;
 mod writing;
 
@@ -149,13 +151,14 @@ impl Tier for PeerTier {
     }
 
     fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
-        let packed: Vec<Packed<'_>> = writes
-            .iter()
-            .map(|write| {
-                let needed = write.needed.iter().map(|run| (run.start, run.bytes));
-                Packed::of(write.copy, write.extent, merged(needed))
-            })
-            .collect();
+        let mut packed = Vec::with_capacity(writes.len());
+        for write in writes {
+            let needed = write.needed.iter().map(|run| (run.start, run.bytes));
+            packed.push(Packed::of(write.copy, write.extent, merged(needed)));
+        }
+        if !packed.iter_mut().all(|packed| self.borrower.close(packed)) {
+            return Err(TierError::Unavailable("pages can't be encrypted".to_owned()));
+        }
         self.borrower.write(&packed)
     }
 

@@ -12,9 +12,9 @@ use proptest::prelude::*;
 use support::{
     EXTENT, copy, extent,
     fake_lender::{FakeLender, Mischief},
-    needed, ready, wait_until,
+    needed, options, ready_with, wait_until,
 };
-use tmem_peers::{PeerState, PeerTier};
+use tmem_peers::{PeerState, PeerTier, PeerTierOptions};
 use tmem_store::{Tier, TierCopy, TierRun, TierWrite};
 
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ struct Run {
 
 impl Run {
     fn begin() -> Self {
-        let (lenders, tier) = ready(3, ROOM, 2);
+        let (lenders, tier) = ready_with(3, ROOM, PeerTierOptions { encrypt: true, ..options(2) });
         Self { lenders, tier, model: BTreeMap::new(), next_writing: 1 }
     }
 

@@ -24,7 +24,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tmem_control::{ClusterSettings, Config, Frontend, Knobs};
+use tmem_control::{ClusterSettings, Config, EncryptPages, Frontend, Knobs};
 use tmem_keeper::Estate;
 use tmem_membership::{
     Announcement, Epoch, EtcdSettings, Identity, Source, StaticPeer, View, certificates, check_domain,
@@ -200,6 +200,7 @@ impl ClusterPlan {
             identity: own,
             security: self.security.clone(),
             copies: self.settings.copies.count(),
+            encrypt: self.settings.encrypt == EncryptPages::On,
             repair_bytes_per_second: self.settings.repair_bandwidth.bytes(),
             repair_delay: PeerTierOptions::REPAIR_DELAY,
             more_members_may_come: matches!(self.source, Source::Etcd(_)),

@@ -236,7 +236,10 @@ fn every_key_of_the_sample_is_real_and_shows_its_default() {
     assert_eq!(guest_keys, ["ceiling", "floor", "name", "qmp", "weight"]);
     let cluster = table["cluster"].as_table().expect("a section");
     let cluster_keys: Vec<_> = cluster.keys().map(String::as_str).collect();
-    assert_eq!(cluster_keys, ["copies", "directory", "lend", "listen", "peers", "repair-bandwidth"]);
+    assert_eq!(
+        cluster_keys,
+        ["copies", "directory", "encrypt", "lend", "listen", "peers", "repair-bandwidth"]
+    );
     let disk = table["disk"][0].as_table().expect("a disk section");
     let disk_keys: Vec<_> = disk.keys().map(String::as_str).collect();
     assert_eq!(disk_keys, ["cap", "dedup", "format", "name", "queues", "size", "vhost-user", "weight"]);

@@ -19,7 +19,9 @@ use tmem_store::{TierCopy, TierKey, TierState};
 use super::{
     book::{Book, Seat},
     options::{Member, PeerTierOptions},
+    packed::Packed,
     peer::Peer,
+    sealing::Seal,
 };
 use crate::{bell::Bell, clock::Clock, connection::Connection, error::PeerError};
 
@@ -37,6 +39,8 @@ pub(super) struct Borrower {
     pub(super) options: PeerTierOptions,
     /// Drawn with the store: what peers keep is under this number. Not set before the store has said its key.
     store: OnceLock<u64>,
+    /// Made of the store's key, as that number.
+    seal: OnceLock<Seal>,
     book: Mutex<Book>,
     /// Rung when more can be read than before.
     changed: Condvar,
@@ -58,6 +62,7 @@ impl Borrower {
             repair_rate: AtomicU64::new(options.repair_bytes_per_second),
             options,
             store: OnceLock::new(),
+            seal: OnceLock::new(),
             changed: Condvar::new(),
             repair_bell: Bell::default(),
             repair_speed: AtomicU64::new(0),
@@ -82,12 +87,26 @@ impl Borrower {
         let hash = ring::digest::digest(&ring::digest::SHA256, &[&b"tmem store "[..], &key.0[..]].concat());
         let number = hash.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         // The store says it once.
+        let _ = self.seal.set(Seal::new(key, self.options.encrypt));
         let _ = self.store.set(number);
         self.book().seats.values().for_each(|seat| seat.peer.bell.ring());
     }
 
     pub(super) fn store(&self) -> Option<u64> {
         self.store.get().copied()
+    }
+
+    /// Makes an extent what peers may have. False: it cannot be, and must not go out.
+    pub(super) fn close(&self, packed: &mut Packed<'_>) -> bool {
+        match self.seal.get() {
+            Some(seal) if self.options.encrypt => packed.close(seal),
+            seal => seal.is_some(),
+        }
+    }
+
+    /// Makes bytes of a copy, from `start` of its extent on, what they were. False: they are no whole blocks.
+    pub(super) fn open(&self, copy: TierCopy, start: usize, bytes: &mut [u8]) -> bool {
+        self.seal.get().is_some_and(|seal| seal.open(copy, start, bytes))
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -17,6 +17,8 @@ pub struct PeerTierOptions {
     pub security: Security,
     /// On how many nodes each extent is, 1 to 4.
     pub copies: usize,
+    /// Whether peers get pages encrypted, so that they cannot read them. What is there already is read either way.
+    pub encrypt: bool,
     /// How many bytes a second repair may fetch; 0: as many as it can.
     pub repair_bytes_per_second: u64,
     /// How long after the loss of a peer repair begins: it may be back at once. [`Self::REPAIR_DELAY`] does for most.

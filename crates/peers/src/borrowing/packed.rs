@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use tmem_cluster::wire::{RUN_UNIT_BYTES, Run};
 use tmem_store::{TIER_EXTENT_BYTES, TierCopy};
 
+use super::sealing::Seal;
+
 /// A copy as it goes over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packed<'a> {
@@ -25,6 +27,18 @@ impl<'a> Packed<'a> {
             }
         };
         Self { copy, runs, bytes }
+    }
+
+    /// Makes it what peers may have. False: it cannot be.
+    pub(super) fn close(&mut self, seal: &Seal) -> bool {
+        let mut rest = &mut self.bytes.to_mut()[..];
+        self.runs.iter().all(|run| {
+            let Some((bytes, others)) = std::mem::take(&mut rest).split_at_mut_checked(run.bytes()) else {
+                return false;
+            };
+            rest = others;
+            seal.close(self.copy, run.start_bytes(), bytes)
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use tmem_cluster::{
     ledger::Read,
     wire::{Get, Message, Reason},
 };
-use tmem_store::{TierCopy, TierError, are_whole_blocks};
+use tmem_store::{TierCopy, TierError};
 
 use super::{
     borrower::{Borrower, REQUEST_TIME},
@@ -166,7 +166,7 @@ impl Borrower {
                     (true, None) => *at + REQUEST_TIME,
                     (false, _) => now + SLICE,
                 };
-                let found = match request.wait(until, |message| look_at(message, into)) {
+                let found = match request.wait(until, |message| self.look_at(message, copy, start, into)) {
                     Waited::Answer(found) => found,
                     Waited::Ended => Found::Unclear,
                     Waited::NotYet if at.elapsed() >= REQUEST_TIME => {
@@ -190,6 +190,36 @@ impl Borrower {
                 }
                 asked.remove(number);
             }
+        }
+    }
+
+    /// The answer to a get of one block.
+    fn look_at(&self, message: Message<'_>, copy: TierCopy, start: usize, into: &mut [u8]) -> Found {
+        match message {
+            Message::Got(found) if found.count() == 1 => {
+                found.iter().next().map_or(Found::Damaged, |found| self.take(found, copy, start, into))
+            }
+            Message::Refused(reason) => self.take(Err(reason), copy, start, into),
+            _ => Found::Damaged,
+        }
+    }
+
+    /// Takes a block, if it is there and right.
+    pub(super) fn take(
+        &self,
+        found: Result<&[u8], Reason>,
+        copy: TierCopy,
+        start: usize,
+        into: &mut [u8],
+    ) -> Found {
+        match found {
+            Ok(bytes) if bytes.len() == into.len() => {
+                into.copy_from_slice(bytes);
+                if self.open(copy, start, into) { Found::Good } else { Found::Damaged }
+            }
+            Ok(_) => Found::Damaged,
+            Err(Reason::NotThere | Reason::Dropped) => Found::Gone,
+            Err(_) => Found::Unclear,
         }
     }
 
@@ -238,30 +268,6 @@ impl Drop for Asked {
 /// The store reads within an extent.
 pub(super) fn get(copy: TierCopy, start: usize, bytes: usize) -> Option<Get> {
     Some(Get { copy, start: u32::try_from(start).ok()?, bytes: u32::try_from(bytes).ok()? })
-}
-
-/// The answer to a get of one block.
-fn look_at(message: Message<'_>, into: &mut [u8]) -> Found {
-    match message {
-        Message::Got(found) if found.count() == 1 => {
-            found.iter().next().map_or(Found::Damaged, |found| take(found, into))
-        }
-        Message::Refused(reason) => take(Err(reason), into),
-        _ => Found::Damaged,
-    }
-}
-
-/// Takes a block, if it is there and right.
-pub(super) fn take(found: Result<&[u8], Reason>, into: &mut [u8]) -> Found {
-    match found {
-        Ok(bytes) if bytes.len() == into.len() => {
-            into.copy_from_slice(bytes);
-            if are_whole_blocks(into) { Found::Good } else { Found::Damaged }
-        }
-        Ok(_) => Found::Damaged,
-        Err(Reason::NotThere | Reason::Dropped) => Found::Gone,
-        Err(_) => Found::Unclear,
-    }
 }
 
 /// Whether a peer that does not have some bytes of a copy has the copy.

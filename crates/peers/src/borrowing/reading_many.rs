@@ -13,7 +13,7 @@ use tmem_store::TierRead;
 use super::{
     book::Book,
     borrower::Borrower,
-    reading::{Asked, Found, Holder, PATIENCE, get, hedge, take},
+    reading::{Asked, Found, Holder, PATIENCE, get, hedge},
 };
 use crate::connection::Waited;
 
@@ -48,7 +48,9 @@ impl Borrower {
             // Each says how long its peer took, which for all but the first is how long the others took, too.
             let mut is_first = true;
             for together in self.ask_for(part) {
-                together.take(part, &mut is_read, std::mem::take(&mut is_first));
+                if together.wait(self, part, &mut is_read) && std::mem::take(&mut is_first) {
+                    together.note_time();
+                }
             }
             for (read, is_read) in part.iter_mut().zip(is_read) {
                 read.result = match is_read {
@@ -124,20 +126,21 @@ impl Share {
 }
 
 impl Together {
-    /// Waits for the answer as long as is usual, and takes what is right of it.
-    fn take(self, reads: &mut [TierRead<'_>], is_read: &mut [bool], notes_time: bool) {
+    /// Waits for the answer as long as is usual, and takes what is right of it. False: there is none.
+    fn wait(&self, borrower: &Borrower, reads: &mut [TierRead<'_>], is_read: &mut [bool]) -> bool {
         let Asked { holder: (peer, _), request, at } = &self.asked;
-        let took = |message: Message<'_>| {
+        let take = |message: Message<'_>| {
             let Message::Got(found) = message else { return false };
             for (number, found) in self.numbers.iter().zip(found.iter()) {
-                is_read[*number] = take(found, reads[*number].into) == Found::Good;
+                let TierRead { copy, start, into, .. } = &mut reads[*number];
+                is_read[*number] = borrower.take(found, *copy, *start, into) == Found::Good;
             }
             found.count() == self.numbers.len()
         };
-        if let Waited::Answer(true) = request.wait(*at + hedge(peer), took)
-            && notes_time
-        {
-            peer.trips.note(at.elapsed());
-        }
+        matches!(request.wait(*at + hedge(peer), take), Waited::Answer(true))
+    }
+
+    fn note_time(&self) {
+        self.asked.holder.0.trips.note(self.asked.at.elapsed());
     }
 }

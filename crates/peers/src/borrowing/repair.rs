@@ -12,7 +12,7 @@ use tmem_cluster::{
     ledger::{Leaving, Read, Ticket, Want},
     wire::{Message, Reason, Run},
 };
-use tmem_store::{TIER_EXTENT_BYTES, are_whole_blocks};
+use tmem_store::{TIER_EXTENT_BYTES, TierCopy};
 
 use super::{
     book::Book,
@@ -178,7 +178,7 @@ impl Borrower {
             });
             match waited {
                 Waited::Answer(Ok(fetched)) => {
-                    if fetched.is_whole() {
+                    if self.is_whole(want.copy, &fetched) {
                         return Some(fetched);
                     }
                     damaged.get_or_insert(fetched);
@@ -191,6 +191,17 @@ impl Borrower {
             }
         }
         damaged
+    }
+
+    fn is_whole(&self, copy: TierCopy, fetched: &Fetched) -> bool {
+        let mut bytes = fetched.bytes.clone();
+        let mut rest = &mut bytes[..];
+        fetched.runs.iter().all(|run| {
+            let (bytes, others) =
+                std::mem::take(&mut rest).split_at_mut_checked(run.bytes()).unwrap_or_default();
+            rest = others;
+            self.open(copy, run.start_bytes(), bytes)
+        })
     }
 
     fn copy_to(&self, targets: &[(NodeId, Ticket)], copy: &Packed<'_>) {
@@ -232,16 +243,5 @@ impl Book {
             .find_map(|count| self.placement.choose(count, bytes, &want.holders, &want.others))?;
         let sent = self.ledger.send(want.copy, &nodes);
         (!sent.is_empty()).then_some((want, sent))
-    }
-}
-
-impl Fetched {
-    fn is_whole(&self) -> bool {
-        let mut rest = &self.bytes[..];
-        self.runs.iter().all(|run| {
-            let (bytes, others) = rest.split_at_checked(run.bytes()).unwrap_or_default();
-            rest = others;
-            are_whole_blocks(bytes)
-        })
     }
 }

@@ -166,6 +166,13 @@ impl FakeLender {
             .collect()
     }
 
+    /// The bytes of all that it has.
+    pub fn contents(&self) -> Vec<Vec<u8>> {
+        let state = self.state();
+        let contents = state.copies.values().flat_map(|(_, content)| content);
+        contents.map(|(_, bytes)| bytes.clone()).collect()
+    }
+
     /// Whether it has anything that it was given in its epoch.
     pub fn is_empty(&self) -> bool {
         let state = self.state();

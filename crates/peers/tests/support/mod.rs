@@ -36,6 +36,7 @@ pub fn options(copies: usize) -> PeerTierOptions {
         identity: Identity { cluster: CLUSTER, name: "borrower".parse().unwrap(), epoch: Epoch(1) },
         security: Security::Plain,
         copies,
+        encrypt: false,
         repair_bytes_per_second: 0,
         repair_delay: Duration::from_millis(200),
         more_members_may_come: false,
@@ -75,8 +76,12 @@ pub fn lenders(count: usize, extents: u64) -> Vec<Arc<FakeLender>> {
 
 /// Lenders with room for so many extents each, and a tier that is ready.
 pub fn ready(count: usize, extents: u64, copies: usize) -> (Vec<Arc<FakeLender>>, PeerTier) {
+    ready_with(count, extents, options(copies))
+}
+
+pub fn ready_with(count: usize, extents: u64, options: PeerTierOptions) -> (Vec<Arc<FakeLender>>, PeerTier) {
     let lenders = lenders(count, extents);
-    let tier = tier_over(&lenders, copies);
+    let tier = open(&lenders, options);
     wait_until("all are heard", || {
         let status = tier.status();
         status.is_complete && status.peers.iter().all(|peer| peer.free_bytes > 0)
