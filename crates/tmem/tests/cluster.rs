@@ -1,7 +1,15 @@
 //! `tmem cluster` as an administrator uses it.
-#![allow(clippy::expect_used)] // a failed step is a failed test
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failed step is a failed test
 
-use std::{fs, path::Path, process::Command};
+mod common;
+
+use std::{fs, net::TcpListener, path::Path, process::Command};
+
+use common::{
+    Daemon, eventually,
+    nbd::{Disk, noise},
+    send,
+};
 
 /// What a command printed, and how it ended.
 fn tmem(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
@@ -74,4 +82,49 @@ fn without_a_name_a_node_is_called_as_its_host() {
         // A host may have a name that no node can have.
         _ => assert!(error.contains(&format!("`{host}` is no name for a node")), "{error}"),
     }
+}
+
+/// A port that nobody has.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("port").port()
+}
+
+#[test]
+fn a_worker_that_cannot_be_in_the_cluster_serves_what_memory_has() {
+    let home = tempfile::tempdir().expect("directory");
+    let here = home.path();
+    let (directory, moved) = (here.join("a"), here.join("moved"));
+    done(here, &["cluster", "init", "--name", "host-a", "--dir", "a"]);
+    let config = here.join("tmem.toml");
+    let (own, others) = (free_port(), free_port());
+    fs::write(
+        &config,
+        format!(
+            "pool-size = \"64M\"\n[cluster]\nlisten = \"127.0.0.1:{own}\"\ndirectory = \"{}\"\npeers = [\"host-b=127.0.0.1:{others}\"]\n",
+            directory.display()
+        ),
+    )
+    .expect("configuration");
+    let (daemon, log) = Daemon::start_with_log(&["--config", config.to_str().expect("text")]);
+    let mut disk = Disk::add(&daemon, "vm1", "16M", &[]);
+    (0..100).for_each(|page| disk.write(page, &noise(page)).expect("write"));
+    assert_eq!(daemon.status()["cluster"]["node"], "host-a", "{}", daemon.status()["cluster"]);
+    let before = daemon.worker();
+    fs::rename(&directory, &moved).expect("moved away");
+    send(before, libc::SIGKILL);
+    eventually("the next one serves", || {
+        let status = daemon.run(&["status", "--json"]).try_ok();
+        status.is_some_and(|status| !status.contains(&format!("\"worker_pid\":{before},")))
+    });
+    let text = fs::read_to_string(&log).expect("log");
+    assert!(text.contains("goes on without the cluster, and what is at peers cannot be read"), "{text}");
+    assert!(daemon.status()["cluster"].is_null());
+    let mut disk = Disk::connect(&daemon, "vm1");
+    for page in 0..100 {
+        assert_eq!(disk.read(page).expect("read"), noise(page));
+    }
+    // As soon as it can, the next one is in the cluster again.
+    fs::rename(&moved, &directory).expect("moved back");
+    daemon.run(&["upgrade"]).ok();
+    assert_eq!(daemon.status()["cluster"]["node"], "host-a");
 }
