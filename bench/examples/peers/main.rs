@@ -110,7 +110,7 @@ fn sides(arguments: &Arguments, network: &Network, content: &Arc<Content>) -> Re
         ("2 copies", 2, false, None),
         ("TLS", 1, false, Some(&certificates)),
         ("encrypted", 1, true, None),
-        ("as by default", 2, true, Some(&certificates)),
+        ("both", 1, true, Some(&certificates)),
     ] {
         if is_wanted(name) {
             sides.push(Box::new(Borrowing::start(name, copies, encrypt, certificates, network, content)?));

@@ -42,9 +42,6 @@ use requests::{Answer, Requests, Role};
 /// How long whoever reads stays in the socket before it looks at its own deadline.
 const LOOK_UP: Duration = Duration::from_millis(10);
 
-/// For how long an answer is looked for before whoever waits for it sleeps, when nobody else does: between hosts side by side it comes within this.
-const LOOKED_FOR: Duration = Duration::from_micros(50);
-
 /// So much is not sent as long as others are expected to ask, in bytes: eight gets. With more the peer would have nothing to do meanwhile.
 const DEFERRED_BYTES: usize = 8 * 48;
 
@@ -100,6 +97,7 @@ pub(crate) struct Connection {
 }
 
 /// What whoever reads has.
+#[derive(Default)]
 struct Reading {
     frames: FrameReader,
     polling: Polling,
@@ -130,10 +128,7 @@ impl Connection {
             stream,
             hello,
             requests: Mutex::default(),
-            reading: Mutex::new(Reading {
-                frames: FrameReader::default(),
-                polling: Polling::within(LOOKED_FOR),
-            }),
+            reading: Mutex::default(),
             outbox: Outbox::default(),
             listener,
             clock: Clock::start(),

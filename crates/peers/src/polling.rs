@@ -9,11 +9,14 @@ use tmem_transport::PollPolicy;
 
 use crate::stream::Stream;
 
+/// For how long it is looked at most. A round trip between hosts side by side takes a tenth of it; but the first are measured with all threads asleep,
+/// and where a processor has to be woken first, as in virtual machines, that adds up to 100 us. With a limit below that nothing would ever come in time.
+const LIMIT_US: u32 = 200;
+
 /// When a thread that receives looks, and when it sleeps.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Polling {
     policy: PollPolicy,
-    limit_us: u32,
     /// Since when nothing has come, and whether it was looked for in vain.
     wait: Option<(Instant, bool)>,
     /// How often it was looked in vain since something was last found, and how many times are left to be slept through for it.
@@ -25,17 +28,11 @@ pub(crate) struct Polling {
 const MOST_VAIN: u32 = 6;
 
 impl Polling {
-    /// Looks for so long at most.
-    pub(crate) fn within(limit: Duration) -> Self {
-        let limit_us = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
-        Self { policy: PollPolicy::default(), limit_us, wait: None, vain: 0, skipped: 0 }
-    }
-
     /// As [`Stream::receive`]. It looks only if it may: not where others of this process have better to do with the processor.
     pub(crate) fn receive(&mut self, stream: &Stream, into: &mut [u8], may_look: bool) -> io::Result<usize> {
         let is_first = self.wait.is_none();
         let (since, in_vain) = self.wait.get_or_insert_with(|| (Instant::now(), false));
-        let mut window_us = if is_first && may_look { self.policy.window_us(self.limit_us) } else { 0 };
+        let mut window_us = if is_first && may_look { self.policy.window_us(LIMIT_US) } else { 0 };
         if window_us > 0 && self.skipped > 0 {
             self.skipped -= 1;
             window_us = 0;
@@ -60,7 +57,7 @@ impl Polling {
         };
         if let Some((since, in_vain)) = self.wait.take() {
             let gap_us = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
-            self.policy.request_after(gap_us, in_vain, self.limit_us);
+            self.policy.request_after(gap_us, in_vain, LIMIT_US);
         }
         Ok(received)
     }

@@ -19,10 +19,6 @@ use crate::{greeting::is_only_later, polling::Polling};
 /// one answer behind it is ever held.
 const LONG_BYTES: usize = 16 << 10;
 
-/// For how long the next request is looked for before the thread sleeps: a borrower that reads one page after the other asks again within
-/// this, and no request costs this host's guests more than it.
-const LOOKED_FOR: Duration = Duration::from_micros(50);
-
 /// An offer is said again after this time...
 const OFFER_TIME: Duration = Duration::from_secs(1);
 /// ...or when it has changed by more than this part of it.
@@ -42,7 +38,7 @@ pub(super) struct Outgoing<'a> {
 impl<'a> Outgoing<'a> {
     pub(super) fn new(shared: &'a Shared, seat: &'a Seat, holding: &'a SharedHolding) -> Self {
         let bytes = Vec::with_capacity(4096);
-        let polling = Polling::within(LOOKED_FOR);
+        let polling = Polling::default();
         Self { shared, seat, holding, bytes, offered: None, heard: Instant::now(), polling }
     }
 
