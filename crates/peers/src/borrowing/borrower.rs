@@ -98,10 +98,7 @@ impl Borrower {
 
     /// Makes an extent what peers may have. False: it cannot be, and must not go out.
     pub(super) fn close(&self, packed: &mut Packed<'_>) -> bool {
-        match self.seal.get() {
-            Some(seal) if self.options.encrypt => packed.close(seal),
-            seal => seal.is_some(),
-        }
+        self.seal.get().is_some_and(|seal| packed.close(seal))
     }
 
     /// Makes bytes of a copy, from `start` of its extent on, what they were. False: they are no whole blocks.

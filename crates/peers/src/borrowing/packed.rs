@@ -31,15 +31,27 @@ impl<'a> Packed<'a> {
 
     /// Makes it what peers may have. False: it cannot be.
     pub(super) fn close(&mut self, seal: &Seal) -> bool {
-        let mut rest = &mut self.bytes.to_mut()[..];
-        self.runs.iter().all(|run| {
-            let Some((bytes, others)) = std::mem::take(&mut rest).split_at_mut_checked(run.bytes()) else {
-                return false;
-            };
-            rest = others;
-            seal.close(self.copy, run.start_bytes(), bytes)
-        })
+        // What is sent as it is needs no copy.
+        !seal.is_used()
+            || all_runs(&self.runs, self.bytes.to_mut(), |run, bytes| {
+                seal.close(self.copy, run.start_bytes(), bytes)
+            })
     }
+}
+
+/// Whether it is so for each run and its bytes, which are one behind the other.
+pub(super) fn all_runs(
+    runs: &[Run],
+    mut bytes: &mut [u8],
+    mut is_so: impl FnMut(Run, &mut [u8]) -> bool,
+) -> bool {
+    runs.iter().all(|run| {
+        let Some((of_run, rest)) = std::mem::take(&mut bytes).split_at_mut_checked(run.bytes()) else {
+            return false;
+        };
+        bytes = rest;
+        is_so(*run, of_run)
+    })
 }
 
 fn bytes_of(extent: &[u8], run: Run) -> &[u8] {

@@ -17,7 +17,7 @@ use tmem_store::{TIER_EXTENT_BYTES, TierCopy};
 use super::{
     book::Book,
     borrower::{Borrower, REQUEST_TIME},
-    packed::Packed,
+    packed::{Packed, all_runs},
     writing::PutOne,
 };
 use crate::connection::{Connection, Waited};
@@ -195,13 +195,7 @@ impl Borrower {
 
     fn is_whole(&self, copy: TierCopy, fetched: &Fetched) -> bool {
         let mut bytes = fetched.bytes.clone();
-        let mut rest = &mut bytes[..];
-        fetched.runs.iter().all(|run| {
-            let (bytes, others) =
-                std::mem::take(&mut rest).split_at_mut_checked(run.bytes()).unwrap_or_default();
-            rest = others;
-            self.open(copy, run.start_bytes(), bytes)
-        })
+        all_runs(&fetched.runs, &mut bytes, |run, bytes| self.open(copy, run.start_bytes(), bytes))
     }
 
     fn copy_to(&self, targets: &[(NodeId, Ticket)], copy: &Packed<'_>) {

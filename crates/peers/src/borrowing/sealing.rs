@@ -28,6 +28,11 @@ impl Seal {
         Self { key: derived.as_ref().first_chunk().copied().unwrap_or_default(), is_used }
     }
 
+    /// Whether what goes out is encrypted.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used
+    }
+
     /// Bytes of a copy, from `start` of its extent on, as they go out. False: they must not.
     pub(super) fn close(&self, copy: TierCopy, start: usize, bytes: &mut [u8]) -> bool {
         !self.is_used || self.turn(copy, start, bytes)
