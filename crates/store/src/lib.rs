@@ -98,7 +98,7 @@ pub use tier::{
     MAX_TIER_BATCH, TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRead, TierRun, TierState,
     TierWrite,
 };
-pub use tier_blocks::are_whole_blocks;
+pub use tier_blocks::{are_whole_blocks, whole_blocks_bytes};
 pub use tier_cleaning::Cleaning;
 pub use tiering::{TierUsage, WriteBackOptions};
 pub use usage::{ClientUsage, StoreUsage};

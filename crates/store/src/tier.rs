@@ -142,9 +142,14 @@ pub trait Tier: Send + Sync + fmt::Debug {
     fn use_key(&self, key: &TierKey);
 
     /// Whether it keeps single blocks: only those that are needed, and not after it was told that they died. What is read of another tier may be
-    /// any part of a copy, and the store makes room in it by reading copies that are mostly dead and writing the rest anew.
+    /// any part of a copy.
     fn keeps_blocks(&self) -> bool {
         false
+    }
+
+    /// Whether the store makes room in it by reading whole copies that are mostly dead and writing the rest anew.
+    fn is_cleaned(&self) -> bool {
+        !self.keeps_blocks()
     }
 
     /// What it can hold, in bytes.

@@ -4,13 +4,19 @@ use crate::block;
 
 /// Whether these bytes are one whole block or several, up to the last byte or the end of the list. A tier that has other copies asks
 /// before it gives out what came from a peer.
-pub fn are_whole_blocks(mut bytes: &[u8]) -> bool {
+pub fn are_whole_blocks(bytes: &[u8]) -> bool {
+    whole_blocks_bytes(bytes).is_some()
+}
+
+/// How many of these bytes are blocks, up to the end of the list. `None`: one of them is not whole, or there is none.
+pub fn whole_blocks_bytes(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
     loop {
-        let Ok((header, _)) = block::read(bytes) else { return false };
+        let (header, _) = block::read(rest).ok()?;
         let block_bytes = usize::from(block::block_bytes(header.payload_bytes));
-        bytes = bytes.get(block_bytes..).unwrap_or_default();
-        if block::is_end(bytes) {
-            return true;
+        rest = rest.get(block_bytes..).unwrap_or_default();
+        if block::is_end(rest) {
+            return Some(bytes.len() - rest.len());
         }
     }
 }
@@ -29,6 +35,10 @@ mod tests {
             are_whole_blocks(&bytes)
                 && are_whole_blocks(&bytes[..2000])
                 && are_whole_blocks(&bytes[2000..3000])
+        );
+        assert_eq!(
+            (whole_blocks_bytes(&bytes), whole_blocks_bytes(&bytes[..2000])),
+            (Some(3000), Some(2000))
         );
         for at in (0..3000).step_by(7) {
             bytes[at] ^= 0x10;

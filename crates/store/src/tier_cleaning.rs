@@ -7,7 +7,7 @@ use crate::{
     engine::{Engine, Owner},
     entry::{Place, TierPlace, TieredRef},
     extents::EXTENT_BYTES,
-    tier::{MAX_TIER_BATCH, TierCopy, TierError, TierState, TierWrite},
+    tier::{MAX_TIER_BATCH, TierCopy, TierError, TierRun, TierState, TierWrite},
 };
 
 /// What a round of cleaning did.
@@ -89,14 +89,13 @@ impl Engine {
             is_blocked |= self.files.is_detached();
         }
         is_blocked |= self.write_gathered(cleaner, &mut done).is_err();
-        // One that keeps blocks is never cleaned.
         self.tiering.set_cleanable(!is_blocked && done.emptied_extents > 0);
         done
     }
 
     fn is_worth_cleaning(&self) -> bool {
         let Some(tier) = self.tiering.tier() else { return false };
-        if tier.keeps_blocks() || self.tiering.table.used() <= tier.places() / FULL_PART {
+        if !tier.is_cleaned() || self.tiering.table.used() <= tier.places() / FULL_PART {
             return false;
         }
         let (copies, live_bytes) = self.tiering.table.closed_and_live_bytes();
@@ -180,7 +179,12 @@ impl Engine {
         }
         block::write_end(&mut cleaner.to[cleaner.filled_bytes..]);
         let copy = self.tiering.take_last_place().ok_or(Stop::Blocked)?;
-        if self.tiering.write(&[TierWrite::whole(copy, &cleaner.to)]).is_err() {
+        let needed = [TierRun { start: 0, bytes: cleaner.filled_bytes as u32 }];
+        let write = match self.tiering.keeps_blocks() {
+            true => TierWrite { copy, extent: &cleaner.to, needed: &needed },
+            false => TierWrite::whole(copy, &cleaner.to),
+        };
+        if self.tiering.write(&[write]).is_err() {
             self.tiering.table.put_back(copy);
             return Err(Stop::Blocked);
         }

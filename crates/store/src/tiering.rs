@@ -108,6 +108,8 @@ impl Tiering {
         tier.use_key(&self.table.key());
         if tier.keeps_blocks() {
             self.table.note_dead_blocks();
+        }
+        if !tier.is_cleaned() {
             self.set_cleanable(false);
         }
         self.tier.set(tier).map_err(|_| StoreError::SecondTier { name })

@@ -410,8 +410,11 @@ fn describe(got: &Result<Option<Box<[u8; 4096]>>, GetError>) -> String {
 /// Runs some traffic, dies at the n-th store, opens the files, compares, goes on with the rest, gives everything back. Gives the
 /// number of stores when it came to the end without dying.
 fn die_at(n: u64, seed: u64, steps: usize) -> Option<u64> {
-    let mut model =
-        Model::new(if seed.is_multiple_of(2) { TestTier::new(24) } else { TestTier::of_blocks(60) });
+    let mut model = Model::new(match seed % 3 {
+        0 => TestTier::new(24),
+        1 => TestTier::of_blocks(60),
+        _ => TestTier::backed(24),
+    });
     let mut world = model.start();
     let steps = traffic(seed, steps);
     let mut done = 0;

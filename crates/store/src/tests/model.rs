@@ -319,10 +319,15 @@ proptest! {
 
     #[test]
     fn r1_r2_r3_r7_the_store_does_what_a_hash_map_does(
-        keeps_blocks: bool,
+        kind in 0..3,
         steps in proptest::collection::vec(step(), 1..3000),
     ) {
-        let mut world = World::new(if keeps_blocks { TestTier::of_blocks(48) } else { TestTier::new(24) });
+        let tier = match kind {
+            0 => TestTier::new(24),
+            1 => TestTier::of_blocks(48),
+            _ => TestTier::backed(24),
+        };
+        let mut world = World::new(tier);
         for (number, step) in steps.into_iter().enumerate() {
             world.run(step);
             if number % 64 == 0 {

@@ -123,6 +123,11 @@ fn r1_r6_nor_do_they_where_the_tier_keeps_single_blocks() {
     threads_on_a_tier(TestTier::of_blocks(300));
 }
 
+#[test]
+fn r1_r6_nor_where_it_keeps_whole_copies_behind_them() {
+    threads_on_a_tier(TestTier::backed(70));
+}
+
 fn threads_on_a_tier(tier: Arc<TestTier>) {
     let store = store(3 << 20);
     store.attach_tier(tier.clone()).unwrap();

@@ -99,3 +99,24 @@ fn every_page_may_be_in_it_as_well() {
     store.write_back(LONG);
     assert_eq!((tier.kept_bytes(), tier.copies()), (0, 0));
 }
+
+/// One that has whole copies behind the single blocks is cleaned for these, and has no other blocks than those that are needed.
+#[test]
+fn it_is_cleaned_where_whole_copies_are_behind_it() {
+    let (store, tier) = (store(2 << 20), TestTier::backed(90));
+    store.attach_tier(tier.clone()).unwrap();
+    let pool = flat_pool(&store, "a", 20_000);
+    for i in 0..2400 {
+        put(&pool, 0, i, noise(i)).unwrap();
+        if i % 20 == 0 {
+            store.write_back(LONG);
+        }
+    }
+    assert_exact(&store, &tier);
+    let before = tier.copies();
+    (0..2400).filter(|i| i % 3 != 0).for_each(|i| pool.flush_page(crate::ObjectId(0), crate::PageIndex(i)));
+    let cleaning = store.clean_tier(LONG);
+    assert!(cleaning.moved_pages > 100 && tier.copies() < before * 3 / 4, "{cleaning:?}, {before} before");
+    assert_exact(&store, &tier);
+    (0..2400).filter(|i| i % 3 == 0).for_each(|i| assert_all_there(&pool, i..i + 1, noise));
+}
