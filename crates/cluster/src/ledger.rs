@@ -10,6 +10,8 @@
 //! copy:  sent -- acknowledged --> held -- recalled --> recalled -- deadline, or enough others --> gone
 //! ```
 //!
+//! Of a [backed](Ledger::backed) ledger's extents another tier has a copy as well. None of them is lost: what no node has is wanted, with that tier as the source.
+//!
 //! A copy is valid when it was acknowledged in what is still its node's epoch, and read when its node is there, too. It counts towards what was promised when
 //! moreover nobody has recalled it. Copies at a node that is away stay valid, as the last hope, until the node comes back and is not needed, or is fenced.
 
@@ -42,6 +44,8 @@ pub enum Read {
     Peers(Vec<NodeId>),
     /// Nowhere now, but perhaps later: the nodes that have it are away, or a copy is under way.
     NotNow,
+    /// No node has it, but the tier behind this ledger does.
+    Backing,
     /// Nobody has it any more.
     Lost,
     /// It was flushed or overwritten, or never put.
@@ -55,7 +59,7 @@ pub struct Want {
     pub copy: TierCopy,
     /// How many copies more.
     pub missing: usize,
-    /// Where it can be had for that: home, peers, or nowhere for now.
+    /// Where it can be had for that: home, peers, the tier behind this ledger, or nowhere for now.
     pub from: Read,
     /// Nodes that have, or get, a copy that counts: new ones should be apart from these.
     pub holders: Vec<NodeId>,
@@ -90,6 +94,8 @@ pub struct OldWriting {
 #[derive(Debug)]
 pub struct Ledger {
     promised: usize,
+    /// Whether another tier has all that is not at home.
+    is_backed: bool,
     nodes: BTreeMap<NodeId, Node>,
     records: BTreeMap<u32, Record>,
     /// Places of records with fewer copies than promised, or sendings of some, that are not lost.
@@ -113,6 +119,7 @@ impl Ledger {
     pub fn new(promised: usize) -> Self {
         Self {
             promised: promised.clamp(1, Self::MAX_COPIES),
+            is_backed: false,
             nodes: BTreeMap::new(),
             records: BTreeMap::new(),
             wanting: BTreeSet::new(),
@@ -121,6 +128,21 @@ impl Ledger {
             next_ticket: 0,
             deadlines: BTreeSet::new(),
             settled: Vec::new(),
+        }
+    }
+
+    /// The same, where another tier has a copy of each extent that is [stored](Self::stored) there.
+    pub fn backed(promised: usize) -> Self {
+        Self { is_backed: true, ..Self::new(promised) }
+    }
+
+    /// The tier behind this ledger has an extent: memory need not have it any more, however many copies there are.
+    pub fn stored(&mut self, copy: TierCopy) {
+        if let Some(record) =
+            self.records.get_mut(&copy.place).filter(|record| record.writing == copy.writing)
+        {
+            record.is_home = false;
+            self.review(copy.place);
         }
     }
 
@@ -312,6 +334,7 @@ impl Ledger {
         there.sort_by_key(|copy| copy.is_recalled());
         match (there.is_empty(), record.copies.is_empty()) {
             (false, _) => Read::Peers(there.iter().map(|copy| copy.node).collect()),
+            (true, _) if self.is_backed => Read::Backing,
             // Away, or under way.
             (true, false) => Read::NotNow,
             (true, true) => Read::Lost,
@@ -367,7 +390,7 @@ impl Ledger {
             surplus.iter().for_each(|copy| self.give_up(place, record.writing, copy));
         }
         let counted = record.copies.iter().filter(|copy| self.counts(copy)).count();
-        let is_lost = !record.is_home && record.copies.is_empty();
+        let is_lost = !self.is_backed && !record.is_home && record.copies.is_empty();
         if counted < self.promised && !is_lost {
             self.wanting.insert(place);
         } else {

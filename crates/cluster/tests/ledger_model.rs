@@ -53,6 +53,7 @@ impl Link {
 struct World {
     ledger: Ledger,
     promised: usize,
+    is_backed: bool,
     links: BTreeMap<NodeId, Link>,
     current: BTreeMap<u32, u64>,
     home: BTreeSet<(u32, u64)>,
@@ -67,9 +68,11 @@ impl World {
     fn new(seed: u64) -> World {
         let mut random = fastrand::Rng::with_seed(seed);
         let promised = random.usize(1..=3);
+        let is_backed = random.u32(..3) == 0;
         let mut world = World {
-            ledger: Ledger::new(promised),
+            ledger: if is_backed { Ledger::backed(promised) } else { Ledger::new(promised) },
             promised,
+            is_backed,
             links: (1..=6).map(|node| (NodeId(node), Link::default())).collect(),
             current: BTreeMap::new(),
             home: BTreeSet::new(),
@@ -120,6 +123,16 @@ impl World {
             self.ledger.put(copy).unwrap();
         }
         self.home.insert((copy.place, copy.writing));
+    }
+
+    /// The tier behind the ledger has an extent.
+    fn store(&mut self) {
+        let place = self.random.u32(..PLACES);
+        if let Some(writing) = self.current.get(&place).copied().filter(|_| self.is_backed) {
+            self.ledger.stored(TierCopy { place, writing });
+            self.ledger.stored(TierCopy { place, writing: writing + 1 });
+            self.home.remove(&(place, writing));
+        }
     }
 
     fn flush(&mut self) {
@@ -220,6 +233,7 @@ impl World {
         match self.random.u32(..100) {
             0..15 => self.put(),
             15..18 => self.flush(),
+            18..21 if self.is_backed => self.store(),
             18..32 => self.drive(),
             32..62 => _ = self.serve(node, 8),
             62..88 => _ = self.hear(node),
@@ -296,7 +310,10 @@ impl World {
             let reachable = valid.iter().any(|node| self.links[node].is_up);
             match read {
                 Read::Home | Read::Peers(_) => {}
-                Read::NotNow => assert!(!reachable, "{copy:?} can be had from {valid:?}"),
+                Read::Backing => assert!(self.is_backed && !reachable, "{copy:?}: {valid:?} have it"),
+                Read::NotNow => {
+                    assert!(!self.is_backed && !reachable, "{copy:?} can be had from {valid:?}");
+                }
                 Read::Lost => assert!(valid.is_empty(), "{copy:?} is not lost, {valid:?} have it"),
                 Read::Unknown => panic!("{copy:?} was put"),
             }
@@ -349,6 +366,7 @@ impl World {
             expected += valid;
         }
         assert_eq!(self.ledger.lost_extents(), self.lost);
+        assert!(!self.is_backed || self.lost == 0, "the tier behind it has all");
         let held: usize = self.links.values().map(|link| link.lender.held()).sum();
         assert_eq!(held, expected, "lenders hold what nobody needs");
     }

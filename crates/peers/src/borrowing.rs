@@ -13,8 +13,10 @@
 //! | `sealing` | pages that lenders cannot read |
 //! | `writing`, `reading`, `repair` | what their names say |
 //! | `reading_many` | many blocks under way at once |
+//! | `backing` | another tier that has everything, too |
 //! | `status` | for people |
 
+mod backing;
 mod book;
 mod borrower;
 mod keeping;
@@ -65,7 +67,20 @@ impl PeerTier {
     /// # Errors
     /// No thread can be started.
     pub fn new(options: PeerTierOptions) -> io::Result<Self> {
-        let borrower = Arc::new(Borrower::new(options));
+        Self::start(Borrower::new(options, None))
+    }
+
+    /// The same, where another tier, on a disk, has a copy of everything as well: nothing is lost with peers, what they have no room for is there, and
+    /// so are the copies that peers get anew.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn backed(options: PeerTierOptions, backing: Arc<dyn Tier>) -> io::Result<Self> {
+        Self::start(Borrower::new(options, Some(backing)))
+    }
+
+    fn start(borrower: Borrower) -> io::Result<Self> {
+        let borrower = Arc::new(borrower);
         let repairing = repair::start(&borrower)?;
         Ok(Self { borrower, threads: Mutex::new(vec![repairing]) })
     }
@@ -92,7 +107,7 @@ impl PeerTier {
     /// What the store has here: another process had it written, and peers will say that they have it. Anything else that they have they are
     /// told to forget. To be called before the store says its key.
     pub fn adopt(&self, copies: impl IntoIterator<Item = TierCopy>) {
-        self.borrower.book().needed.extend(copies.into_iter().map(|copy| (copy.place, copy.writing)));
+        self.borrower.adopt(copies.into_iter());
     }
 
     /// Has peers forget everything, and waits until those that can be reached have, so long at most. Gives whether they have.
@@ -130,23 +145,29 @@ impl Tier for PeerTier {
     }
 
     fn kind(&self) -> &'static str {
-        "peers"
+        if self.borrower.backing.is_some() { "peers+file" } else { "peers" }
     }
 
     fn places(&self) -> u32 {
         // Peers keep what is needed of copies and nothing of their places.
-        u32::MAX
+        self.borrower.backing.as_ref().map_or(u32::MAX, |backing| backing.places())
     }
 
     fn keeps_blocks(&self) -> bool {
         true
     }
 
+    fn is_cleaned(&self) -> bool {
+        self.borrower.backing.is_some()
+    }
+
     fn limit_bytes(&self) -> u64 {
-        self.borrower.book().limit_bytes()
+        let backing = self.borrower.backing.as_ref();
+        backing.map_or_else(|| self.borrower.book().limit_bytes(), |backing| backing.limit_bytes())
     }
 
     fn use_key(&self, key: &TierKey) {
+        self.borrower.backing.iter().for_each(|backing| backing.use_key(key));
         self.borrower.use_key(key);
     }
 
@@ -159,7 +180,10 @@ impl Tier for PeerTier {
         if !packed.iter_mut().all(|packed| self.borrower.close(packed)) {
             return Err(TierError::Unavailable("pages can't be encrypted".to_owned()));
         }
-        self.borrower.write(&packed)
+        match &self.borrower.backing {
+            None => self.borrower.write(&packed),
+            Some(backing) => self.borrower.write_both(&packed, || backing.write(writes)),
+        }
     }
 
     fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
@@ -176,6 +200,7 @@ impl Tier for PeerTier {
 
     fn discard(&self, place: u32) {
         self.borrower.discard(place);
+        self.borrower.backing.iter().for_each(|backing| backing.discard(place));
     }
 
     fn release(&self, dead: &[(TierCopy, TierRun)]) {
@@ -183,10 +208,14 @@ impl Tier for PeerTier {
     }
 
     fn state(&self) -> TierState {
-        self.borrower.book().state()
+        let backing = self.borrower.backing.as_ref();
+        backing.map_or_else(|| self.borrower.book().state(), |backing| backing.state())
     }
 
     fn trouble(&self) -> Option<String> {
-        self.borrower.trouble()
+        let troubles =
+            [self.borrower.backing.as_ref().and_then(|backing| backing.trouble()), self.borrower.trouble()];
+        let troubles: Vec<String> = troubles.into_iter().flatten().collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 }

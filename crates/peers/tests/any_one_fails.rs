@@ -1,4 +1,5 @@
-//! Whatever one of three lenders does, at any moment: with two copies, what was written is read as it was until it is discarded.
+//! Whatever one of three lenders does, at any moment: with two copies, what was written is read as it was until it is discarded. So it is with one copy and a
+//! disk, whatever all of the lenders do, or the disk.
 //!
 //! `TMEM_PEER_RUNS=N` tries N runs instead of some.
 
@@ -10,7 +11,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
 use support::{
-    EXTENT, copy, extent,
+    EXTENT, backed_with, copy,
+    disk::Disk,
+    extent,
     fake_lender::{FakeLender, Mischief},
     needed, options, ready_with, wait_until,
 };
@@ -39,6 +42,8 @@ enum Fault {
     IsStale,
     IsFull,
     Recalls,
+    /// Not the lender's but the disk's, if there is one: it does not read, or not write.
+    OfDisk(bool),
 }
 
 const PLACES: u32 = 24;
@@ -61,6 +66,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Fault::IsStale),
         2 => Just(Fault::IsFull),
         3 => Just(Fault::Recalls),
+        4 => any::<bool>().prop_map(Fault::OfDisk),
     ];
     let step = prop_oneof![
         6 => (1..=4u32).prop_map(Step::Write),
@@ -76,6 +82,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Run {
     lenders: Vec<Arc<FakeLender>>,
     tier: PeerTier,
+    /// `None`: each extent is at two lenders.
+    disk: Option<Arc<Disk>>,
+    /// Whether what is wrong now is the disk.
+    disk_fails: bool,
     /// By place: the writing, and the blocks that are needed.
     model: BTreeMap<u32, (u64, Vec<(usize, usize)>)>,
     next_writing: u64,
@@ -84,7 +94,15 @@ struct Run {
 impl Run {
     fn begin() -> Self {
         let (lenders, tier) = ready_with(3, ROOM, PeerTierOptions { encrypt: true, ..options(2) });
-        Self { lenders, tier, model: BTreeMap::new(), next_writing: 1 }
+        Self { lenders, tier, disk: None, disk_fails: false, model: BTreeMap::new(), next_writing: 1 }
+    }
+
+    fn backed() -> Self {
+        let disk = Disk::new(PLACES.into());
+        let options = PeerTierOptions { encrypt: true, ..options(1) };
+        let (lenders, tier) = backed_with(3, ROOM, options, &disk);
+        let disk = Some(disk);
+        Self { lenders, tier, disk, disk_fails: false, model: BTreeMap::new(), next_writing: 1 }
     }
 
     fn carry_out(&mut self, step: &Step) {
@@ -115,10 +133,18 @@ impl Run {
                 }
             }
             Step::Fault(lender, fault) => {
-                self.heal();
+                let is_of_disk = matches!(fault, Fault::OfDisk(_));
+                // Where there is a disk, all lenders may fail at once.
+                if self.disk.is_none() || is_of_disk || self.disk_fails {
+                    self.heal();
+                }
+                self.disk_fails = is_of_disk;
                 self.fault(*lender, *fault);
             }
-            Step::Heal => self.heal(),
+            Step::Heal => {
+                self.heal();
+                self.disk_fails = false;
+            }
         }
     }
 
@@ -167,6 +193,11 @@ impl Run {
             Fault::IsKilled => lender.kill(),
             Fault::IsStale => lender.come_back_stale(),
             Fault::IsFull => lender.set_room(0),
+            Fault::OfDisk(reads) => {
+                if let Some(disk) = &self.disk {
+                    if reads { disk.refuse_reads(true) } else { disk.refuse_writes(true) }
+                }
+            }
             Fault::Recalls => {
                 let copies = lender.copies();
                 lender.set_room(0);
@@ -182,6 +213,10 @@ impl Run {
         for lender in &self.lenders {
             lender.misbehave(Mischief::None);
             lender.set_room(ROOM * EXTENT);
+        }
+        if let Some(disk) = &self.disk {
+            disk.refuse_reads(false);
+            disk.refuse_writes(false);
         }
         wait_until("all are there, and all extents have their copies", || {
             let status = self.tier.status();
@@ -223,6 +258,13 @@ proptest! {
     #[test]
     fn r1_no_page_is_lost_or_wrong_while_one_of_three_fails(steps in steps()) {
         let mut run = Run::begin();
+        steps.iter().for_each(|step| run.carry_out(step));
+        run.end();
+    }
+
+    #[test]
+    fn r1_nor_while_any_of_them_or_the_disk_that_has_a_copy_fails(steps in steps()) {
+        let mut run = Run::backed();
         steps.iter().for_each(|step| run.carry_out(step));
         run.end();
     }

@@ -59,10 +59,10 @@ pub(super) struct Seat {
 }
 
 impl Book {
-    pub(super) fn new(copies: usize, more_may_come: bool) -> Self {
+    pub(super) fn new(copies: usize, more_may_come: bool, is_backed: bool) -> Self {
         let copies = copies.clamp(1, Ledger::MAX_COPIES);
         Self {
-            ledger: Ledger::new(copies),
+            ledger: if is_backed { Ledger::backed(copies) } else { Ledger::new(copies) },
             placement: Placement::new(fastrand::u64(..)),
             seats: BTreeMap::new(),
             needed: BTreeMap::new(),
@@ -100,6 +100,13 @@ impl Book {
         let seat = self.seats.get(&node)?;
         let connection = seat.connection.as_ref().filter(|known| !known.has_ended())?;
         Some((Arc::clone(&seat.peer), Arc::clone(connection)))
+    }
+
+    /// Those of them that can be asked, the fastest first.
+    pub(super) fn holders(&self, nodes: impl Iterator<Item = NodeId>) -> Vec<Holder> {
+        let mut holders: Vec<Holder> = nodes.filter_map(|node| self.holder(node)).collect();
+        holders.sort_by_key(|(peer, _)| peer.cost(0));
+        holders
     }
 
     /// A peer can be reached.

@@ -14,7 +14,7 @@ use tmem_cluster::{
     ledger::{Acknowledged, Joined, Read, Ticket},
     wire::Copies,
 };
-use tmem_store::{TierCopy, TierKey, TierState};
+use tmem_store::{Tier, TierCopy, TierKey, TierState};
 
 use super::{
     book::{Book, Seat},
@@ -37,6 +37,8 @@ const UNNAMED: &str =
 
 pub(super) struct Borrower {
     pub(super) options: PeerTierOptions,
+    /// A tier that has a copy of every extent, too.
+    pub(super) backing: Option<Arc<dyn Tier>>,
     /// Drawn with the store: what peers keep is under this number. Not set before the store has said its key.
     store: OnceLock<u64>,
     /// Made of the store's key, as that number.
@@ -56,9 +58,11 @@ pub(super) struct Borrower {
 }
 
 impl Borrower {
-    pub(super) fn new(options: PeerTierOptions) -> Self {
+    pub(super) fn new(options: PeerTierOptions, backing: Option<Arc<dyn Tier>>) -> Self {
+        let book = Book::new(options.copies, options.more_members_may_come, backing.is_some());
         Self {
-            book: Mutex::new(Book::new(options.copies, options.more_members_may_come)),
+            book: Mutex::new(book),
+            backing,
             repair_rate: AtomicU64::new(options.repair_bytes_per_second),
             options,
             store: OnceLock::new(),
@@ -241,6 +245,18 @@ impl Borrower {
         let copies: Vec<TierCopy> = copies.iter().collect();
         self.book().recalled(node, &copies, self.now_ms() + u64::from(deadline_ms));
         self.repair_bell.ring();
+    }
+
+    /// What the store has here since before this process began.
+    pub(super) fn adopt(&self, copies: impl Iterator<Item = TierCopy>) {
+        let mut book = self.book();
+        for copy in copies {
+            if self.backing.is_none() {
+                book.needed.insert(copy.place, copy.writing);
+            } else if book.ledger.put(copy).is_ok() {
+                book.ledger.stored(copy);
+            }
+        }
     }
 
     pub(super) fn discard(&self, place: u32) {

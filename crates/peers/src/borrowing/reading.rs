@@ -65,7 +65,10 @@ pub(super) struct Asked {
 
 impl Borrower {
     pub(super) fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
-        self.read_before(copy, start, into, Instant::now() + PATIENCE)
+        match &self.backing {
+            None => self.read_before(copy, start, into, Instant::now() + PATIENCE),
+            Some(backing) => self.read_either(&**backing, copy, start, into),
+        }
     }
 
     /// The same. Peers that are away are waited for until `give_up`.
@@ -87,7 +90,7 @@ impl Borrower {
                 }
             };
             let known_useless = useless.len();
-            let is_read = self.read_from(copy, start, into, holders, &mut useless);
+            let is_read = self.read_from(copy, start, into, holders, false, &mut useless);
             self.tell_ledger(copy, &useless, is_read);
             if is_read {
                 return Ok(());
@@ -109,16 +112,14 @@ impl Borrower {
             let is_of_use = |node: &NodeId| useless.iter().all(|(known, _)| known != node);
             match book.ledger.read(copy) {
                 Read::Peers(nodes) => {
-                    let nodes = nodes.into_iter().filter(is_of_use);
-                    let mut holders: Vec<Holder> = nodes.filter_map(|node| book.holder(node)).collect();
+                    let holders = book.holders(nodes.into_iter().filter(is_of_use));
                     if !holders.is_empty() {
-                        holders.sort_by_key(|(peer, _)| peer.cost(0));
                         return Source::From(holders);
                     }
                 }
                 Read::Lost => return Source::Never,
                 Read::Unknown if book.is_complete() => return Source::Never,
-                Read::Unknown | Read::NotNow | Read::Home => {}
+                Read::Unknown | Read::NotNow | Read::Home | Read::Backing => {}
             }
             // Those that are away among them.
             let mut nodes: Vec<NodeId> = book.ledger.holders(copy).collect();
@@ -137,13 +138,14 @@ impl Borrower {
         }
     }
 
-    /// Asks one after the other until one has it. False: none of them has, or says so.
-    fn read_from(
+    /// Asks one after the other until one has it. In a `hurry` the last one is waited for as long as the others. False: none of them has, or says so.
+    pub(super) fn read_from(
         &self,
         copy: TierCopy,
         start: usize,
         into: &mut [u8],
         holders: Vec<Holder>,
+        hurry: bool,
         useless: &mut Vec<(NodeId, Found)>,
     ) -> bool {
         let mut others = holders.into_iter().peekable();
@@ -154,7 +156,7 @@ impl Borrower {
                 asked.extend(ask(holder, copy, start, into.len()));
                 continue;
             }
-            if asked.is_empty() {
+            if asked.is_empty() || hurry && is_late {
                 return false;
             }
             let is_alone = asked.len() == 1;
@@ -162,8 +164,8 @@ impl Borrower {
                 let Asked { holder: (peer, connection), request, at } = &asked[number];
                 let now = Instant::now();
                 let until = match (is_alone, others.peek()) {
-                    (true, Some(_)) => *at + hedge(peer),
-                    (true, None) => *at + REQUEST_TIME,
+                    (true, None) if !hurry => *at + REQUEST_TIME,
+                    (true, _) => *at + hedge(peer),
                     (false, _) => now + SLICE,
                 };
                 let found = match request.wait(until, |message| self.look_at(message, copy, start, into)) {
@@ -225,7 +227,7 @@ impl Borrower {
 
     /// Tells the ledger which copies are none. One that is damaged is kept as long as no other one could be read: other blocks of it may
     /// be whole.
-    fn tell_ledger(&self, copy: TierCopy, useless: &[(NodeId, Found)], is_read: bool) {
+    pub(super) fn tell_ledger(&self, copy: TierCopy, useless: &[(NodeId, Found)], is_read: bool) {
         let is_none = |found: Found| found == Found::Gone || found == Found::Damaged && is_read;
         if useless.iter().any(|(_, found)| is_none(*found)) {
             let mut book = self.book();

@@ -8,7 +8,7 @@ use tmem_cluster::{
     ledger::Read,
     wire::{Get, MAX_GETS, Message},
 };
-use tmem_store::TierRead;
+use tmem_store::{TierCopy, TierError, TierRead};
 
 use super::{
     book::Book,
@@ -55,9 +55,23 @@ impl Borrower {
             for (read, is_read) in part.iter_mut().zip(is_read) {
                 read.result = match is_read {
                     true => Ok(()),
-                    false => self.read_before(read.copy, read.start, read.into, give_up),
+                    false => self.read_late(read.copy, read.start, read.into, give_up),
                 };
             }
+        }
+    }
+
+    /// A block that peers did not give when all were asked for.
+    fn read_late(
+        &self,
+        copy: TierCopy,
+        start: usize,
+        into: &mut [u8],
+        give_up: Instant,
+    ) -> Result<(), TierError> {
+        match &self.backing {
+            None => self.read_before(copy, start, into, give_up),
+            Some(backing) => self.read_backing(&**backing, copy, start, into, give_up),
         }
     }
 

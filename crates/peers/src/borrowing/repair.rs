@@ -1,4 +1,4 @@
-//! Repair: extents with fewer copies than promised get others, from a peer to a peer through this node.
+//! Repair: extents with fewer copies than promised get others, from a peer, or the tier that has all, to a peer through this node.
 
 use std::{
     io,
@@ -10,9 +10,9 @@ use std::{
 use tmem_cluster::{
     NodeId,
     ledger::{Leaving, Read, Ticket, Want},
-    wire::{Message, Reason, Run},
+    wire::{Message, Reason},
 };
-use tmem_store::{TIER_EXTENT_BYTES, TierCopy};
+use tmem_store::TIER_EXTENT_BYTES;
 
 use super::{
     book::Book,
@@ -60,12 +60,6 @@ struct Search {
     place: u32,
 }
 
-/// A copy that a peer gave.
-struct Fetched {
-    runs: Vec<Run>,
-    bytes: Vec<u8>,
-}
-
 /// How fast repair is, and may be.
 struct Pace {
     /// So many bytes were fetched that time has not paid for...
@@ -106,9 +100,8 @@ impl Pace {
 impl Borrower {
     fn repair(&self, pace: &mut Pace, search: &mut Search) {
         while let Some((want, targets)) = self.next_repair(search) {
-            let copied = self.fetch(&want).map(|fetched| {
-                pace.spent(fetched.bytes.len());
-                let copy = Packed { copy: want.copy, runs: fetched.runs, bytes: fetched.bytes.into() };
+            let copied = self.fetch(&want).map(|copy| {
+                pace.spent(copy.bytes.len());
                 self.copy_to(&targets, &copy);
             });
             if copied.is_none() {
@@ -162,23 +155,24 @@ impl Borrower {
         None
     }
 
-    /// A whole copy from one of those that have it, the first that is as it should be, or else the first at all.
-    fn fetch(&self, want: &Want) -> Option<Fetched> {
-        let Read::Peers(nodes) = &want.from else { return None };
+    /// A copy from one of those that have it, the first that is as it should be, or else the first at all.
+    fn fetch(&self, want: &Want) -> Option<Packed<'static>> {
         let mut damaged = None;
+        let nodes = if let Read::Peers(nodes) = &want.from { &nodes[..] } else { &[] };
         for node in nodes {
             let Some(connection) = self.connection(*node) else { continue };
             let Ok(request) = connection.ask(|say, id| say.fetch(id, want.copy)) else { continue };
             let waited = request.wait(Instant::now() + REQUEST_TIME, |message| match message {
                 Message::Fetched(copy) => {
-                    Ok(Fetched { runs: copy.runs.iter().collect(), bytes: copy.bytes.to_vec() })
+                    let runs = copy.runs.iter().collect();
+                    Ok(Packed { copy: want.copy, runs, bytes: copy.bytes.to_vec().into() })
                 }
                 Message::Refused(reason) => Err(reason),
                 _ => Err(Reason::NotAllowed),
             });
             match waited {
                 Waited::Answer(Ok(fetched)) => {
-                    if self.is_whole(want.copy, &fetched) {
+                    if self.is_whole(&fetched) {
                         return Some(fetched);
                     }
                     damaged.get_or_insert(fetched);
@@ -190,12 +184,12 @@ impl Borrower {
                 Waited::Answer(Err(_)) | Waited::Ended => {}
             }
         }
-        damaged
+        self.fetch_from_backing(want.copy).or(damaged)
     }
 
-    fn is_whole(&self, copy: TierCopy, fetched: &Fetched) -> bool {
-        let mut bytes = fetched.bytes.clone();
-        all_runs(&fetched.runs, &mut bytes, |run, bytes| self.open(copy, run.start_bytes(), bytes))
+    fn is_whole(&self, fetched: &Packed<'_>) -> bool {
+        let mut bytes = fetched.bytes.to_vec();
+        all_runs(&fetched.runs, &mut bytes, |run, bytes| self.open(fetched.copy, run.start_bytes(), bytes))
     }
 
     fn copy_to(&self, targets: &[(NodeId, Ticket)], copy: &Packed<'_>) {
@@ -228,7 +222,7 @@ impl Book {
     /// New copies of an extent are on their way: the sendings. `None`: there can't be any now.
     fn send_copies(&mut self, want: Want) -> Option<(Want, Vec<(NodeId, Ticket)>)> {
         // What memory has is on its way to peers.
-        if !matches!(want.from, Read::Peers(_)) {
+        if !matches!(want.from, Read::Peers(_) | Read::Backing) {
             return None;
         }
         let bytes = TIER_EXTENT_BYTES as u64;

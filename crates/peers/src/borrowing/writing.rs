@@ -28,6 +28,9 @@ const PUT_TOGETHER: usize = 1;
 /// What goes to a node: which extent, by its number in the batch.
 type Sending = (usize, Ticket);
 
+/// What goes to each node, and the way there.
+type Sendings = BTreeMap<NodeId, (Option<Arc<Connection>>, Vec<Sending>)>;
+
 /// What became of a put.
 enum Answer {
     /// Whether each copy was stored.
@@ -72,23 +75,51 @@ impl Borrower {
             if Instant::now() >= deadline {
                 return Err(TierError::Unavailable("peers take too long".to_owned()));
             }
-            // A part to each of the nodes, and then the next: all of them have something to do.
-            let parts = sendings.values().map(|(_, sendings)| sendings.len().div_ceil(PUT_TOGETHER)).max();
-            let mut asked = Vec::new();
-            for part in 0..parts.unwrap_or(0) {
-                for (node, (connection, sendings)) in &sendings {
-                    let Some(sendings) = sendings.chunks(PUT_TOGETHER).nth(part) else { continue };
-                    let connection = connection.as_ref();
-                    let request = connection.and_then(|connection| put(connection, extents, sendings));
-                    asked.push((*node, request, sendings));
+            let asked = send(extents, &sendings);
+            self.hear(extents, asked, deadline.min(Instant::now() + REQUEST_TIME), &mut refusers);
+        }
+    }
+
+    /// Writes extents where another tier has to have them as well, which `store` sees to meanwhile. Peers that take them are asked once: what they have not
+    /// got is repaired. Errors: those of `store`, and then none of them is kept anywhere.
+    pub(super) fn write_both(
+        &self,
+        extents: &[Packed<'_>],
+        store: impl FnOnce() -> Result<(), TierError>,
+    ) -> Result<(), TierError> {
+        let stored = self.enter(extents).and_then(|()| {
+            let mut refusers = vec![Vec::new(); extents.len()];
+            let sendings = self.choose(extents, &refusers)?;
+            let asked = send(extents, &sendings);
+            let stored = store();
+            self.hear(extents, asked, Instant::now() + REQUEST_TIME, &mut refusers);
+            stored
+        });
+        let mut book = self.book();
+        for extent in extents {
+            match stored {
+                Ok(()) => book.ledger.stored(extent.copy),
+                Err(_) if book.ledger.read(extent.copy) != Read::Unknown => {
+                    book.ledger.flush(extent.copy.place)
                 }
+                Err(_) => {}
             }
-            let until = deadline.min(Instant::now() + REQUEST_TIME);
-            for (node, request, sendings) in asked {
-                let answer = request.as_ref().map_or(Answer::No, |request| answer(request, until));
-                let connection = request.as_ref().map(Request::connection);
-                self.conclude(node, connection, extents, sendings, &answer, &mut refusers);
-            }
+        }
+        stored
+    }
+
+    /// Waits for what peers say.
+    fn hear(
+        &self,
+        extents: &[Packed<'_>],
+        asked: Vec<(NodeId, Option<Request>, &[Sending])>,
+        until: Instant,
+        refusers: &mut [Vec<NodeId>],
+    ) {
+        for (node, request, sendings) in asked {
+            let answer = request.as_ref().map_or(Answer::No, |request| answer(request, until));
+            let connection = request.as_ref().map(Request::connection);
+            self.conclude(node, connection, extents, sendings, &answer, refusers);
         }
     }
 
@@ -106,16 +137,11 @@ impl Borrower {
     }
 
     /// Chooses nodes for what is missing of each extent. Nothing: all are where they should be.
-    #[expect(clippy::type_complexity, reason = "used here alone")]
-    fn choose(
-        &self,
-        extents: &[Packed<'_>],
-        refusers: &[Vec<NodeId>],
-    ) -> Result<BTreeMap<NodeId, (Option<Arc<Connection>>, Vec<Sending>)>, TierError> {
+    fn choose(&self, extents: &[Packed<'_>], refusers: &[Vec<NodeId>]) -> Result<Sendings, TierError> {
         let mut book = self.book();
         // The store keeps its memory until this returns, and needs no list.
         book.ledger.take_settled();
-        let mut sendings: BTreeMap<NodeId, (Option<Arc<Connection>>, Vec<Sending>)> = BTreeMap::new();
+        let mut sendings = Sendings::new();
         for (number, (extent, refusers)) in extents.iter().zip(refusers).enumerate() {
             if book.ledger.read(extent.copy) != Read::Home {
                 continue;
@@ -126,8 +152,14 @@ impl Borrower {
             };
             let others = [&want.others[..], refusers].concat();
             let bytes = extent.bytes.len() as u64;
-            let nodes = (book.placement.choose(want.missing, bytes, &want.holders, &others))
-                .ok_or_else(|| TierError::Unavailable("too few peers have room for more".to_owned()))?;
+            let nodes = match book.placement.choose(want.missing, bytes, &want.holders, &others) {
+                Some(nodes) => nodes,
+                // It is in the other tier, and repaired as soon as that is possible.
+                None if self.backing.is_some() => continue,
+                None => {
+                    return Err(TierError::Unavailable("too few peers have room for more".to_owned()));
+                }
+            };
             for (node, ticket) in book.ledger.send(extent.copy, &nodes) {
                 let connection = book.seats.get(&node).and_then(|seat| seat.connection.clone());
                 sendings.entry(node).or_insert((connection, Vec::new())).1.push((number, ticket));
@@ -192,6 +224,21 @@ pub(super) enum PutOne {
     Stored,
     NoRoom,
     Failed,
+}
+
+/// Sends extents to their nodes: a part to each of them, and then the next, so that all of them have something to do.
+fn send<'a>(extents: &[Packed<'_>], sendings: &'a Sendings) -> Vec<(NodeId, Option<Request>, &'a [Sending])> {
+    let parts = sendings.values().map(|(_, sendings)| sendings.len().div_ceil(PUT_TOGETHER)).max();
+    let mut asked = Vec::new();
+    for part in 0..parts.unwrap_or(0) {
+        for (node, (connection, sendings)) in sendings {
+            let Some(sendings) = sendings.chunks(PUT_TOGETHER).nth(part) else { continue };
+            let connection = connection.as_ref();
+            let request = connection.and_then(|connection| put(connection, extents, sendings));
+            asked.push((*node, request, sendings));
+        }
+    }
+    asked
 }
 
 /// Sends a put. `None`: the connection has ended.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod client;
+pub mod disk;
 pub mod fake_lender;
 
 use std::{
@@ -17,6 +18,7 @@ use tmem_peers::{
 };
 use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
 
+use disk::Disk;
 use fake_lender::{CLUSTER, FakeLender};
 
 pub const EXTENT: u64 = TIER_EXTENT_BYTES as u64;
@@ -82,12 +84,45 @@ pub fn ready(count: usize, extents: u64, copies: usize) -> (Vec<Arc<FakeLender>>
 pub fn ready_with(count: usize, extents: u64, options: PeerTierOptions) -> (Vec<Arc<FakeLender>>, PeerTier) {
     let lenders = lenders(count, extents);
     let tier = open(&lenders, options);
+    wait_until_heard(&tier);
+    assert_eq!((tier.state(), tier.trouble()), (TierState::Ready, None));
+    (lenders, tier)
+}
+
+fn wait_until_heard(tier: &PeerTier) {
     wait_until("all are heard", || {
         let status = tier.status();
         status.is_complete && status.peers.iter().all(|peer| peer.free_bytes > 0)
     });
-    assert_eq!((tier.state(), tier.trouble()), (TierState::Ready, None));
+}
+
+/// The same over a disk that has everything, too.
+pub fn backed_with(
+    count: usize,
+    extents: u64,
+    options: PeerTierOptions,
+    disk: &Arc<Disk>,
+) -> (Vec<Arc<FakeLender>>, PeerTier) {
+    let lenders = lenders(count, extents);
+    let tier = open_backed(&lenders, options, disk, []);
+    if extents > 0 {
+        wait_until_heard(&tier);
+    }
     (lenders, tier)
+}
+
+/// The same of another process, whose store has these copies there.
+pub fn open_backed(
+    lenders: &[Arc<FakeLender>],
+    options: PeerTierOptions,
+    disk: &Arc<Disk>,
+    copies: impl IntoIterator<Item = TierCopy>,
+) -> PeerTier {
+    let tier = PeerTier::backed(options, Arc::clone(disk) as Arc<dyn Tier>).unwrap();
+    tier.adopt(copies);
+    tier.set_members(&members(lenders));
+    tier.use_key(&TierKey([7; 32]));
+    tier
 }
 
 pub fn copy(place: u32, writing: u64) -> TierCopy {
@@ -103,6 +138,7 @@ pub fn extent(seed: u64) -> (Vec<u8>, Vec<(usize, usize)>) {
         let payload_bytes = random.usize(12..=4096);
         let len = (12 + payload_bytes).next_multiple_of(8);
         if at + len > bytes.len() - 64 {
+            bytes[at..at + 12].fill(0); // the end of the list
             return (bytes, blocks);
         }
         write_block(&mut bytes[at..at + 12 + payload_bytes]);
