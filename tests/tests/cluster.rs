@@ -130,6 +130,55 @@ fn r1_with_two_copies_nothing_is_lost_whatever_one_of_three_lenders_does() -> Re
     hosts.stop(0).map(drop)
 }
 
+/// One other host is enough, and it may do what it wants.
+#[test]
+fn r1_with_a_copy_on_the_disk_nothing_is_lost_whatever_the_only_lender_does() -> Result<()> {
+    let mut hosts = ClusterHosts::new(2)?;
+    hosts.give_disk(0);
+    start(&mut hosts, 1, POOL, "")?;
+    let mut traffic = Traffic::begin(hosts.daemon(0)?, "vm", PAGES, 5)?;
+    hosts.wait_for(0, "extents", |extents| extents > 100)?;
+    hosts.wait_until_whole(0, 1)?;
+    let status = hosts.daemon(0)?.status()?;
+    let tier = &status["tiers"][0];
+    ensure!(tier["kind"] == "peers+file" && tier["state"] == "ready", "{tier:#}");
+    check("lender and disk", &traffic.read_all()?)?;
+
+    let (tally, ()) = traffic.during(|| {
+        hosts.kill(1)?;
+        thread::sleep(Duration::from_secs(4));
+        hosts.wait_until(0, |report| report["borrowing"]["peers"][0]["state"] == "away")?;
+        hosts.start(1, LENDERS_POOL, "")?;
+        hosts.wait_until_whole(0, 1)
+    })?;
+    check("kill -9 of the lender, and its return", &tally)?;
+    ensure!(tally.refused == 0, "what the lender does not take is on the disk: {tally:?}");
+    ensure!(hosts.borrowing(0, "repaired_copies")? > 0, "{:#}", hosts.report(0)?);
+
+    hosts.kill(1)?;
+    check("all of it, with no lender left", &traffic.read_all()?)?;
+    ensure!(hosts.borrowing(0, "lost_extents")? == 0, "{:#}", hosts.report(0)?);
+    let worker = hosts.daemon(0)?.kill_worker()?;
+    hosts.daemon(0)?.wait_for_worker_after(worker, Duration::from_secs(30))?;
+    traffic.connect_again()?;
+    check("the same, after the death of the borrower's worker", &traffic.read_all()?)?;
+
+    hosts.start(1, LENDERS_POOL, "")?;
+    hosts.wait_until_whole(0, 1)?;
+    let (tally, ()) = traffic.during(|| {
+        hosts.network().cut(1)?;
+        thread::sleep(Duration::from_secs(5));
+        hosts.network().mend(1)?;
+        hosts.wait_until_whole(0, 1)
+    })?;
+    check("a link that is cut for 5 s", &tally)?;
+
+    drop(traffic);
+    hosts.daemon(0)?.tmem_ok(&["disk", "rm", "vm", "--force"])?;
+    hosts.wait_for_lent(1, |lent_bytes| lent_bytes == 0)?;
+    hosts.stop(0).map(drop)
+}
+
 #[test]
 fn r1_with_one_copy_the_pages_of_a_lender_that_is_gone_are_errors_and_no_others() -> Result<()> {
     let mut hosts = hosts(2, "copies = 1")?;

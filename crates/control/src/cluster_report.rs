@@ -62,8 +62,10 @@ pub struct BorrowerReport {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BorrowingReport {
-    /// On how many nodes each extent is to be.
+    /// On how many other nodes each extent is to be.
     pub copies: u64,
+    /// The tier on this node's disk that has a copy of each as well; null where there is none.
+    pub disk: Option<String>,
     /// Extents that peers have, or are about to get.
     pub extents: u64,
     /// Those of them with fewer copies than they should have: repair goes on.
@@ -164,6 +166,7 @@ pub(crate) mod tests {
             }),
             borrowing: Some(BorrowingReport {
                 copies: 2,
+                disk: Some("/srv/tier".to_owned()),
                 extents: 90,
                 wanting_extents: 3,
                 lost_extents: 1,

@@ -52,8 +52,10 @@ pub(crate) struct ClusterPlan {
     identity: Arc<Identity>,
     security: Security,
     source: Source,
-    /// Whether peers are this host's tier.
-    borrows: bool,
+    /// On how many peers each extent of this host is to be. 0: it does not borrow.
+    copies: usize,
+    /// The tier on this host's disk, which has a copy of each extent as well. `None`: peers are the tier.
+    backing: Option<String>,
 }
 
 impl ClusterPlan {
@@ -80,8 +82,15 @@ impl ClusterPlan {
             }),
             in_words: certificates::in_words,
         };
-        let borrows = config.tier.is_none();
-        Ok(Some(Self { settings: settings.clone(), identity: Arc::new(identity), security, source, borrows }))
+        // One of the copies is the disk's, if there is one. A server is a tier of its own.
+        let backing = config.tier()?.map(|(path, _)| path.display().to_string());
+        let copies = match (&backing, config.redis_tier()?) {
+            (_, Some(_)) => 0,
+            (Some(_), None) => settings.copies.count() - 1,
+            (None, None) => settings.copies.count(),
+        };
+        let (settings, identity) = (settings.clone(), Arc::new(identity));
+        Ok(Some(Self { settings, identity, security, source, copies, backing }))
     }
 
     /// Begins the node's next epoch: nothing is lent by this process yet. At least the one that is given.
@@ -103,28 +112,29 @@ impl ClusterPlan {
             Ok(_) => {}
             Err(error) => log::warn!("cluster: {error}"),
         }
-        if !self.borrows {
+        if self.copies == 0 {
             log::info!("cluster: this host has a tier of its own, and only lends");
             return;
         }
-        if self.settings.copies.count() == 1 {
+        if self.backing.is_none() && self.copies == 1 {
             log::warn!("cluster: with one copy, pages are lost with the host that has it");
         }
         if config.disks.iter().any(|disk| matches!(disk.frontend, Frontend::Ublk { .. })) {
             log::warn!(
-                "the tier is peers and a disk is on ublk: if this host swaps to that disk, sending to peers may need memory that there is none of; a file or block device does not"
+                "pages go to peers and a disk is on ublk: if this host swaps to that disk, sending to peers may need memory that there is none of; a file or block device alone does not"
             );
         }
     }
 
-    /// Lends and borrows from here on. The process is confined, and the store has no tier if this is to be it. A process that `goes_on` with what
-    /// another one had does so without lending if need be.
+    /// Lends and borrows from here on. The process is confined, and the store has no tier yet; `disk` is the one that this host has of its own. A process that
+    /// `goes_on` with what another one had does so without lending if need be.
     ///
     /// # Errors
     /// Threads or sockets can't be had.
     pub(crate) fn start(
         self,
-        store: &Arc<Store>,
+        store: &Store,
+        disk: Option<&Arc<dyn TendedTier>>,
         estate: &Estate,
         knobs: &Arc<Knobs>,
         memory: Memory,
@@ -146,7 +156,7 @@ impl ClusterPlan {
                 lending => Some(Arc::new(lending?)),
             },
         };
-        let tier = self.borrows.then(|| self.borrow(store, own)).transpose()?;
+        let tier = (self.copies > 0).then(|| self.borrow(store, disk, own)).transpose()?;
         let is_current = Arc::new(AtomicBool::new(false));
         let on_view = {
             let (tier, is_current) = (tier.clone(), Arc::clone(&is_current));
@@ -170,8 +180,8 @@ impl ClusterPlan {
             tmem_membership::start(&self.source, &self.identity, announcement, on_view, on_fenced)
                 .context("[cluster]")?;
         let tending = Tending::start(membership, lending.clone(), Arc::clone(knobs))?;
-        let Self { settings, identity, source, .. } = self;
-        Ok(Cluster { settings, identity, source, lending, tier, is_current, tending })
+        let Self { settings, identity, source, copies, backing, .. } = self;
+        Ok(Cluster { settings, identity, source, copies, backing, lending, tier, is_current, tending })
     }
 
     fn lend(
@@ -194,20 +204,32 @@ impl ClusterPlan {
             .context("cannot start lending")
     }
 
-    fn borrow(&self, store: &Store, own: tmem_peers::Identity) -> Result<Arc<PeerTier>> {
-        let tier = PeerTier::new(PeerTierOptions {
-            name: "peers".to_owned(),
+    fn borrow(
+        &self,
+        store: &Store,
+        disk: Option<&Arc<dyn TendedTier>>,
+        own: tmem_peers::Identity,
+    ) -> Result<Arc<PeerTier>> {
+        let name = match &self.backing {
+            Some(path) => format!("peers and {path}"),
+            None => "peers".to_owned(),
+        };
+        let options = PeerTierOptions {
+            name,
             identity: own,
             security: self.security.clone(),
-            copies: self.settings.copies.count(),
+            copies: self.copies,
             encrypt: self.settings.encrypt == EncryptPages::On,
             repair_bytes_per_second: self.settings.repair_bandwidth.bytes(),
             repair_delay: PeerTierOptions::REPAIR_DELAY,
             more_members_may_come: matches!(self.source, Source::Etcd(_)),
-        });
+        };
+        let tier = match disk {
+            Some(disk) => PeerTier::backed(options, Arc::clone(disk) as Arc<dyn Tier>),
+            None => PeerTier::new(options),
+        };
         let tier = Arc::new(tier.context("cannot start borrowing")?);
         tier.adopt(store.tier_copies().into_iter().map(|(copy, _)| copy));
-        store.attach_tier(Arc::clone(&tier) as Arc<dyn Tier>)?;
         Ok(tier)
     }
 }
@@ -220,6 +242,10 @@ pub(crate) struct Cluster {
     settings: ClusterSettings,
     identity: Arc<Identity>,
     source: Source,
+    /// On how many peers each extent is to be.
+    copies: usize,
+    /// Which tier on a disk has a copy of each as well.
+    backing: Option<String>,
     /// `None`: it only borrows.
     lending: Option<Arc<LendingServer>>,
     /// `None`: it only lends.
@@ -230,7 +256,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Peers' memory, where that is the tier.
+    /// Peers' memory, where that is the tier, with the disk behind it or alone.
     pub(crate) fn tier(&self) -> Option<Arc<dyn TendedTier>> {
         self.tier.clone().map(|tier| tier as Arc<dyn TendedTier>)
     }
@@ -313,9 +339,18 @@ mod tests {
         };
         let list = "peers = [\"host-b=10.0.0.2:7790\"]";
         let made = plan(&section(list)).expect("a plan").expect("a cluster");
-        assert!(made.borrows && matches!(made.source, Source::Static(_)));
-        let made = plan(&format!("tier = \"/t\"\n{}", section(list))).expect("a plan").expect("a cluster");
-        assert!(!made.borrows);
+        assert_eq!((made.copies, &made.backing), (2, &None));
+        assert!(matches!(made.source, Source::Static(_)));
+        // One copy is on the disk, if there is one.
+        for (before, rest, copies) in [
+            ("tier = \"/t\"\ntier-size = \"1G\"\n", "", 1),
+            ("tier = \"/t\"\ntier-size = \"1G\"\n", "copies = 3", 2),
+            ("tier = \"/t\"\ntier-size = \"1G\"\n", "copies = 1", 0),
+            ("tier = \"redis://h\"\ntier-size = \"1G\"\n", "", 0),
+        ] {
+            let text = format!("{before}{}", section(&format!("{list}\n{rest}")));
+            assert_eq!(plan(&text).expect("a plan").expect("a cluster").copies, copies, "{before}{rest}");
+        }
         let made = plan(&section("etcd = [\"http://10.0.0.9:2379\"]")).expect("a plan").expect("a cluster");
         assert!(matches!(made.source, Source::Etcd(_)));
         for (text, part) in [

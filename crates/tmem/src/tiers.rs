@@ -64,8 +64,8 @@ impl TierPlan {
         Ok(config.tier()?.map(|(path, size_bytes)| Self::File(TierOptions::new(path, size_bytes))))
     }
 
-    /// Opens the tier and gives it to the store, which is new or has what another process put there.
-    pub(crate) fn attach(
+    /// Opens the tier. The store is new or has what another process put there.
+    pub(crate) fn open(
         self,
         store: &Store,
         estate: &Arc<Estate>,
@@ -87,7 +87,6 @@ impl TierPlan {
                 Arc::new(tier)
             }
         };
-        store.attach_tier(Arc::clone(&tier) as Arc<dyn Tier>)?;
         Ok(tier)
     }
 }

@@ -10,7 +10,7 @@ use tmem_control::{
 use tmem_faults::Point;
 use tmem_keeper::Estate;
 use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
-use tmem_store::Store;
+use tmem_store::{Store, Tier};
 use tmem_transport::{DEFAULT_SOCKET_MODE, PollLimit, SocketFile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -30,7 +30,7 @@ use crate::{
     sizing::Sizing,
     stacks, stocking,
     succession::{OneOfMany, now_seconds},
-    tiers::{self, TierPlan},
+    tiers::{self, TendedTier, TierPlan},
     write_back::WriteBackThread,
 };
 
@@ -83,7 +83,7 @@ pub(crate) fn run(
     store.set_max_payload_bytes(config.max_compressed.bytes());
     store.set_write_back_options(config.write_back());
     store.set_zero_on_flush(config.zero_on_flush == ZeroOnFlush::On);
-    let tier = tier_plan.map(|plan| plan.attach(&store, &estate, is_new)).transpose()?;
+    let tier = tier_plan.map(|plan| plan.open(&store, &estate, is_new)).transpose()?;
     let knobs = Arc::new(Knobs::new(config.clone(), Arc::clone(&store), Arc::clone(&poll_limit.0)));
     let memo = inheritance.memo.as_ref().filter(|_| !is_new);
     let first_started = memo.as_ref().map_or_else(now_seconds, |memo| memo.first_started);
@@ -105,10 +105,15 @@ pub(crate) fn run(
     };
     inheritance.make_room();
     let cluster = cluster_plan
-        .map(|plan| plan.start(&store, &estate, &knobs, memory.clone(), goes_on).map(Arc::new))
+        .map(|plan| plan.start(&store, tier.as_ref(), &estate, &knobs, memory.clone(), goes_on).map(Arc::new))
         .transpose();
     let cluster = without_cluster_if(goes_on, cluster)?;
-    let tier = tier.or_else(|| cluster.as_ref()?.tier());
+    let peers = cluster.as_ref().and_then(|cluster| cluster.tier());
+    // Peers have the disk behind them, where there are both.
+    if let Some(tier) = peers.as_ref().or(tier.as_ref()) {
+        store.attach_tier(Arc::clone(tier) as Arc<dyn Tier>)?;
+    }
+    let tended: Vec<Arc<dyn TendedTier>> = peers.into_iter().chain(tier).collect();
     let own_swap = OwnSwap::default();
     let maintenance = Maintenance::start(Arc::clone(&store), budget, own_swap.clone())
         .context("cannot start the maintenance thread")?;
@@ -116,9 +121,8 @@ pub(crate) fn run(
         Sizing::start(Arc::clone(&store), Arc::clone(&knobs), rule, own_swap.clone(), maintenance.waker())
             .context("cannot start the sizing thread")?;
     let stock = stocking::start(Arc::clone(&store), own_swap.clone())?;
-    let write_back = tier
-        .as_ref()
-        .map(|tier| WriteBackThread::start(Arc::clone(&store), Arc::clone(tier)))
+    let write_back = (!tended.is_empty())
+        .then(|| WriteBackThread::start(Arc::clone(&store), tended.clone()))
         .transpose()
         .context("cannot start the write-back thread")?;
     #[cfg(feature = "fault-injection")]
@@ -164,7 +168,7 @@ pub(crate) fn run(
     drop(maintenance);
     // Nothing in it is of use without the key, which goes with the store.
     drop(disks);
-    tier.iter().for_each(|tier| tier.clear());
+    tended.iter().for_each(|tier| tier.clear());
     cluster.iter().for_each(|cluster| cluster.leave());
     drop(heartbeat);
     Ok(served?)

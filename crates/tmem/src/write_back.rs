@@ -36,18 +36,18 @@ pub(crate) struct WriteBackThread {
 }
 
 impl WriteBackThread {
-    pub(crate) fn start(store: Arc<Store>, tier: Arc<dyn TendedTier>) -> io::Result<Self> {
+    pub(crate) fn start(store: Arc<Store>, tiers: Vec<Arc<dyn TendedTier>>) -> io::Result<Self> {
         let ends = Arc::<AtomicBool>::default();
         let (there, ends_there) = (Arc::clone(&store), Arc::clone(&ends));
         let thread = thread::Builder::new().name("write-back".to_owned()).spawn(move || {
-            run(&there, &*tier, &ends_there);
+            run(&there, &tiers, &ends_there);
             there.end_write_back();
         })?;
         Ok(Self { store, ends, thread: Some(thread) })
     }
 }
 
-fn run(store: &Store, tier: &dyn TendedTier, ends: &AtomicBool) {
+fn run(store: &Store, tiers: &[Arc<dyn TendedTier>], ends: &AtomicBool) {
     let mut log = StateLog::default();
     let (mut wait, mut looked) = (Duration::ZERO, Instant::now());
     while !ends.load(Ordering::Acquire) {
@@ -56,7 +56,7 @@ fn run(store: &Store, tier: &dyn TendedTier, ends: &AtomicBool) {
         note(&done);
         if looked.elapsed() >= LOOK_EVERY {
             looked = Instant::now();
-            tier.probe();
+            tiers.iter().for_each(|tier| tier.probe());
             let cleaning = store.clean_tier(CLEANING);
             if cleaning.moved_pages > 0 {
                 log::debug!(

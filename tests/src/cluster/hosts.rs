@@ -1,6 +1,7 @@
 //! Daemons on hosts at one switch, each a node of one cluster. Host 0 is `node-0`, and so on.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     fs,
     path::PathBuf,
@@ -33,6 +34,8 @@ pub enum Membership {
 pub struct ClusterHosts {
     nodes: Vec<Option<Daemon>>,
     membership: Membership,
+    /// Which of them have a tier on a disk.
+    with_disk: BTreeSet<u8>,
     directory: TempDir,
     // Goes last.
     network: Network,
@@ -49,6 +52,7 @@ impl ClusterHosts {
         let cluster = Self {
             nodes: (0..hosts).map(|_| None).collect(),
             membership: Membership::List,
+            with_disk: BTreeSet::new(),
             directory,
             network,
         };
@@ -76,6 +80,11 @@ impl ClusterHosts {
     /// How nodes that are started from now on know each other.
     pub fn set_membership(&mut self, membership: Membership) {
         self.membership = membership;
+    }
+
+    /// A host that is started from now on has a tier on a disk, with room for all.
+    pub fn give_disk(&mut self, host: u8) {
+        self.with_disk.insert(host);
     }
 
     /// Their network.
@@ -108,7 +117,12 @@ impl ClusterHosts {
     }
 
     fn configuration(&self, host: u8, more: &str) -> Result<String> {
-        let mut text = String::from("write-back-age = 1\n[cluster]\n");
+        let mut text = String::from("write-back-age = 1\n");
+        if self.with_disk.contains(&host) {
+            let path = self.directory.path().join(format!("{}.tier", node(host)));
+            writeln!(text, "tier = \"{}\"\ntier-size = \"256M\"", path.display())?;
+        }
+        text.push_str("[cluster]\n");
         writeln!(text, "listen = \"{}\"", Network::address(host, PORT))?;
         writeln!(text, "directory = \"{}\"", self.of_node(host).display())?;
         match &self.membership {

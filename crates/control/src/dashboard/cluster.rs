@@ -47,6 +47,9 @@ fn borrows(html: &mut String, borrowing: &BorrowingReport) {
         html::of(borrowing.extents, "extent"),
         html::of(borrowing.copies, "node")
     );
+    if let Some(disk) = &borrowing.disk {
+        put!(html, " and on this one's disk, <bdi>{}</bdi>", html::text(disk));
+    }
     if borrowing.wanting_extents > 0 {
         put!(
             html,

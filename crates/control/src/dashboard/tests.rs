@@ -215,7 +215,7 @@ fn peers_are_shown_both_ways_and_what_is_wrong_with_them_on_top() {
     let html = fragment(&Status { cluster: Some(cluster()), ..quiet() });
     for text in [
         "Node <b><bdi>a</bdi></b> of cluster c0ffee, epoch 7, by etcd.",
-        "90 extents, each on 2 nodes; 3 lack a copy",
+        "90 extents, each on 2 nodes and on this one's disk, <bdi>/srv/tier</bdi>; 3 lack a copy",
         "<bdi>gone</bdi></th><td class=\"words\">not connected",
         "<td>45 µs</td><td>120 µs</td>",
     ] {

@@ -10,7 +10,6 @@ use super::Cluster;
 
 impl ClusterView for Cluster {
     fn report(&self) -> ClusterReport {
-        let copies = self.settings.copies.count();
         ClusterReport {
             node: self.identity.name().to_string(),
             cluster: self.identity.cluster().to_string(),
@@ -24,7 +23,11 @@ impl ClusterView for Cluster {
             is_current: self.is_current.load(Relaxed),
             trouble: self.tending.trouble(),
             lending: self.lending.as_ref().map(|lending| lending_report(lending.status())),
-            borrowing: self.tier.as_ref().map(|tier| borrowing_report(copies, tier.status())),
+            borrowing: self.tier.as_ref().map(|tier| BorrowingReport {
+                copies: self.copies as u64,
+                disk: self.backing.clone(),
+                ..borrowing_report(tier.status())
+            }),
         }
     }
 }
@@ -48,11 +51,10 @@ fn borrower(status: BorrowerStatus) -> BorrowerReport {
     }
 }
 
-fn borrowing_report(copies: usize, status: BorrowingStatus) -> BorrowingReport {
+fn borrowing_report(status: BorrowingStatus) -> BorrowingReport {
     let mut peers: Vec<PeerReport> = status.peers.into_iter().map(peer).collect();
     peers.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     BorrowingReport {
-        copies: copies as u64,
         extents: status.extents,
         wanting_extents: status.wanting_extents,
         lost_extents: status.lost_extents,
@@ -61,6 +63,7 @@ fn borrowing_report(copies: usize, status: BorrowingStatus) -> BorrowingReport {
         repair_bytes_per_second: status.repair_bytes_per_second,
         is_complete: status.is_complete,
         peers,
+        ..BorrowingReport::default()
     }
 }
 

@@ -100,12 +100,16 @@ fn lends(text: &mut String, lending: &LendingReport, address: &str) {
 
 fn borrows(text: &mut String, borrowing: &BorrowingReport) {
     let lent_bytes: u64 = here(borrowing).map(|peer| peer.lent_bytes).sum();
+    let copies = match borrowing.copies {
+        1 => "1 copy".to_owned(),
+        copies => format!("{copies} copies"),
+    };
+    let on_disk = borrowing.disk.as_ref().map(|disk| format!(" and one on {disk}")).unwrap_or_default();
     let _ = writeln!(
         text,
-        "\nborrows {}: {} extents, {} of each{}",
+        "\nborrows {}: {} extents, {copies} of each{on_disk}{}",
         size(lent_bytes),
         borrowing.extents,
-        if borrowing.copies == 1 { "1 copy".to_owned() } else { format!("{} copies", borrowing.copies) },
         standing(borrowing)
     );
     if borrowing.peers.is_empty() {
@@ -240,6 +244,10 @@ mod tests {
         ] {
             assert!(said.contains(part), "{part}: {said}");
         }
+        if let Some(borrowing) = &mut report.borrowing {
+            (borrowing.copies, borrowing.disk) = (1, Some("/srv/tier".to_owned()));
+        }
+        assert!(text(&report).contains("extents, 1 copy of each and one on /srv/tier; not all"));
         (report.lending, report.borrowing) = (None, None);
         assert!(text(&report).contains("lends nothing") && text(&report).contains("borrows nothing"));
     }
