@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use tmem_control::AdminClient;
+use tmem_control::{AdminClient, ControlError};
 
 use super::print;
 use crate::Outcome;
@@ -21,7 +21,12 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// Has the program on disk take over, and waits until it has.
 pub(crate) fn run(client: &AdminClient) -> Outcome {
-    let before = client.upgrade()?.worker_pid;
+    let before = client.upgrade_status()?.worker_pid;
+    match client.upgrade() {
+        // The worker that was asked may be gone before its answer is read.
+        Ok(_) | Err(ControlError::Conversation { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let start = Instant::now();
     let mut told = false;
     loop {
