@@ -53,7 +53,12 @@ impl Health {
         if inner.state != state {
             log::warn!("tier {} is {}: {trouble}", self.name, state.as_str());
         }
-        *inner = Inner { state, trouble: Some(trouble), retry_at: Instant::now() + RETRY };
+        // What goes on failing is tried again all the same.
+        let retry_at = match inner.state {
+            TierState::Ready => Instant::now() + RETRY,
+            _ => inner.retry_at,
+        };
+        *inner = Inner { state, trouble: Some(trouble), retry_at };
     }
 
     /// It works.
@@ -87,5 +92,26 @@ impl Health {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Whole between any two of its changes.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_failing_is_tried_again_all_the_same() {
+        let health = Health::new("t".to_owned());
+        let trouble = || (TierState::Failing, "it fails".to_owned());
+        health.fail(trouble());
+        assert!(!health.is_due(), "it has just failed");
+        let deadline = Instant::now() + 20 * RETRY;
+        while !health.is_due() {
+            health.fail(trouble());
+            assert!(Instant::now() < deadline, "it is never due");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        health.recover();
+        assert_eq!((health.state(), health.trouble()), (TierState::Ready, None));
     }
 }
