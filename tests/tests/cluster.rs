@@ -180,6 +180,26 @@ fn r1_with_a_copy_on_the_disk_nothing_is_lost_whatever_the_only_lender_does() ->
 }
 
 #[test]
+fn what_a_host_has_that_will_not_come_back_is_forgotten_by_command() -> Result<()> {
+    let mut hosts = hosts(1, "copies = 1")?;
+    let traffic = Traffic::begin(hosts.daemon(0)?, "vm", PAGES, 6)?;
+    hosts.wait_for_lent(1, |lent_bytes| lent_bytes > 1 << 20)?;
+    let forget = ["cluster", "forget", "node-0"];
+    let refused = hosts.daemon(1)?.tmem(&forget)?;
+    ensure!(refused.code == Some(1) && refused.stderr.contains("node-0 is connected"), "{}", refused.stderr);
+    drop(traffic);
+    hosts.kill(0)?;
+    hosts.wait_until(1, |report| report["lending"]["borrowers"][0]["address"].is_null())?;
+    ensure!(hosts.report(1)?["lending"]["lent_bytes"] != 0, "it may come back");
+    let told = hosts.daemon(1)?.tmem_ok(&forget)?;
+    ensure!(told.contains("copies of node-0 are forgotten"), "{told}");
+    hosts.wait_for_lent(1, |lent_bytes| lent_bytes == 0)?;
+    let again = hosts.daemon(1)?.tmem(&forget)?;
+    ensure!(again.code == Some(1) && again.stderr.contains("node-0 has nothing here"), "{}", again.stderr);
+    Ok(())
+}
+
+#[test]
 fn r1_with_one_copy_the_pages_of_a_lender_that_is_gone_are_errors_and_no_others() -> Result<()> {
     let mut hosts = hosts(2, "copies = 1")?;
     let mut traffic = Traffic::begin(hosts.daemon(0)?, "vm", PAGES, 2)?;

@@ -148,9 +148,10 @@ impl Lender {
         }
     }
 
-    /// Forgets all that is held for a node.
-    pub fn forget(&self, node: NodeId) {
-        self.borrowers().remove(&node);
+    /// Forgets all that is held for a node, whose connection has to be over. Gives what it was; `None`: nothing.
+    pub fn forget(&self, node: NodeId) -> Option<Usage> {
+        let forgotten = self.borrowers().remove(&node)?;
+        Some(lock(&forgotten.holding).usage())
     }
 
     /// How much may be held in all: what is more is recalled, and dropped at `until_ms`. Those who have most give first, each what it wrote

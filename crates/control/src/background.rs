@@ -2,10 +2,14 @@
 
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 use tmem_store::{RECOMPRESSION_LEVELS, RecompressionOptions};
 
-use crate::{ControlError, on_off::written_on_or_off};
+use crate::{
+    ControlError,
+    on_off::written_on_or_off,
+    written::{number, text_or_number},
+};
 
 /// A day: whoever wants pages to be left alone for longer turns recompression off.
 const MAX_AGE_SECONDS: u32 = 86_400;
@@ -109,28 +113,11 @@ impl FromStr for BackgroundCpu {
     }
 }
 
-/// A whole number in the file, checked as the flag is.
-pub(crate) fn number<'de, D: Deserializer<'de>, T: FromStr<Err = ControlError>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    i64::deserialize(deserializer)?.to_string().parse().map_err(de::Error::custom)
-}
-
 /// Seconds in the file, or "off", checked as the flag is.
 pub(crate) fn seconds_or_off<'de, D: Deserializer<'de>, T: FromStr<Err = ControlError>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "seconds or \"off\"")]
-    enum NumberOrText {
-        Number(i64),
-        Text(String),
-    }
-    let text = match NumberOrText::deserialize(deserializer)? {
-        NumberOrText::Number(number) => number.to_string(),
-        NumberOrText::Text(text) => text,
-    };
-    text.parse().map_err(de::Error::custom)
+    text_or_number(deserializer, "seconds or \"off\"")
 }
 
 impl<'de> Deserialize<'de> for RecompressAge {

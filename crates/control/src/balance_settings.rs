@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duratio
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{ByteSize, ControlError, DiskName, background::number};
+use crate::{
+    ByteSize, ControlError, DiskName,
+    written::{number, text_or_number},
+};
 
 /// The section `[balance]`. [`BalanceSettings::default`] is what holds where it says nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -127,16 +130,7 @@ impl FromStr for Budget {
 
 impl<'de> Deserialize<'de> for Budget {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a size or \"auto\"")]
-        enum Written {
-            Number(u64),
-            Text(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Number(bytes) => Ok(Self::Fixed(ByteSize::from_bytes(bytes))),
-            Written::Text(text) => text.parse().map_err(de::Error::custom),
-        }
+        text_or_number(deserializer, "a size or \"auto\"")
     }
 }
 

@@ -19,8 +19,8 @@ use tokio::net::UnixStream;
 
 use crate::{
     ADMIN_SOCKET, AdminError, BalanceOrder, BalanceOrders, BalanceReport, ClientChanges, ClientStatus,
-    ControlError, DiskInfo, DiskList, DiskName, DiskSpec, KnobChanges, KnobList, Status, UpgradeStatus,
-    balancing::OrderAccepted,
+    ControlError, DiskInfo, DiskList, DiskName, DiskSpec, ForgottenReport, KnobChanges, KnobList, Status,
+    UpgradeStatus, balancing::OrderAccepted,
 };
 
 /// The largest answer taken, in bytes: some ten thousand clients.
@@ -93,6 +93,15 @@ impl AdminClient {
     pub fn remove_disk(&self, name: &DiskName, force: bool) -> Result<(), ControlError> {
         let path = format!("/api/v1/disks/{name}?force={force}");
         self.request(Method::DELETE, &path, Bytes::new()).map(|_| ())
+    }
+
+    /// `DELETE /api/v1/cluster/borrowers/{name}`.
+    ///
+    /// # Errors
+    /// No daemon, it broke off, or it said no.
+    pub fn forget_borrower(&self, name: &str) -> Result<ForgottenReport, ControlError> {
+        let path = format!("/api/v1/cluster/borrowers/{}", in_path(name));
+        self.parsed(&self.request(Method::DELETE, &path, Bytes::new())?)
     }
 
     /// `PATCH /api/v1/clients/{name}`.

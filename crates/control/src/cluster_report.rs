@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::AdminError;
+
 /// The cluster as this node sees it. Sizes are in bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -110,10 +112,26 @@ pub struct PeerReport {
     pub trouble: Option<String>,
 }
 
+/// What a node had here that was forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ForgottenReport {
+    /// Copies of extents.
+    pub copies: u64,
+    /// Blocks of them that it needed.
+    pub lent_bytes: u64,
+}
+
 /// Whoever knows how the cluster is.
 pub trait ClusterView: Send + Sync {
     /// How it is now.
     fn report(&self) -> ClusterReport;
+
+    /// Forgets what a node has here that is not connected.
+    ///
+    /// # Errors
+    /// That is no name, it is connected, or it has nothing here.
+    fn forget_borrower(&self, name: &str) -> Result<ForgottenReport, AdminError>;
 }
 
 #[cfg(test)]

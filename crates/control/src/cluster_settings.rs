@@ -2,9 +2,13 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 
-use crate::{ByteSize, Config, ControlError, background::number, on_off::written_on_or_off};
+use crate::{
+    ByteSize, Config, ControlError,
+    on_off::written_on_or_off,
+    written::{number, text_or_number},
+};
 
 /// Where a node keeps its identity and certificates, if nothing else is said.
 const DIRECTORY: &str = "/var/lib/tmem/cluster";
@@ -147,17 +151,7 @@ impl fmt::Display for Lend {
 
 impl<'de> Deserialize<'de> for Lend {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "\"auto\", \"off\", a size such as \"8G\" or a number of bytes")]
-        enum Written {
-            Text(String),
-            Bytes(u64),
-        }
-        let text = match Written::deserialize(deserializer)? {
-            Written::Text(text) => text,
-            Written::Bytes(bytes) => bytes.to_string(),
-        };
-        text.parse().map_err(de::Error::custom)
+        text_or_number(deserializer, "\"auto\", \"off\", a size such as \"8G\" or a number of bytes")
     }
 }
 

@@ -75,6 +75,7 @@ mod spare_worker;
 mod status;
 mod succession;
 mod tier_settings;
+mod written;
 mod zero_on_flush;
 
 pub use background::{BackgroundCpu, Recompress, RecompressAge, RecompressLevel};
@@ -90,7 +91,7 @@ pub use byte_size::ByteSize;
 pub use client::AdminClient;
 pub use client_changes::ClientChanges;
 pub use cluster_report::{
-    BorrowerReport, BorrowingReport, ClusterReport, ClusterView, LendingReport, PeerReport,
+    BorrowerReport, BorrowingReport, ClusterReport, ClusterView, ForgottenReport, LendingReport, PeerReport,
 };
 pub use cluster_settings::{ClusterCopies, ClusterSettings, EncryptPages, Lend};
 pub use config::{Config, MAX_POLL_US, poll_us};

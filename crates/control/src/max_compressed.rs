@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 use tmem_store::PAGE_BYTES;
 
-use crate::{ControlError, background::number};
+use crate::{ControlError, written::number};
 
 /// The largest compressed page worth keeping, in percent of a page: 1 to 100. At 100 all are kept, also those that do not compress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

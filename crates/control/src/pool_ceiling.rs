@@ -2,10 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 use tmem_store::MIN_LIMIT_BYTES;
 
-use crate::{ByteSize, ControlError};
+use crate::{ByteSize, ControlError, written::text_or_number};
 
 /// The most that a pool of size auto may grow to, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -54,17 +54,7 @@ impl fmt::Display for PoolCeiling {
 
 impl<'de> Deserialize<'de> for PoolCeiling {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "\"none\", a size such as \"8G\" or a number of bytes")]
-        enum Written {
-            Text(String),
-            Bytes(u64),
-        }
-        let text = match Written::deserialize(deserializer)? {
-            Written::Text(text) => text,
-            Written::Bytes(bytes) => bytes.to_string(),
-        };
-        text.parse().map_err(de::Error::custom)
+        text_or_number(deserializer, "\"none\", a size such as \"8G\" or a number of bytes")
     }
 }
 

@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::{ControlError, background::number};
+use crate::{ControlError, written::number};
 
 /// How often a pool of size auto looks at the host, at least, in milliseconds: 10 to 10000. So long it may take until it begins to give
 /// back what the host lacks.

@@ -2,9 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 
-use crate::{ByteSize, ControlError};
+use crate::{ByteSize, ControlError, written::text_or_number};
 
 /// A sixteenth of the host, but neither so little that a program uses it up faster than the pool can give back: with 64 MiB, one that took
 /// 1 GiB a second had the kernel kill something on a host of 768 MiB...
@@ -59,16 +59,7 @@ impl fmt::Display for Reserve {
 
 impl<'de> Deserialize<'de> for Reserve {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "\"auto\", a size such as \"1G\" or a number of bytes")]
-        enum Written {
-            Text(String),
-            Bytes(u64),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Text(text) => text.parse().map_err(de::Error::custom),
-            Written::Bytes(bytes) => Ok(Self::Fixed(ByteSize::from_bytes(bytes))),
-        }
+        text_or_number(deserializer, "\"auto\", a size such as \"1G\" or a number of bytes")
     }
 }
 

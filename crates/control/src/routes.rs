@@ -156,6 +156,7 @@ pub(crate) fn admin(control: Arc<Control>) -> Router {
         .route("/api/v1/disks/{name}", delete(remove_disk))
         .route("/api/v1/clients/{name}", patch(change_client))
         .route("/api/v1/knobs", get(list_knobs).patch(set_knobs))
+        .route("/api/v1/cluster/borrowers/{name}", delete(forget_borrower))
         .route("/api/v1/balance", post(balance_report).patch(balance_order))
         .route("/api/v1/upgrade", get(upgrade_status).post(upgrade));
     with_fallbacks(routes)
@@ -252,6 +253,16 @@ async fn set_knobs(
     let changes: KnobChanges = read_body(body)?;
     control.knobs.set(&changes)?;
     Ok(json(StatusCode::OK, &control.knobs.list()))
+}
+
+async fn forget_borrower(
+    State(control): State<Arc<Control>>,
+    Path(name): Path<String>,
+) -> Result<Response, Refusal> {
+    let no_cluster = || AdminError::NotFound("this daemon is in no cluster".to_owned());
+    let cluster = control.cluster.clone().ok_or_else(no_cluster)?;
+    let forgotten = blocking(move || cluster.forget_borrower(&name)).await?;
+    Ok(json(StatusCode::OK, &forgotten))
 }
 
 async fn balance_report(

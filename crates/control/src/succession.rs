@@ -4,10 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{
-    AdminError, ControlError,
-    background::{number, seconds_or_off},
-};
+use crate::{AdminError, ControlError, background::seconds_or_off, written::number};
 
 /// The processes of a daemon at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

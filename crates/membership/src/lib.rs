@@ -31,7 +31,7 @@ pub use etcd::{DEFAULT_LEASE, EtcdSettings};
 pub use identity::Identity;
 pub use membership::{Announcement, Running, Source, start};
 pub use static_peer::{StaticPeer, check_domain, check_peers};
-pub use tmem_cluster::{Epoch, NodeId, NodeName};
+pub use tmem_cluster::{Epoch, NameError, NodeId, NodeName};
 pub use view::{Member, View};
 
 /// Where a node keeps its identity and certificates.

@@ -31,7 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tmem_cluster::lender::Lender;
+use tmem_cluster::{NodeName, lender::Lender};
 
 use crate::{bell::Bell, clock::Clock, greeting::Identity, stream::Security};
 use gate::Gate;
@@ -56,6 +56,24 @@ impl Default for LendingOptions {
     fn default() -> Self {
         Self { max_bytes: u64::MAX, reserve_bytes: 0, deadline: Duration::from_secs(10) }
     }
+}
+
+/// What a node had that was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Copies of extents.
+    pub copies: usize,
+    /// Bytes of them that it needed.
+    pub needed_bytes: u64,
+}
+
+/// Why nothing of a node was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotForgotten {
+    /// It is connected, and uses what it has.
+    Connected,
+    /// It has nothing here.
+    Unknown,
 }
 
 /// What all of its threads have.
@@ -180,6 +198,19 @@ impl LendingServer {
             }
             thread::sleep(LOOK_UP);
         }
+    }
+
+    /// Forgets what a node has here that is not connected, as one that will not come back. Gives what it was. If it does come back, it has lost that.
+    ///
+    /// # Errors
+    /// It is connected, or has nothing.
+    pub fn forget(&self, name: NodeName) -> Result<Forgotten, NotForgotten> {
+        let shared = &self.shared;
+        let forgotten = shared.seats.while_away(name.node_id(), || shared.lender.forget(name.node_id()));
+        let usage = forgotten.ok_or(NotForgotten::Connected)?.ok_or(NotForgotten::Unknown)?;
+        let forgotten = Forgotten { copies: usage.copies, needed_bytes: usage.needed_bytes };
+        log::info!("lending: {} copies of {name} are forgotten by command", forgotten.copies);
+        Ok(forgotten)
     }
 
     /// Who has how much.

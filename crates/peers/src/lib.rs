@@ -27,5 +27,7 @@ mod stream;
 pub use borrowing::{BorrowingStatus, Member, PeerState, PeerStatus, PeerTier, PeerTierOptions};
 pub use error::PeerError;
 pub use greeting::{Identity, say};
-pub use lending::{BorrowerStatus, LendingCounts, LendingOptions, LendingServer, LendingStatus};
+pub use lending::{
+    BorrowerStatus, Forgotten, LendingCounts, LendingOptions, LendingServer, LendingStatus, NotForgotten,
+};
 pub use stream::{InWords, NameOf, Security, Stream};

@@ -15,7 +15,7 @@ use support::{
     copy, extent, lend, wait_until,
 };
 use tmem_cluster::wire::{Get, PutResult, Reason, Run};
-use tmem_peers::{LendingOptions, LendingServer};
+use tmem_peers::{Forgotten, LendingOptions, LendingServer, NotForgotten};
 
 mod support;
 
@@ -91,6 +91,34 @@ fn r1_what_is_put_is_got_and_what_is_flushed_is_not() {
     assert!(status.held_bytes > 2400 && status.counts == status.borrowers[0].counts);
     // r7: the books are empty when everything is flushed.
     client.flush(copy(3, 2));
+    assert_eq!(rig.server.status().held_bytes, 0);
+}
+
+#[test]
+fn what_a_borrower_has_that_is_away_is_forgotten_by_command_and_no_other() {
+    let rig = Rig::new();
+    let (mut gone, mut here) = (rig.connect("gone"), rig.connect("here"));
+    gone.put(copy(1, 1), &bytes(1, 800));
+    here.put(copy(1, 1), &bytes(2, 80));
+    let forget = |name: &str| rig.server.forget(name.parse().unwrap());
+    assert_eq!(
+        (forget("gone"), forget("nobody")),
+        (Err(NotForgotten::Connected), Err(NotForgotten::Unknown))
+    );
+    drop(gone);
+    wait_until("it has left", || rig.address_of("gone").is_none());
+    assert_eq!(forget("gone"), Ok(Forgotten { copies: 1, needed_bytes: 800 }));
+    assert_eq!(forget("gone"), Err(NotForgotten::Unknown));
+    assert_eq!(rig.server.status().needed_bytes, 80);
+    assert_eq!(here.get(copy(1, 1), 0, 80), Ok(bytes(2, 80)));
+    // It is back: nothing is there, and there is room for it.
+    let mut back = rig.connect("gone");
+    assert_eq!((back.list(), back.get(copy(1, 1), 0, 8)), (vec![], Err(Reason::NotThere)));
+    back.put(copy(1, 1), &bytes(1, 800));
+    assert_eq!(forget("gone"), Err(NotForgotten::Connected));
+    drop((back, here));
+    wait_until("both have left", || rig.address_of("gone").is_none() && rig.address_of("here").is_none());
+    assert!(forget("gone").is_ok() && forget("here").is_ok());
     assert_eq!(rig.server.status().held_bytes, 0);
 }
 

@@ -165,6 +165,12 @@ impl Seats {
         lock(&self.inner).seated.get(&node).cloned()
     }
 
+    /// Does something while a node is not connected, and cannot be meanwhile. `None`: it is connected.
+    pub(super) fn while_away<R>(&self, node: NodeId, act: impl FnOnce() -> R) -> Option<R> {
+        let inner = lock(&self.inner);
+        (!inner.seated.contains_key(&node)).then(act)
+    }
+
     /// Ends all connections, and takes no more.
     pub(super) fn end_all(&self) {
         let mut inner = lock(&self.inner);

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use tmem_control::{BorrowerReport, BorrowingReport, ClusterReport, ClusterView, LendingReport, PeerReport};
-use tmem_membership::Source;
-use tmem_peers::{BorrowerStatus, BorrowingStatus, LendingStatus, PeerStatus};
+use tmem_control::{
+    AdminError, BorrowerReport, BorrowingReport, ClusterReport, ClusterView, ForgottenReport, LendingReport,
+    PeerReport,
+};
+use tmem_membership::{NameError, NodeName, Source};
+use tmem_peers::{BorrowerStatus, BorrowingStatus, LendingServer, LendingStatus, NotForgotten, PeerStatus};
 
 use super::Cluster;
 
@@ -30,6 +33,23 @@ impl ClusterView for Cluster {
             }),
         }
     }
+
+    fn forget_borrower(&self, name: &str) -> Result<ForgottenReport, AdminError> {
+        forgotten(self.lending.as_deref(), name)
+    }
+}
+
+fn forgotten(lending: Option<&LendingServer>, text: &str) -> Result<ForgottenReport, AdminError> {
+    let name: NodeName = text.parse().map_err(|error: NameError| AdminError::Invalid(error.to_string()))?;
+    let nothing =
+        || AdminError::NotFound(format!("{name} has nothing here; `tmem cluster status` lists who has"));
+    let forgotten = lending.ok_or_else(nothing)?.forget(name).map_err(|why| match why {
+        NotForgotten::Unknown => nothing(),
+        NotForgotten::Connected => AdminError::Conflict(format!(
+            "{name} is connected and uses what it has here; end its daemon first, which has all of it forgotten"
+        )),
+    })?;
+    Ok(ForgottenReport { copies: forgotten.copies as u64, lent_bytes: forgotten.needed_bytes })
 }
 
 fn lending_report(status: LendingStatus) -> LendingReport {

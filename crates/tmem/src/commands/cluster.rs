@@ -1,4 +1,4 @@
-//! `tmem cluster`: init, invite, join, renew; and status, which has a file of its own.
+//! `tmem cluster`: init, invite, join, renew, forget; and status, which has a file of its own.
 
 mod status;
 
@@ -13,7 +13,7 @@ use tmem_control::AdminClient;
 use tmem_membership::{DEFAULT_DIRECTORY, Identity, certificates, setup};
 
 use super::print;
-use crate::Outcome;
+use crate::{Outcome, figures::size};
 
 /// What can be done with the cluster that this host is in.
 #[derive(Subcommand)]
@@ -30,6 +30,11 @@ pub(crate) enum Command {
     Renew(Renew),
     /// Show whom this host lends to and from whom it borrows
     Status(status::Arguments),
+    /// Forget what a host has here that will not come back
+    ///
+    /// A host whose daemon ended in order has had it forgotten. One that died keeps it, in case it is there again, until this host needs the memory. It must be away: see
+    /// `tmem cluster status`.
+    Forget(Forget),
 }
 
 /// Where the files are.
@@ -81,10 +86,22 @@ pub(crate) struct Renew {
     at: Directory,
 }
 
-/// Runs it. Nothing here but `status` talks to a daemon.
+/// `tmem cluster forget`.
+#[derive(Args)]
+pub(crate) struct Forget {
+    /// Name of the host, as `tmem cluster status` has it
+    name: String,
+}
+
+/// Runs it. Nothing here but `status` and `forget` talks to a daemon.
 pub(crate) fn run(command: Command, client: impl FnOnce() -> Result<AdminClient>) -> Outcome {
     match command {
         Command::Status(arguments) => status::run(&arguments, &client()?),
+        Command::Forget(forget) => {
+            let forgotten = client()?.forget_borrower(&forget.name)?;
+            let (copies, lent) = (forgotten.copies, size(forgotten.lent_bytes));
+            print(&format!("{copies} copies of {} are forgotten, {lent}\n", forget.name))
+        }
         Command::Init(init) => {
             let name = init.name.map_or_else(host_name, Ok)?;
             let node = setup::init(&init.at.dir, &name)?;
