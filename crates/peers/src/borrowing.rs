@@ -13,12 +13,13 @@
 //! | `sealing` | pages that lenders cannot read |
 //! | `writing`, `reading`, `repair` | what their names say |
 //! | `reading_many` | many blocks under way at once |
-//! | `backing` | another tier that has everything, too |
+//! | `backing`, `copier` | another tier that has everything, too |
 //! | `status` | for people |
 
 mod backing;
 mod book;
 mod borrower;
+mod copier;
 mod keeping;
 mod options;
 mod packed;
@@ -43,7 +44,6 @@ use tmem_store::{Tier, TierCopy, TierError, TierKey, TierRead, TierRun, TierStat
 
 use borrower::Borrower;
 pub use options::{Member, PeerTierOptions};
-use packed::{Packed, merged};
 pub use status::{BorrowingStatus, PeerState, PeerStatus};
 
 /// How often it is looked whether peers have forgotten what they were told to.
@@ -81,8 +81,14 @@ impl PeerTier {
 
     fn start(borrower: Borrower) -> io::Result<Self> {
         let borrower = Arc::new(borrower);
-        let repairing = repair::start(&borrower)?;
-        Ok(Self { borrower, threads: Mutex::new(vec![repairing]) })
+        // Ends what has begun if the rest cannot be.
+        let tier = Self { borrower, threads: Mutex::default() };
+        let mut threads = vec![repair::start(&tier.borrower)?];
+        if tier.borrower.backing.is_some() {
+            threads.push(copier::start(&tier.borrower)?);
+        }
+        *tier.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+        Ok(tier)
     }
 
     /// Who the peers are from now on. This node itself may be among them. A peer with another address or in a later epoch is spoken to
@@ -97,6 +103,11 @@ impl PeerTier {
     /// Epochs that nodes have reached, members or not: what they took in earlier ones is never read.
     pub fn fence(&self, epochs: &[(NodeId, Epoch)]) {
         self.borrower.fence(epochs);
+    }
+
+    /// Who knows which blocks of a copy are still needed. Copies that are made of another tier's have only these then, and before that all blocks.
+    pub fn set_filter(&self, needed: impl Fn(TierCopy, &[u8]) -> Vec<TierRun> + Send + Sync + 'static) {
+        self.borrower.set_filter(Box::new(needed));
     }
 
     /// How many bytes a second repair may fetch; 0: as many as it can.
@@ -172,17 +183,9 @@ impl Tier for PeerTier {
     }
 
     fn write(&self, writes: &[TierWrite<'_>]) -> Result<(), TierError> {
-        let mut packed = Vec::with_capacity(writes.len());
-        for write in writes {
-            let needed = write.needed.iter().map(|run| (run.start, run.bytes));
-            packed.push(Packed::of(write.copy, write.extent, merged(needed)));
-        }
-        if !packed.iter_mut().all(|packed| self.borrower.close(packed)) {
-            return Err(TierError::Unavailable("pages can't be encrypted".to_owned()));
-        }
         match &self.borrower.backing {
-            None => self.borrower.write(&packed),
-            Some(backing) => self.borrower.write_both(&packed, || backing.write(writes)),
+            None => self.borrower.write(&self.borrower.pack(writes)?),
+            Some(backing) => self.borrower.write_both(&**backing, writes),
         }
     }
 

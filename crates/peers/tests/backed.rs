@@ -4,7 +4,10 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use support::{
     EXTENT, backed_with, copy,
@@ -59,6 +62,7 @@ fn copies_at(lenders: &[Arc<FakeLender>]) -> usize {
 fn each_extent_is_at_one_peer_and_on_the_disk_and_read_at_the_peer() {
     let (lenders, disk, tier) = backed(3, 64);
     write_all(&tier);
+    assert_eq!(wait_for_repair(&tier).extents, u64::from(EXTENTS));
     assert_eq!(copies_at(&lenders), EXTENTS as usize);
     assert_eq!(disk.counters().written_copies, u64::from(EXTENTS));
     all_are_read(&tier);
@@ -74,6 +78,7 @@ fn each_extent_is_at_one_peer_and_on_the_disk_and_read_at_the_peer() {
 fn with_no_peer_left_all_is_read_from_the_disk() {
     let (lenders, disk, tier) = backed(2, 64);
     write_all(&tier);
+    wait_for_repair(&tier);
     lenders.iter().for_each(|lender| lender.misbehave(Mischief::Away));
     wait_until("both are away", || {
         tier.status().peers.iter().all(|peer| peer.state == tmem_peers::PeerState::Away)
@@ -96,18 +101,38 @@ fn with_no_peer_left_all_is_read_from_the_disk() {
 fn what_a_dead_peer_had_comes_from_the_disk_to_another_one() {
     let (lenders, disk, tier) = backed(2, 64);
     write_all(&tier);
-    lenders[0].kill();
-    let status = wait_for_repair(&tier);
-    assert_eq!(status.lost_extents, 0);
-    wait_until("all are at peers", || copies_at(&lenders) == EXTENTS as usize);
+    wait_for_repair(&tier);
+    // Of the first extent every second block was flushed since, and the store knows.
+    let (_, blocks) = extent(0);
+    let alive = |number: usize| number.is_multiple_of(2);
+    tier.set_filter(move |copy, bytes| {
+        let (expected, blocks) = extent(copy.place.into());
+        let len = whole_blocks_bytes(bytes).unwrap();
+        assert!(bytes[..len] == expected[..len], "{copy:?}");
+        let needed = needed(&blocks).into_iter().enumerate();
+        needed.filter(|(number, _)| copy.place > 0 || alive(*number)).map(|(_, run)| run).collect()
+    });
+    let holder = lenders.iter().find(|lender| lender.copies().contains(&copy(0, 1))).unwrap();
+    holder.kill();
+    wait_until("all are at the other one", || copies_at(&lenders) == EXTENTS as usize);
+    assert_eq!(wait_for_repair(&tier).lost_extents, 0);
     disk.refuse_reads(true);
-    all_are_read(&tier);
+    for (number, (start, len)) in blocks.iter().enumerate() {
+        assert_eq!(
+            tier.read(copy(0, 1), *start, &mut vec![0; *len]).is_ok(),
+            alive(number),
+            "block {number}"
+        );
+    }
+    for place in 1..EXTENTS {
+        assert_eq!(reads(&tier, copy(place, 1), place.into()), Ok(true), "place {place}");
+    }
     // Of what dies in a copy that was made anew peers hear, too.
     let held = |lenders: &[Arc<FakeLender>]| lenders.iter().map(|lender| lender.held_bytes()).sum::<u64>();
     let before = held(&lenders);
-    let (_, blocks) = extent(0);
+    let (_, blocks) = extent(1);
     let dead: Vec<(TierCopy, TierRun)> =
-        needed(&blocks[..4]).into_iter().map(|run| (copy(0, 1), run)).collect();
+        needed(&blocks[..4]).into_iter().map(|run| (copy(1, 1), run)).collect();
     let dead_bytes: u64 = dead.iter().map(|(_, run)| u64::from(run.bytes)).sum();
     tier.release(&dead);
     wait_until("they are released", || held(&lenders) == before - dead_bytes);
@@ -147,6 +172,7 @@ fn what_the_disk_does_not_take_is_kept_nowhere() {
 fn r4_what_is_damaged_at_the_peer_is_right_on_the_disk_and_made_anew() {
     let (lenders, disk, tier) = backed(1, 64);
     write_all(&tier);
+    wait_for_repair(&tier);
     lenders[0].damage();
     all_are_read(&tier);
     assert!(disk.counters().disk_reads > 0);
@@ -161,6 +187,7 @@ fn r4_what_is_damaged_at_the_peer_is_right_on_the_disk_and_made_anew() {
 fn r4_what_is_damaged_in_both_is_an_error_and_what_may_come_back_is_not_for_good() {
     let (lenders, disk, tier) = backed(1, 64);
     write_all(&tier);
+    wait_for_repair(&tier);
     lenders[0].damage();
     disk.be_damaged(true);
     let (_, blocks) = extent(0);
@@ -182,11 +209,56 @@ fn a_peer_that_does_not_answer_is_not_waited_for() {
     for mischief in [Mischief::Mute, Mischief::OnlyPings, Mischief::Stuck] {
         let (lenders, _disk, tier) = backed(1, 64);
         write_all(&tier);
+        wait_for_repair(&tier);
         lenders[0].misbehave(mischief);
         all_are_read(&tier);
+        // Nor when something is written.
+        (EXTENTS..4 * EXTENTS).for_each(|place| write(&tier, copy(place, 1), place.into()).unwrap());
+        (EXTENTS..4 * EXTENTS)
+            .for_each(|place| assert_eq!(reads(&tier, copy(place, 1), place.into()), Ok(true)));
         lenders[0].misbehave(Mischief::None);
         wait_for_repair(&tier);
     }
+}
+
+/// Then cleaning leaves it alone, and whoever wants a page of it is told at once.
+#[test]
+fn what_is_damaged_on_the_disk_and_at_no_peer_is_damaged() {
+    let (_lenders, disk, tier) = backed(1, 0);
+    write_all(&tier);
+    disk.be_damaged(true);
+    let (_, blocks) = extent(2);
+    assert_eq!(tier.read(copy(2, 1), 0, &mut vec![0; TIER_EXTENT_BYTES]), Err(TierError::Damaged));
+    let (start, len) = blocks[1];
+    assert_eq!(tier.read(copy(2, 1), start, &mut vec![0; len]), Err(TierError::Damaged));
+    disk.refuse_reads(true);
+    let refused = tier.read(copy(2, 1), start, &mut vec![0; len]);
+    assert!(matches!(refused, Err(TierError::Unavailable(_))), "{refused:?}");
+}
+
+/// A disk that fails is not worn out by repair, which goes on when it works again.
+#[test]
+fn what_repair_cannot_have_it_tries_again_later() {
+    let (lenders, disk, tier) = backed(1, 0);
+    write_all(&tier);
+    disk.refuse_reads(true);
+    lenders[0].set_room(64 * EXTENT);
+    wait_until("all have been tried", || disk.reads.load(SeqCst) >= u64::from(EXTENTS));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(disk.reads.load(SeqCst) <= 2 * u64::from(EXTENTS), "{} reads", disk.reads.load(SeqCst));
+    disk.refuse_reads(false);
+    wait_for_repair(&tier);
+    assert_eq!(lenders[0].copies().len(), EXTENTS as usize);
+}
+
+#[test]
+fn one_peer_gets_what_two_should_have() {
+    let disk = Disk::new(64);
+    let (lenders, tier) = backed_with(1, 64, options(2), &disk);
+    write_all(&tier);
+    wait_until("it has all", || lenders[0].copies().len() == EXTENTS as usize);
+    assert_eq!((tier.status().wanting_extents, tier.status().repaired_copies), (u64::from(EXTENTS), 0));
+    all_are_read(&tier);
 }
 
 /// As cleaning does it: peers have not all of it.
@@ -207,6 +279,7 @@ fn whole_copies_are_read_from_the_disk() {
 fn another_process_has_everything_and_peers_get_what_they_have_lost() {
     let (lenders, disk, tier) = backed(2, 64);
     write_all(&tier);
+    wait_for_repair(&tier);
     drop(tier);
     lenders[1].kill();
     lenders[1].misbehave(Mischief::None); // it is there again, with nothing

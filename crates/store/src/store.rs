@@ -16,7 +16,7 @@ use crate::{
     mapped_ahead,
     recompression::{Recompression, RecompressionOptions},
     recovery::{self, Recovery},
-    tier::{Tier, TierCopy},
+    tier::{Tier, TierCopy, TierRun},
     tier_cleaning::Cleaning,
     tiering::{TierUsage, WriteBackOptions},
     usage::{ClientUsage, StoreUsage},
@@ -311,6 +311,11 @@ impl Store {
     /// has written to it.
     pub fn tier_copies(&self) -> Vec<(TierCopy, u32)> {
         self.engine.tiering.table.entered()
+    }
+
+    /// Which blocks of a copy, of which all bytes are given, are needed now: for a tier that makes another copy of it. Of a damaged one: none.
+    pub fn needed_of_tier_copy(&self, copy: TierCopy, extent: &[u8]) -> Vec<TierRun> {
+        self.engine.needed_of(copy, extent)
     }
 
     /// What the tier is and holds. `None`: there is none.

@@ -53,6 +53,23 @@ enum Stop {
     Blocked,
 }
 
+/// Does something with each block of a copy. False: one of them is damaged, and those behind it were not found.
+fn each_block(
+    copy: TierCopy,
+    extent: &[u8],
+    mut act: impl FnMut(BlockHeader, TieredRef, &[u8]) -> Result<(), Stop>,
+) -> Result<bool, Stop> {
+    let mut at = 0;
+    while !block::is_end(&extent[at..]) {
+        let Ok((header, _)) = block::read(&extent[at..]) else { return Ok(false) };
+        let block_bytes = block::block_bytes(header.payload_bytes);
+        let bytes = &extent[at..(at + usize::from(block_bytes)).min(extent.len())];
+        act(header, TieredRef { place: TierPlace(copy.place), start: at as u32, block_bytes }, bytes)?;
+        at += bytes.len();
+    }
+    Ok(true)
+}
+
 impl Engine {
     /// Cleans for as long as it pays, and at most about `time`.
     pub(crate) fn clean_tier(&self, time: Duration) -> Cleaning {
@@ -129,18 +146,9 @@ impl Engine {
         cleaner: &mut Cleaner,
         done: &mut Cleaning,
     ) -> Result<(), Stop> {
-        let mut at = 0;
-        while !block::is_end(&from[at..]) {
-            let Ok((header, _)) = block::read(&from[at..]) else {
-                self.tiering.table.mark_damaged(copy);
-                return Ok(());
-            };
-            let block_bytes = block::block_bytes(header.payload_bytes);
-            let tiered = TieredRef { place: TierPlace(copy.place), start: at as u32, block_bytes };
-            let bytes = &from[at..(at + usize::from(block_bytes)).min(EXTENT_BYTES)];
-            at += bytes.len();
+        let is_whole = each_block(copy, from, |header, tiered, bytes| {
             if !self.is_needed(header, tiered) {
-                continue;
+                return Ok(());
             }
             if cleaner.filled_bytes + bytes.len() > EXTENT_BYTES {
                 self.write_gathered(cleaner, done)?;
@@ -149,8 +157,27 @@ impl Engine {
             cleaner.to[start..start + bytes.len()].copy_from_slice(bytes);
             cleaner.filled_bytes += bytes.len();
             cleaner.moves.push(Move { header, from: tiered, start: start as u32 });
+            Ok(())
+        })?;
+        if !is_whole {
+            self.tiering.table.mark_damaged(copy);
         }
         Ok(())
+    }
+
+    /// Which blocks of a copy, of which the bytes are given, are still needed. Of one that is damaged: none, as far as anybody can say.
+    pub(crate) fn needed_of(&self, copy: TierCopy, extent: &[u8]) -> Vec<TierRun> {
+        let mut needed = Vec::new();
+        let whole = each_block(copy, extent, |header, tiered, bytes| {
+            if self.files.is_detached() {
+                return Err(Stop::Blocked);
+            }
+            if self.is_needed(header, tiered) {
+                needed.push(TierRun { start: tiered.start, bytes: bytes.len() as u32 });
+            }
+            Ok(())
+        });
+        if matches!(whole, Ok(true)) { needed } else { Vec::new() }
     }
 
     fn is_needed(&self, header: BlockHeader, tiered: TieredRef) -> bool {

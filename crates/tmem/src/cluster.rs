@@ -133,7 +133,7 @@ impl ClusterPlan {
     /// Threads or sockets can't be had.
     pub(crate) fn start(
         self,
-        store: &Store,
+        store: &Arc<Store>,
         disk: Option<&Arc<dyn TendedTier>>,
         estate: &Estate,
         knobs: &Arc<Knobs>,
@@ -206,7 +206,7 @@ impl ClusterPlan {
 
     fn borrow(
         &self,
-        store: &Store,
+        store: &Arc<Store>,
         disk: Option<&Arc<dyn TendedTier>>,
         own: tmem_peers::Identity,
     ) -> Result<Arc<PeerTier>> {
@@ -230,6 +230,11 @@ impl ClusterPlan {
         };
         let tier = Arc::new(tier.context("cannot start borrowing")?);
         tier.adopt(store.tier_copies().into_iter().map(|(copy, _)| copy));
+        // The store has the tier.
+        let store = Arc::downgrade(store);
+        tier.set_filter(move |copy, extent| {
+            store.upgrade().map_or_else(Vec::new, |store| store.needed_of_tier_copy(copy, extent))
+        });
         Ok(tier)
     }
 }

@@ -220,7 +220,7 @@ fn cluster_plan(config: &Config, inheritance: &Inheritance) -> Result<Option<Clu
 fn without_cluster_if<T>(goes_on: bool, cluster: Result<Option<T>>) -> Result<Option<T>> {
     match cluster {
         Err(error) if goes_on => {
-            log::error!("goes on without the cluster, and what is at peers cannot be read: {error:#}");
+            log::error!("goes on without the cluster, and what is at peers alone cannot be read: {error:#}");
             Ok(None)
         }
         cluster => cluster,

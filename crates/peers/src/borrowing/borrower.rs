@@ -14,12 +14,14 @@ use tmem_cluster::{
     ledger::{Acknowledged, Joined, Read, Ticket},
     wire::Copies,
 };
-use tmem_store::{Tier, TierCopy, TierKey, TierState};
+use tmem_store::{Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
 
 use super::{
+    backing::BackingTimes,
     book::{Book, Seat},
+    copier::Copier,
     options::{Member, PeerTierOptions},
-    packed::Packed,
+    packed::{Packed, merged},
     peer::Peer,
     sealing::Seal,
 };
@@ -35,10 +37,23 @@ const MANY_RELEASED: usize = 1024;
 const UNNAMED: &str =
     "it is named as a member no more: it gets nothing new, and is read as long as it answers";
 
+/// So many are remembered; of others a later read finds out again.
+const MOST_SUSPECTS: usize = 64;
+
+/// Which blocks of a copy, of which the bytes are given, are still needed.
+pub(super) type Filter = Box<dyn Fn(TierCopy, &[u8]) -> Vec<TierRun> + Send + Sync>;
+
 pub(super) struct Borrower {
     pub(super) options: PeerTierOptions,
     /// A tier that has a copy of every extent, too.
     pub(super) backing: Option<Arc<dyn Tier>>,
+    /// How fast that is.
+    pub(super) backing_times: BackingTimes,
+    pub(super) copier: Copier,
+    /// Which blocks of a copy are still needed. Not set: all may be.
+    filter: OnceLock<Filter>,
+    /// Copies that peers did not have when they were asked in a hurry.
+    suspects: Mutex<Vec<(TierCopy, NodeId)>>,
     /// Drawn with the store: what peers keep is under this number. Not set before the store has said its key.
     store: OnceLock<u64>,
     /// Made of the store's key, as that number.
@@ -63,6 +78,10 @@ impl Borrower {
         Self {
             book: Mutex::new(book),
             backing,
+            backing_times: BackingTimes::default(),
+            copier: Copier::default(),
+            filter: OnceLock::new(),
+            suspects: Mutex::default(),
             repair_rate: AtomicU64::new(options.repair_bytes_per_second),
             options,
             store: OnceLock::new(),
@@ -110,6 +129,39 @@ impl Borrower {
         self.seal.get().is_some_and(|seal| seal.open(copy, start, bytes))
     }
 
+    /// Extents as peers may have them.
+    pub(super) fn pack<'a>(&self, writes: &[TierWrite<'a>]) -> Result<Vec<Packed<'a>>, TierError> {
+        let pack = |write: &TierWrite<'a>| {
+            let needed = write.needed.iter().map(|run| (run.start, run.bytes));
+            let mut packed = Packed::of(write.copy, write.extent, merged(needed));
+            self.close(&mut packed).then_some(packed)
+        };
+        let packed: Option<Vec<Packed<'a>>> = writes.iter().map(pack).collect();
+        packed.ok_or_else(|| TierError::Unavailable("pages can't be encrypted".to_owned()))
+    }
+
+    pub(super) fn set_filter(&self, filter: Filter) {
+        // The store says it once.
+        let _ = self.filter.set(filter);
+    }
+
+    pub(super) fn filter(&self) -> Option<&Filter> {
+        self.filter.get()
+    }
+
+    /// A peer has not what it was asked for: whether it has the rest of that copy is to be found out.
+    pub(super) fn suspect(&self, copy: TierCopy, node: NodeId) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspects.len() < MOST_SUSPECTS && !suspects.contains(&(copy, node)) {
+            suspects.push((copy, node));
+            self.repair_bell.ring();
+        }
+    }
+
+    pub(super) fn take_suspects(&self) -> Vec<(TierCopy, NodeId)> {
+        std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Relaxed)
     }
@@ -117,6 +169,7 @@ impl Borrower {
     pub(super) fn end(&self) {
         self.is_over.store(true, Relaxed);
         self.repair_bell.ring();
+        self.copier.end();
         let ended: Vec<_> = {
             let book = self.book();
             book.seats.values().for_each(|seat| seat.peer.bell.ring());

@@ -29,6 +29,11 @@ impl<'a> Packed<'a> {
         Self { copy, runs, bytes }
     }
 
+    /// The same with bytes of its own.
+    pub(super) fn owned(self) -> Packed<'static> {
+        Packed { copy: self.copy, runs: self.runs, bytes: Cow::Owned(self.bytes.into_owned()) }
+    }
+
     /// Makes it what peers may have. False: it cannot be.
     pub(super) fn close(&mut self, seal: &Seal) -> bool {
         // What is sent as it is needs no copy.

@@ -118,6 +118,10 @@ impl Borrower {
                     }
                 }
                 Read::Lost => return Source::Never,
+                // Nobody has it, and nobody else is to be heard.
+                Read::Backing if book.is_complete() && book.ledger.holders(copy).next().is_none() => {
+                    return Source::Never;
+                }
                 Read::Unknown if book.is_complete() => return Source::Never,
                 Read::Unknown | Read::NotNow | Read::Home | Read::Backing => {}
             }
@@ -157,6 +161,8 @@ impl Borrower {
                 continue;
             }
             if asked.is_empty() || hurry && is_late {
+                // It takes at least so long.
+                asked.iter().for_each(|asked| asked.holder.0.trips.note(asked.at.elapsed()));
                 return false;
             }
             let is_alone = asked.len() == 1;
@@ -178,7 +184,14 @@ impl Borrower {
                     Waited::NotYet => continue,
                 };
                 // A copy from which only these bytes were released says the same as none at all.
-                let found = if found == Found::Gone { confirm(connection, copy) } else { found };
+                let found = match found {
+                    Found::Gone if hurry => {
+                        self.suspect(copy, peer.id);
+                        Found::NotTheseBytes
+                    }
+                    Found::Gone => confirm(connection, copy),
+                    found => found,
+                };
                 match found {
                     Found::Good => {
                         peer.trips.note(at.elapsed());
@@ -273,7 +286,7 @@ pub(super) fn get(copy: TierCopy, start: usize, bytes: usize) -> Option<Get> {
 }
 
 /// Whether a peer that does not have some bytes of a copy has the copy.
-fn confirm(connection: &Arc<Connection>, copy: TierCopy) -> Found {
+pub(super) fn confirm(connection: &Arc<Connection>, copy: TierCopy) -> Found {
     let Ok(request) = connection.ask(|say, id| say.fetch(id, copy)) else { return Found::Unclear };
     let waited = request.wait(Instant::now() + REQUEST_TIME, |message| match message {
         Message::Fetched(_) => Found::NotTheseBytes,

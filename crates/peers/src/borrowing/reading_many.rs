@@ -8,7 +8,7 @@ use tmem_cluster::{
     ledger::Read,
     wire::{Get, MAX_GETS, Message},
 };
-use tmem_store::{TierCopy, TierError, TierRead};
+use tmem_store::{TierError, TierRead};
 
 use super::{
     book::Book,
@@ -44,35 +44,42 @@ impl Borrower {
         // Together they wait no longer than one would for peers that are away.
         let give_up = Instant::now() + PATIENCE;
         for part in reads.chunks_mut(MOST_UNDER_WAY) {
-            let mut is_read = vec![false; part.len()];
+            let mut found = vec![None; part.len()];
             // Each says how long its peer took, which for all but the first is how long the others took, too.
             let mut is_first = true;
             for together in self.ask_for(part) {
-                if together.wait(self, part, &mut is_read) && std::mem::take(&mut is_first) {
+                // One that does not answer takes at least so long.
+                let is_answered = together.wait(self, part, &mut found);
+                if std::mem::take(&mut is_first) || !is_answered {
                     together.note_time();
                 }
             }
-            for (read, is_read) in part.iter_mut().zip(is_read) {
-                read.result = match is_read {
-                    true => Ok(()),
-                    false => self.read_late(read.copy, read.start, read.into, give_up),
+            for (read, found) in part.iter_mut().zip(found) {
+                read.result = match found {
+                    Some((_, Found::Good)) => Ok(()),
+                    found => self.read_late(read, found, give_up),
                 };
             }
         }
     }
 
-    /// A block that peers did not give when all were asked for.
+    /// A block that peers did not give when all were asked for; one of them gave something else instead.
     fn read_late(
         &self,
-        copy: TierCopy,
-        start: usize,
-        into: &mut [u8],
+        read: &mut TierRead<'_>,
+        instead: Option<(NodeId, Found)>,
         give_up: Instant,
     ) -> Result<(), TierError> {
-        match &self.backing {
-            None => self.read_before(copy, start, into, give_up),
-            Some(backing) => self.read_backing(&**backing, copy, start, into, give_up),
+        let TierRead { copy, start, into, .. } = read;
+        // Who reads from peers alone asks all of them again.
+        let Some(backing) = &self.backing else { return self.read_before(*copy, *start, into, give_up) };
+        let found = self.read_backing(&**backing, *copy, *start, into, give_up);
+        match instead {
+            Some((node, Found::Gone)) => self.suspect(*copy, node),
+            Some(useless) => self.tell_ledger(*copy, &[useless], found.is_ok()),
+            None => {}
         }
+        found
     }
 
     /// Asks for all for which somebody is there to be asked.
@@ -141,13 +148,18 @@ impl Share {
 
 impl Together {
     /// Waits for the answer as long as is usual, and takes what is right of it. False: there is none.
-    fn wait(&self, borrower: &Borrower, reads: &mut [TierRead<'_>], is_read: &mut [bool]) -> bool {
+    fn wait(
+        &self,
+        borrower: &Borrower,
+        reads: &mut [TierRead<'_>],
+        each: &mut [Option<(NodeId, Found)>],
+    ) -> bool {
         let Asked { holder: (peer, _), request, at } = &self.asked;
         let take = |message: Message<'_>| {
             let Message::Got(found) = message else { return false };
             for (number, found) in self.numbers.iter().zip(found.iter()) {
                 let TierRead { copy, start, into, .. } = &mut reads[*number];
-                is_read[*number] = borrower.take(found, *copy, *start, into) == Found::Good;
+                each[*number] = Some((peer.id, borrower.take(found, *copy, *start, into)));
             }
             found.count() == self.numbers.len()
         };

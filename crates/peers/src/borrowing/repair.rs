@@ -1,6 +1,7 @@
 //! Repair: extents with fewer copies than promised get others, from a peer, or the tier that has all, to a peer through this node.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::JoinHandle,
@@ -12,12 +13,13 @@ use tmem_cluster::{
     ledger::{Leaving, Read, Ticket, Want},
     wire::{Message, Reason},
 };
-use tmem_store::TIER_EXTENT_BYTES;
+use tmem_store::{TIER_EXTENT_BYTES, TierCopy};
 
 use super::{
     book::Book,
     borrower::{Borrower, REQUEST_TIME},
     packed::{Packed, all_runs},
+    reading::{Found, confirm},
     writing::PutOne,
 };
 use crate::connection::{Connection, Waited};
@@ -42,7 +44,7 @@ pub(super) fn start(borrower: &Arc<Borrower>) -> io::Result<JoinHandle<()>> {
     let borrower = Arc::clone(borrower);
     std::thread::Builder::new().name("peer-repair".to_owned()).spawn(move || {
         let mut pace = Pace { owed: 0.0, at: Instant::now(), since: Instant::now(), bytes: 0 };
-        let mut search = Search::default();
+        let mut search = Search { rest: borrower.options.repair_delay * RESTING, ..Search::default() };
         while !borrower.is_over() {
             borrower.repair_bell.sleep(ROUND);
             borrower.repair(&mut pace, &mut search);
@@ -51,9 +53,19 @@ pub(super) fn start(borrower: &Arc<Borrower>) -> io::Result<JoinHandle<()>> {
     })
 }
 
+/// After a copy could be had from nobody it is not tried again for this many times [`PeerTierOptions::repair_delay`].
+const RESTING: u32 = 15;
+
+/// So many copies are remembered that could be had from nobody.
+const MOST_RESTING: usize = 1 << 16;
+
 /// Where the search for something to repair goes on.
 #[derive(Default)]
 struct Search {
+    /// How long a copy rests that could be had from nobody.
+    rest: Duration,
+    /// Copies that could be had from nobody, by place: the writing, and since when.
+    resting: BTreeMap<u32, (u64, Instant)>,
     /// After this one, of what is asked back.
     leaving: Option<Leaving>,
     /// From this place on, of everything.
@@ -97,14 +109,47 @@ impl Pace {
     }
 }
 
+impl Search {
+    fn rest(&mut self, copy: TierCopy) {
+        if self.resting.len() >= MOST_RESTING {
+            self.resting.retain(|_, (_, since)| since.elapsed() < self.rest);
+        }
+        if self.resting.len() < MOST_RESTING {
+            self.resting.insert(copy.place, (copy.writing, Instant::now()));
+        }
+    }
+
+    fn is_resting(&mut self, copy: TierCopy) -> bool {
+        let Some((writing, since)) = self.resting.get(&copy.place) else { return false };
+        let is_resting = *writing == copy.writing && since.elapsed() < self.rest;
+        if !is_resting {
+            self.resting.remove(&copy.place);
+        }
+        is_resting
+    }
+}
+
 impl Borrower {
+    /// Finds out what has become of copies that peers did not have when they were asked in a hurry.
+    fn look_at_suspects(&self) {
+        for (copy, node) in self.take_suspects() {
+            let Some(connection) = self.connection(node) else { continue };
+            if confirm(&connection, copy) == Found::Gone {
+                log::warn!("{node} has lost a copy of place {}", copy.place);
+                self.book().ledger.gone(copy, node);
+            }
+        }
+    }
+
     fn repair(&self, pace: &mut Pace, search: &mut Search) {
+        self.look_at_suspects();
         while let Some((want, targets)) = self.next_repair(search) {
             let copied = self.fetch(&want).map(|copy| {
                 pace.spent(copy.bytes.len());
                 self.copy_to(&targets, &copy);
             });
             if copied.is_none() {
+                search.rest(want.copy);
                 let mut book = self.book();
                 targets.iter().for_each(|(_, ticket)| book.ledger.refuse(*ticket));
             }
@@ -133,6 +178,7 @@ impl Borrower {
                 break;
             };
             search.leaving = Some(leaving);
+            let want = want.filter(|want| !search.is_resting(want.copy));
             if let Some(repair) = want.and_then(|want| book.send_copies(want)) {
                 return Some(repair);
             }
@@ -147,6 +193,9 @@ impl Borrower {
                 return None;
             };
             search.place = want.copy.place.checked_add(1).unwrap_or(0);
+            if search.is_resting(want.copy) {
+                continue;
+            }
             let is_early = want.others.iter().any(|node| book.is_just_away(*node, self.options.repair_delay));
             if let Some(repair) = Some(want).filter(|_| !is_early).and_then(|want| book.send_copies(want)) {
                 return Some(repair);

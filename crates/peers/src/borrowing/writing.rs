@@ -44,24 +44,31 @@ enum Answer {
 impl Borrower {
     /// Writes extents, and returns when all copies of all of them can be read. Errors: none of them is kept anywhere.
     pub(super) fn write(&self, extents: &[Packed<'_>]) -> Result<(), TierError> {
-        let written = self.enter(extents).and_then(|()| self.place(extents));
+        let copies = || extents.iter().map(|extent| extent.copy);
+        let written = self.enter(copies()).and_then(|()| self.place(extents));
         if written.is_err() {
-            let mut book = self.book();
-            for Packed { copy, .. } in extents {
-                if book.ledger.read(*copy) != Read::Unknown {
-                    book.ledger.flush(copy.place);
-                }
-            }
+            self.give_up(copies());
         }
         written
     }
 
-    fn enter(&self, extents: &[Packed<'_>]) -> Result<(), TierError> {
+    /// Copies are about to be written.
+    pub(super) fn enter(&self, mut copies: impl Iterator<Item = TierCopy>) -> Result<(), TierError> {
         let mut book = self.book();
-        extents.iter().try_for_each(|extent| {
-            book.needed.remove(&extent.copy.place);
-            book.ledger.put(extent.copy).map_err(|error| TierError::Unavailable(error.to_string()))
+        copies.try_for_each(|copy| {
+            book.needed.remove(&copy.place);
+            book.ledger.put(copy).map_err(|error| TierError::Unavailable(error.to_string()))
         })
+    }
+
+    /// Copies were not written: nobody is to have any of them.
+    pub(super) fn give_up(&self, copies: impl Iterator<Item = TierCopy>) {
+        let mut book = self.book();
+        for copy in copies {
+            if book.ledger.read(copy) != Read::Unknown {
+                book.ledger.flush(copy.place);
+            }
+        }
     }
 
     fn place(&self, extents: &[Packed<'_>]) -> Result<(), TierError> {
@@ -80,32 +87,13 @@ impl Borrower {
         }
     }
 
-    /// Writes extents where another tier has to have them as well, which `store` sees to meanwhile. Peers that take them are asked once: what they have not
-    /// got is repaired. Errors: those of `store`, and then none of them is kept anywhere.
-    pub(super) fn write_both(
-        &self,
-        extents: &[Packed<'_>],
-        store: impl FnOnce() -> Result<(), TierError>,
-    ) -> Result<(), TierError> {
-        let stored = self.enter(extents).and_then(|()| {
-            let mut refusers = vec![Vec::new(); extents.len()];
-            let sendings = self.choose(extents, &refusers)?;
+    /// Sends extents to peers that take them, once.
+    pub(super) fn send_once(&self, extents: &[Packed<'_>]) {
+        let mut refusers = vec![Vec::new(); extents.len()];
+        if let Ok(sendings) = self.choose(extents, &refusers) {
             let asked = send(extents, &sendings);
-            let stored = store();
             self.hear(extents, asked, Instant::now() + REQUEST_TIME, &mut refusers);
-            stored
-        });
-        let mut book = self.book();
-        for extent in extents {
-            match stored {
-                Ok(()) => book.ledger.stored(extent.copy),
-                Err(_) if book.ledger.read(extent.copy) != Read::Unknown => {
-                    book.ledger.flush(extent.copy.place)
-                }
-                Err(_) => {}
-            }
         }
-        stored
     }
 
     /// Waits for what peers say.
@@ -143,7 +131,8 @@ impl Borrower {
         book.ledger.take_settled();
         let mut sendings = Sendings::new();
         for (number, (extent, refusers)) in extents.iter().zip(refusers).enumerate() {
-            if book.ledger.read(extent.copy) != Read::Home {
+            // What is in the other tier already is as good as at home.
+            if !matches!(book.ledger.read(extent.copy), Read::Home | Read::Backing) {
                 continue;
             }
             let Some(want) = book.ledger.next_want(extent.copy.place).filter(|want| want.copy == extent.copy)
@@ -152,9 +141,11 @@ impl Borrower {
             };
             let others = [&want.others[..], refusers].concat();
             let bytes = extent.bytes.len() as u64;
-            let nodes = match book.placement.choose(want.missing, bytes, &want.holders, &others) {
+            // What another tier has may have fewer copies for now, or none.
+            let fewest = if self.backing.is_some() { 1 } else { want.missing };
+            let choose = |count| book.placement.choose(count, bytes, &want.holders, &others);
+            let nodes = match (fewest..=want.missing).rev().find_map(choose) {
                 Some(nodes) => nodes,
-                // It is in the other tier, and repaired as soon as that is possible.
                 None if self.backing.is_some() => continue,
                 None => {
                     return Err(TierError::Unavailable("too few peers have room for more".to_owned()));

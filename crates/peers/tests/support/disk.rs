@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use tmem_store::{Tier, TierCopy, TierError, TierKey, TierState, TierWrite};
@@ -14,6 +14,8 @@ pub struct Disk {
     directory: tempfile::TempDir,
     refuses_writes: AtomicBool,
     refuses_reads: AtomicBool,
+    /// Reads that were tried.
+    pub reads: AtomicU64,
     /// What it gives is as of a disk whose bits have turned over.
     is_damaged: AtomicBool,
 }
@@ -24,8 +26,8 @@ impl Disk {
         let directory = tempfile::tempdir().unwrap();
         let size_bytes = (extents * 133 * 1024).max(tmem_tier::MIN_TIER_BYTES);
         let tier = FileTier::new(TierOptions::new(directory.path().join("tier"), Some(size_bytes))).unwrap();
-        let (refuses_writes, refuses_reads, is_damaged) = Default::default();
-        Arc::new(Self { tier, directory, refuses_writes, refuses_reads, is_damaged })
+        let (refuses_writes, refuses_reads, reads, is_damaged) = Default::default();
+        Arc::new(Self { tier, directory, refuses_writes, refuses_reads, reads, is_damaged })
     }
 
     pub fn refuse_writes(&self, refuses: bool) {
@@ -71,6 +73,7 @@ impl Tier for Disk {
     }
 
     fn read(&self, copy: TierCopy, start: usize, into: &mut [u8]) -> Result<(), TierError> {
+        self.reads.fetch_add(1, Relaxed);
         if self.refuses_reads.load(Relaxed) {
             return Err(refused());
         }
