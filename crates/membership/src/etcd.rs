@@ -19,6 +19,7 @@
 //! | `session` | one connection: lease, registration, watch |
 //! | `keeper` | sessions one after the other, in a thread |
 //! | `ended` | why a session ended |
+//! | `said` | which troubles the log has already |
 
 mod claim;
 mod ended;
@@ -28,6 +29,7 @@ mod login;
 mod pace;
 mod probe;
 mod records;
+mod said;
 mod server;
 mod session;
 mod settings;

@@ -180,12 +180,18 @@ fn a_password_in_the_clear_is_warned_of_and_stays_out_of_the_log() {
 #[test]
 fn keys_that_make_no_sense_are_one_line() {
     let home = Home::new();
-    for (keys, mentions) in [
-        ("peers = [\"b=10.0.0.2:1\"]\netcd-ca = \"/c\"", ["[cluster] etcd-ca", "leave this out"]),
-        ("etcd = [\"http://h:1\"]\netcd-ca = \"/c\"", ["[cluster] etcd-ca", "https://"]),
-        ("etcd = [\"http://h:1\", \"https://i:1\"]", ["http://h:1 and https://i:1", "all"]),
-        ("etcd = [\"https://h:1\"]\netcd-ca = \"/nowhere/c\"", ["[cluster] etcd-ca", "/nowhere/c"]),
+    for (keys, code, mentions) in [
+        ("peers = [\"b=10.0.0.2:1\"]\netcd-ca = \"/c\"", 2, ["[cluster] etcd-ca", "leave this out"]),
+        ("etcd = [\"http://h:1\"]\netcd-ca = \"/c\"", 2, ["[cluster] etcd-ca", "https://"]),
+        (
+            "etcd = [\"https://h:1\"]\netcd-key = \"/k\"",
+            2,
+            ["[cluster] etcd-key", "without etcd-certificate"],
+        ),
+        ("etcd = [\"http://h:1\", \"https://i:1\"]", 1, ["http://h:1 and https://i:1", "all"]),
+        ("etcd = [\"https://h:1\"]\netcd-ca = \"/nowhere/c\"", 1, ["[cluster] etcd-ca", "/nowhere/c"]),
     ] {
-        run(&["serve", "--http", "off", "--config", &home.configuration("host-a", keys)]).fails(1, &mentions);
+        run(&["serve", "--http", "off", "--config", &home.configuration("host-a", keys)])
+            .fails(code, &mentions);
     }
 }

@@ -1,7 +1,6 @@
 //! Sessions with etcd, one after the other, in a thread of their own.
 
 use std::{
-    collections::VecDeque,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -12,16 +11,13 @@ use std::{
 
 use tokio::{sync::watch, time};
 
-use super::{EtcdSettings, ended::Ended, keys::Keys, server::Server, session};
+use super::{EtcdSettings, ended::Ended, keys::Keys, said::Said, server::Server, session};
 use crate::{Epoch, Identity, View, random};
 
 /// After the first failure, and doubled with each that follows.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// At most: who comes back after an outage shall not be missed for longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Troubles that are remembered as said. With some addresses each has its own; more of them than this are said again.
-const MOST_SAID: usize = 16;
 
 /// Who is told.
 pub(crate) struct Callbacks {
@@ -79,8 +75,7 @@ pub(crate) struct Keeper {
     /// The name was this process's once.
     pub(crate) had_name: bool,
     told: Option<View>,
-    /// Troubles that the log has since all was well.
-    said: VecDeque<String>,
+    said: Said,
 }
 
 impl Keeper {
@@ -103,7 +98,7 @@ impl Keeper {
             lease: None,
             had_name: false,
             told: None,
-            said: VecDeque::new(),
+            said: Said::default(),
         }
     }
 
@@ -161,7 +156,7 @@ impl Keeper {
 
     /// All is well.
     pub(crate) fn say_well(&mut self, endpoint: &str, nodes: usize) {
-        self.said.clear();
+        self.said.forget();
         if self.shared.replace_trouble(None).is_some() || self.told.is_none() {
             log::info!(
                 "cluster: {} is registered in etcd at {endpoint} as {}, among {nodes} nodes",
@@ -195,15 +190,10 @@ impl Keeper {
     /// Each trouble is said once, however often it is tried again.
     fn say(&mut self, ended: &Ended) {
         let line = ended.to_string();
-        self.shared.replace_trouble(Some(line.clone()));
-        if self.said.contains(&line) {
-            return;
+        if self.said.is_news(&line) {
+            log::warn!("cluster: {line}");
         }
-        log::warn!("cluster: {line}");
-        if self.said.len() == MOST_SAID {
-            self.said.pop_front();
-        }
-        self.said.push_back(line);
+        self.shared.replace_trouble(Some(line));
     }
 }
 
