@@ -87,6 +87,7 @@ fn a_server_that_is_not_believed_is_named_with_the_way_out() {
         (authority.sign("etcd.example", 1), authority.tls(None), "is for etcd.example and not for 127.0.0.1"),
         (authority.sign("127.0.0.9", 1), authority.tls(None), "is for 127.0.0.9 and not for 127.0.0.1"),
         (authority.sign(SERVER, -1), authority.tls(None), "has expired"),
+        (authority.own().clone(), authority.tls(None), "is an authority's own"),
     ] {
         let etcd = Etcd::start_unasked(authority.ways(&server, false));
         trouble(&etcd, settings(&etcd, client), part);

@@ -104,8 +104,16 @@ fn of_certificate(server: &Server, why: &CertificateError) -> String {
                 "its certificate is for {names} and not for {host}; write in etcd a name that it is for, or have one made for {host}"
             )),
         },
+        CertificateError::Other(other) if is_authority(other) => {
+            "its certificate is an authority's own; have one made that is not (CA:FALSE), and signed by that one".to_owned()
+        }
         other => one_line(&format!("its certificate is not accepted: {other}")),
     }
+}
+
+/// As `openssl req -x509` makes them if nothing else is said.
+fn is_authority(error: &rustls::OtherError) -> bool {
+    matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 /// Without what the library writes around each.

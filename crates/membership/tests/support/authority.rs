@@ -16,7 +16,7 @@ use super::etcd::Ways;
 /// An authority, and a directory for what it signs.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: String,
+    own: Signed,
     directory: TempDir,
 }
 
@@ -34,8 +34,15 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "who signs");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.subject_alt_names = vec![SanType::IpAddress(SERVER.parse().unwrap())];
         let certificate = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), certificate, directory: tempfile::tempdir().unwrap() }
+        let own = Signed { certificate, key: key.serialize_pem() };
+        Self { issuer: Issuer::new(params, key), own, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// Its own certificate, with which it signs.
+    pub fn own(&self) -> &Signed {
+        &self.own
     }
 
     /// A certificate for a name or an address that is good for so many days from now on.
@@ -58,7 +65,7 @@ impl Authority {
     /// A server with this certificate, and this test as a client that it accepts.
     pub fn ways(&self, server: &Signed, wants_certificate: bool) -> Ways {
         self.give(server);
-        fs::write(self.file("ca.pem"), &self.certificate).unwrap();
+        fs::write(self.file("ca.pem"), &self.own.certificate).unwrap();
         let path = |name: &str| self.file(name).to_str().unwrap().to_owned();
         let mut arguments = ["--cert-file", &path("server.pem"), "--key-file", &path("server-key.pem")]
             .map(str::to_owned)
@@ -68,7 +75,7 @@ impl Authority {
         }
         let tester = self.sign("tester", 1);
         let tls = TlsOptions::new()
-            .ca_certificate(Certificate::from_pem(&self.certificate))
+            .ca_certificate(Certificate::from_pem(&self.own.certificate))
             .identity(Identity::from_pem(tester.certificate, tester.key));
         Ways { arguments, is_https: true, options: ConnectOptions::new().with_tls(tls) }
     }
@@ -82,7 +89,7 @@ impl Authority {
     /// A client that believes this authority.
     pub fn tls(&self, own: Option<&Signed>) -> EtcdTls {
         let own = own.map(|own| (own.certificate.clone().into_bytes(), own.key.clone().into_bytes()));
-        EtcdTls::new(self.certificate.clone().into_bytes(), own).unwrap()
+        EtcdTls::new(self.own.certificate.clone().into_bytes(), own).unwrap()
     }
 
     fn file(&self, name: &str) -> std::path::PathBuf {
