@@ -34,8 +34,18 @@ pub struct ClusterSettings {
     pub domain: Option<String>,
     /// The other hosts: `NAME=IP:PORT` or `NAME=IP:PORT,DOMAIN`.
     pub peers: Vec<String>,
-    /// Where etcd is, if that knows the others.
+    /// Where etcd is, if that knows the others: all `http://HOST:PORT` or all `https://HOST:PORT`.
     pub etcd: Vec<String>,
+    /// Certificates, in PEM, of those who sign etcd's.
+    pub etcd_ca: Option<PathBuf>,
+    /// This host's certificate as etcd's client, in PEM.
+    pub etcd_certificate: Option<PathBuf>,
+    /// The key of that, in PEM.
+    pub etcd_key: Option<PathBuf>,
+    /// As whom it logs in to etcd.
+    pub etcd_user: Option<String>,
+    /// A file with the password for that.
+    pub etcd_password_file: Option<PathBuf>,
     /// How many bytes a second repair may fetch; 0: as many as it can.
     pub repair_bandwidth: ByteSize,
 }
@@ -51,6 +61,11 @@ impl Default for ClusterSettings {
             domain: None,
             peers: Vec::new(),
             etcd: Vec::new(),
+            etcd_ca: None,
+            etcd_certificate: None,
+            etcd_key: None,
+            etcd_user: None,
+            etcd_password_file: None,
             repair_bandwidth: ByteSize::from_bytes(REPAIR_BYTES_PER_SECOND),
         }
     }
@@ -77,7 +92,7 @@ impl ClusterSettings {
         match (self.peers.is_empty(), self.etcd.is_empty()) {
             (false, false) => wrong("the other hosts are named by `peers` or by `etcd`, not by both"),
             (true, true) => wrong("name the other hosts with `peers`, or say with `etcd` who knows them"),
-            _ => Ok(()),
+            _ => self.check_etcd_keys(),
         }
     }
 }

@@ -138,6 +138,22 @@ pub enum ControlError {
         /// In words.
         why: &'static str,
     },
+    /// A key that says how etcd is spoken to, and makes no sense.
+    #[error("[cluster] {key}: {why}")]
+    EtcdKey {
+        /// Which.
+        key: &'static str,
+        /// In words.
+        why: &'static str,
+    },
+    /// One of two such keys that go together.
+    #[error("[cluster] {key} is given without {missing}: give both, or none of them")]
+    EtcdKeyAlone {
+        /// Which is there.
+        key: &'static str,
+        /// Which is not.
+        missing: &'static str,
+    },
     /// A number of copies that is none.
     #[error("`{text}` is no number of copies: write 1 to 4")]
     ClusterCopies {

@@ -50,6 +50,7 @@ mod dedup_choice;
 mod disk_name;
 mod disk_service;
 mod error;
+mod etcd_keys;
 mod history;
 mod host_memory;
 mod knobs;

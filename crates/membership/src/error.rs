@@ -144,10 +144,38 @@ pub enum MembershipError {
         why: String,
     },
     /// An address of etcd's that makes no sense.
-    #[error("`{text}` is no address of etcd: write http://HOST:PORT such as http://10.0.0.1:2379")]
+    #[error(
+        "`{text}` is no address of etcd: write http://HOST:PORT or https://HOST:PORT such as https://10.0.0.1:2379"
+    )]
     Endpoint {
         /// What was written.
         text: String,
+    },
+    /// Addresses of etcd's with and without TLS.
+    #[error(
+        "{one} and {other} are not spoken to in the same way: all of one etcd are https:// or all are http://"
+    )]
+    MixedEndpoints {
+        /// The first.
+        one: String,
+        /// One that is not like it.
+        other: String,
+    },
+    /// Files for TLS to etcd that are not what they should be.
+    #[error("{key}: {why}; {way_out}")]
+    EtcdTls {
+        /// Which file.
+        key: &'static str,
+        /// What is wrong with it.
+        why: String,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// A login with nothing in it.
+    #[error("{key} is empty: give both etcd-user and etcd-password-file, or none of them")]
+    EtcdLogin {
+        /// Which part.
+        key: &'static str,
     },
     /// The thread for it cannot be started.
     #[error("cannot start the thread that asks etcd who is there: {0}")]

@@ -27,7 +27,7 @@ mod view;
 
 pub use cluster_id::ClusterId;
 pub use error::MembershipError;
-pub use etcd::{DEFAULT_LEASE, EtcdSettings};
+pub use etcd::{DEFAULT_LEASE, EtcdSettings, EtcdTls};
 pub use identity::Identity;
 pub use membership::{Announcement, Running, Source, start};
 pub use static_peer::{StaticPeer, check_domain, check_peers};

@@ -6,10 +6,12 @@
 //! | file | job |
 //! |---|---|
 //! | `cluster` | puts the parts together |
+//! | `etcd` | how etcd is spoken to |
 //! | `idle_memory` | how much of this host can be lent now |
 //! | `tending` | what is done once a second |
 //! | `report` | how the cluster is, for people |
 
+mod etcd;
 mod idle_memory;
 mod report;
 mod tending;
@@ -27,8 +29,7 @@ use anyhow::{Context, Result};
 use tmem_control::{ClusterSettings, Config, EncryptPages, Frontend, Knobs};
 use tmem_keeper::Estate;
 use tmem_membership::{
-    Announcement, Epoch, EtcdSettings, Identity, Source, StaticPeer, View, certificates, check_domain,
-    check_peers,
+    Announcement, Epoch, Identity, Source, StaticPeer, View, certificates, check_domain, check_peers,
 };
 use tmem_peers::{LendingOptions, LendingServer, Member, PeerTier, PeerTierOptions, Security};
 use tmem_store::{Store, Tier};
@@ -59,7 +60,8 @@ pub(crate) struct ClusterPlan {
 }
 
 impl ClusterPlan {
-    /// What the configuration asks for. Reads the node's identity and certificates: this process may not do so later.
+    /// What the configuration asks for. Reads the node's identity and certificates, and what it takes to speak to etcd: this process may not do
+    /// so later.
     ///
     /// # Errors
     /// It makes no sense, or these can't be read.
@@ -67,7 +69,7 @@ impl ClusterPlan {
         let Some(settings) = config.cluster()? else { return Ok(None) };
         let source = match settings.etcd.is_empty() {
             true => Source::Static(peers(settings).context("[cluster] peers")?),
-            false => Source::Etcd(EtcdSettings::new(&settings.etcd).context("[cluster] etcd")?),
+            false => Source::Etcd(etcd::settings(settings)?),
         };
         settings.domain.as_deref().map_or(Ok(()), check_domain).context("[cluster] domain")?;
         let directory = &settings.directory;
@@ -112,6 +114,7 @@ impl ClusterPlan {
             Ok(_) => {}
             Err(error) => log::warn!("cluster: {error}"),
         }
+        etcd::warn(&self.settings);
         if self.copies == 0 {
             log::info!("cluster: this host has a tier of its own, and only lends");
             return;

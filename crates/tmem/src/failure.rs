@@ -51,6 +51,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
                     | ControlError::ReserveTooLarge { .. }
                     | ControlError::NbdTls { .. }
                     | ControlError::Cluster { .. }
+                    | ControlError::EtcdKey { .. }
+                    | ControlError::EtcdKeyAlone { .. }
                     | ControlError::UserWithoutSandbox { .. }
             )
         );

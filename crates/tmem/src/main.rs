@@ -56,6 +56,7 @@ mod succession;
 mod table;
 mod tiers;
 mod top;
+mod trusted;
 mod worker;
 mod write_back;
 

@@ -9,13 +9,7 @@ use tmem_redis_tier::{Password, RedisTier, RedisTierError, RedisTierOptions, Ser
 use tmem_store::{Store, Tier};
 use tmem_tier::{FileTier, TierOpener, TierOptions};
 
-/// Where systems have the certificates that they trust, in PEM.
-const TRUSTED: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::trusted;
 
 /// A tier that the daemon tends.
 pub(crate) trait TendedTier: Tier {
@@ -118,7 +112,7 @@ fn redis_options(config: &Config, address: ServerAddress, size_bytes: u64) -> Re
     };
     let ca_pem = match &config.redis_ca {
         Some(path) => Some(read(path)?),
-        None if address.is_tls() => TRUSTED.iter().find_map(|path| fs::read(path).ok()),
+        None if address.is_tls() => trusted::certificates(),
         None => None,
     };
     let options = RedisTierOptions {

@@ -1,6 +1,6 @@
 //! Why a session with etcd ended.
 
-use std::{error::Error, net::SocketAddr};
+use std::net::SocketAddr;
 
 /// Why a session ended. Every message is one line, and says what becomes of it.
 #[derive(Debug, thiserror::Error)]
@@ -34,34 +34,8 @@ pub(crate) struct Taken {
 }
 
 impl Ended {
-    /// What the client says, with its causes.
-    pub(crate) fn failed(endpoint: &str, error: &etcd_client::Error) -> Self {
-        let why = match error {
-            etcd_client::Error::GRpcStatus(status) => said(status.message(), status.source()),
-            other => said(&other.to_string(), other.source()),
-        };
-        Self::Failed { endpoint: endpoint.to_owned(), why }
-    }
-
-    pub(crate) fn silent(endpoint: &str) -> Self {
-        Self::Failed { endpoint: endpoint.to_owned(), why: "no answer".to_owned() }
-    }
-
     /// Whether to try the same again at once.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::GivenUp { .. })
     }
-}
-
-/// An error and its causes, each said once and without line breaks.
-fn said(first: &str, mut cause: Option<&(dyn Error + 'static)>) -> String {
-    let mut text = first.to_owned();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }

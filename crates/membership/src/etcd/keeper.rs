@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::watch, time};
 
-use super::{EtcdSettings, ended::Ended, keys::Keys, session};
+use super::{EtcdSettings, ended::Ended, keys::Keys, said::Said, server::Server, session};
 use crate::{Epoch, Identity, View, random};
 
 /// After the first failure, and doubled with each that follows.
@@ -66,7 +66,7 @@ pub(crate) struct Keeper {
     pub(crate) identity: Arc<Identity>,
     pub(crate) address: SocketAddr,
     pub(crate) domain: Option<String>,
-    pub(crate) settings: EtcdSettings,
+    pub(crate) settings: Arc<EtcdSettings>,
     pub(crate) keys: Keys,
     pub(crate) shared: Arc<Shared>,
     callbacks: Callbacks,
@@ -75,6 +75,7 @@ pub(crate) struct Keeper {
     /// The name was this process's once.
     pub(crate) had_name: bool,
     told: Option<View>,
+    said: Said,
 }
 
 impl Keeper {
@@ -90,13 +91,14 @@ impl Keeper {
             identity,
             address,
             domain,
-            settings,
+            settings: Arc::new(settings),
             keys,
             shared,
             callbacks,
             lease: None,
             had_name: false,
             told: None,
+            said: Said::default(),
         }
     }
 
@@ -108,16 +110,16 @@ impl Keeper {
         }
         let leaves = *stop.borrow() == Stop::AndLeave;
         if leaves && let Some(lease) = self.lease {
-            session::leave(&self.settings.endpoints, lease).await;
+            session::leave(&self.servers(), lease).await;
         }
     }
 
     async fn sessions(&mut self) {
+        let servers = self.servers();
         let (mut pause, mut next) = (FIRST_PAUSE, 0);
         loop {
-            let endpoint = self.settings.endpoints[next % self.settings.endpoints.len()].clone();
             let mut was_current = false;
-            let ended = session::run(self, &endpoint, &mut was_current).await;
+            let ended = session::run(self, &servers[next % servers.len()], &mut was_current).await;
             if was_current {
                 pause = FIRST_PAUSE;
             }
@@ -127,12 +129,21 @@ impl Keeper {
                 continue;
             }
             next += 1;
-            if matches!(ended, Ended::Failed { .. }) && !next.is_multiple_of(self.settings.endpoints.len()) {
+            if matches!(ended, Ended::Failed { .. }) && !next.is_multiple_of(servers.len()) {
                 continue;
             }
             time::sleep(jittered(pause)).await;
             pause = LONGEST_PAUSE.min(pause * 2);
         }
+    }
+
+    fn servers(&self) -> Vec<Server> {
+        let server = |endpoint: &String| Server {
+            endpoint: endpoint.clone(),
+            settings: Arc::clone(&self.settings),
+            prefix: self.keys.prefix().to_owned(),
+        };
+        self.settings.endpoints.iter().map(server).collect()
     }
 
     /// The view, where it is another one than before.
@@ -144,7 +155,8 @@ impl Keeper {
     }
 
     /// All is well.
-    pub(crate) fn say_well(&self, endpoint: &str, nodes: usize) {
+    pub(crate) fn say_well(&mut self, endpoint: &str, nodes: usize) {
+        self.said.forget();
         if self.shared.replace_trouble(None).is_some() || self.told.is_none() {
             log::info!(
                 "cluster: {} is registered in etcd at {endpoint} as {}, among {nodes} nodes",
@@ -176,11 +188,12 @@ impl Keeper {
     }
 
     /// Each trouble is said once, however often it is tried again.
-    fn say(&self, ended: &Ended) {
+    fn say(&mut self, ended: &Ended) {
         let line = ended.to_string();
-        if self.shared.replace_trouble(Some(line.clone())).as_ref() != Some(&line) {
+        if self.said.is_news(&line) {
             log::warn!("cluster: {line}");
         }
+        self.shared.replace_trouble(Some(line));
     }
 }
 

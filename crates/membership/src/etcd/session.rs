@@ -1,10 +1,8 @@
 //! One connection to etcd: lease, registration, watch.
 
-use std::{future::Future, time::Duration};
-
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, LeaseKeepAliveStream,
-    LeaseKeeper, PutOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchResponse,
+    Client, Compare, CompareOp, Error, EventType, GetOptions, LeaseKeepAliveStream, LeaseKeeper, PutOptions,
+    Txn, TxnOp, TxnOpResponse, WatchOptions, WatchResponse,
 };
 use tokio::time::{self, Instant, MissedTickBehavior};
 
@@ -14,17 +12,16 @@ use super::{
     keeper::Keeper,
     pace,
     records::{EpochRecord, NodeRecord},
+    server::{ANSWER, Server},
     snapshot::Snapshot,
 };
 
-/// So long an answer is waited for: half of it is more than etcd takes when its disk is slow, and all of it less than a lease has left.
-const ANSWER: Duration = Duration::from_secs(3);
 /// Two processes that register at once see each other's keys change. More often than this nobody does.
 const REGISTRATIONS: usize = 8;
 
 /// Connects, registers, and follows what happens until something is wrong. `was_current` says whether it came so far as to know who is there.
-pub(crate) async fn run(keeper: &mut Keeper, endpoint: &str, was_current: &mut bool) -> Ended {
-    let mut session = match Session::open(keeper, endpoint).await {
+pub(crate) async fn run(keeper: &mut Keeper, server: &Server, was_current: &mut bool) -> Ended {
+    let mut session = match Session::open(keeper, server).await {
         Ok(session) => session,
         Err(ended) => return ended,
     };
@@ -35,25 +32,20 @@ pub(crate) async fn run(keeper: &mut Keeper, endpoint: &str, was_current: &mut b
 }
 
 /// The node leaves: its key goes with its lease. Where etcd does not answer, it goes when the lease runs out.
-pub(crate) async fn leave(endpoints: &[String], lease: i64) {
-    for endpoint in endpoints {
-        let revoke = async { connect(endpoint).await?.lease_revoke(lease).await.map(drop) };
+pub(crate) async fn leave(servers: &[Server], lease: i64) {
+    for server in servers {
+        let revoke = async { server.connect().await?.lease_revoke(lease).await.map(drop) };
         if let Ok(Ok(())) = time::timeout(ANSWER, revoke).await {
             return;
         }
     }
 }
 
-async fn connect(endpoint: &str) -> Result<Client, Error> {
-    let options = ConnectOptions::new().with_connect_timeout(ANSWER).with_require_leader(true);
-    Client::connect([endpoint], Some(options)).await
-}
-
 enum Never {}
 
 struct Session<'a> {
     keeper: &'a mut Keeper,
-    endpoint: &'a str,
+    server: &'a Server,
     client: Client,
     lease: i64,
     beats: LeaseKeeper,
@@ -63,28 +55,28 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    async fn open(keeper: &'a mut Keeper, endpoint: &'a str) -> Result<Self, Ended> {
-        let mut client = answer(endpoint, connect(endpoint)).await?;
+    async fn open(keeper: &'a mut Keeper, server: &'a Server) -> Result<Self, Ended> {
+        let mut client = server.answer(server.connect()).await?;
         let kept = match keeper.lease {
             None => None,
             Some(lease) => match time::timeout(ANSWER, client.lease_keep_alive(lease)).await {
                 Ok(Ok(kept)) => Some((lease, kept)),
                 // It has run out.
                 Ok(Err(Error::LeaseKeepAliveError(_))) => None,
-                Ok(Err(error)) => return Err(Ended::failed(endpoint, &error)),
-                Err(_) => return Err(Ended::silent(endpoint)),
+                Ok(Err(error)) => return Err(server.refused_or_lost(&error).await),
+                Err(_) => return Err(server.silent()),
             },
         };
         let (lease, (beats, heard)) = match kept {
             Some(kept) => kept,
             None => {
                 let seconds = keeper.settings.lease.as_secs().cast_signed();
-                let lease = answer(endpoint, client.lease_grant(seconds, None)).await?.id();
-                (lease, answer(endpoint, client.lease_keep_alive(lease)).await?)
+                let lease = server.answer(client.lease_grant(seconds, None)).await?.id();
+                (lease, server.answer(client.lease_keep_alive(lease)).await?)
             }
         };
         keeper.lease = Some(lease);
-        let mut session = Self { keeper, endpoint, client, lease, beats, heard, told_bytes: 0 };
+        let mut session = Self { keeper, server, client, lease, beats, heard, told_bytes: 0 };
         session.register().await?;
         Ok(session)
     }
@@ -96,9 +88,9 @@ impl<'a> Session<'a> {
         for _ in 0..REGISTRATIONS {
             let look = Txn::new()
                 .and_then([TxnOp::get(node_key.as_str(), None), TxnOp::get(epoch_key.as_str(), None)]);
-            let looked = answer(self.endpoint, self.client.txn(look)).await?.op_responses();
+            let looked = self.server.answer(self.client.txn(look)).await?.op_responses();
             let [TxnOpResponse::Get(node), TxnOpResponse::Get(epoch)] = &looked[..] else {
-                return Err(self.given_up("it answers something else than was asked"));
+                return Err(self.server.given_up("it answers something else than was asked"));
             };
             let (node, epoch) = (node.kvs().first(), epoch.kvs().first());
             let holder =
@@ -131,27 +123,27 @@ impl<'a> Session<'a> {
                 TxnOp::put(node_key.as_str(), self.record(free_bytes)?, Some(self.with_lease())),
                 TxnOp::put(epoch_key.as_str(), self.json(&EpochRecord::of(life))?, None),
             ]);
-            if answer(self.endpoint, self.client.txn(take)).await?.succeeded() {
+            if self.server.answer(self.client.txn(take)).await?.succeeded() {
                 self.keeper.had_name = true;
                 self.told_bytes = free_bytes;
                 return Ok(());
             }
         }
-        Err(self.given_up("its keys change all the time"))
+        Err(self.server.given_up("its keys change all the time"))
     }
 
     /// Tells who is there, and goes on telling it.
     async fn follow(&mut self, was_current: &mut bool) -> Result<Never, Ended> {
         let prefix = self.keeper.keys.prefix().to_owned();
         let all = self.client.get(prefix.as_str(), Some(GetOptions::new().with_prefix()));
-        let all = answer(self.endpoint, all).await?;
+        let all = self.server.answer(all).await?;
         let revision = all.header().map_or(0, etcd_client::ResponseHeader::revision);
         let mut snapshot = Snapshot::new(self.keeper.keys.clone(), self.keeper.identity.name());
         all.kvs().iter().for_each(|kv| snapshot.set(kv.key(), Some(kv.value())));
         let from = WatchOptions::new().with_prefix().with_start_revision(revision + 1);
-        let mut watch = answer(self.endpoint, self.client.watch(prefix.as_str(), Some(from))).await?;
+        let mut watch = self.server.answer(self.client.watch(prefix.as_str(), Some(from))).await?;
 
-        self.keeper.say_well(self.endpoint, snapshot.nodes());
+        self.keeper.say_well(&self.server.endpoint, snapshot.nodes());
         self.keeper.tell(snapshot.view());
         *was_current = true;
         let mut beat = time::interval(self.keeper.settings.lease / 3);
@@ -162,22 +154,25 @@ impl<'a> Session<'a> {
             tokio::select! {
                 _ = beat.tick() => {
                     if unanswered > 0 {
-                        return Err(Ended::silent(self.endpoint));
+                        return Err(self.server.silent());
                     }
-                    answer(self.endpoint, self.beats.keep_alive()).await?;
+                    self.server.answer(self.beats.keep_alive()).await?;
                     unanswered += 1;
                 }
                 heard = self.heard.message() => {
-                    let heard = heard.map_err(|error| Ended::failed(self.endpoint, &error))?;
+                    let heard = heard.map_err(|error| self.server.failed(&error))?;
                     unanswered = 0;
-                    if heard.ok_or_else(|| Ended::silent(self.endpoint))?.ttl() <= 0 {
-                        return Err(self.given_up("its lease has run out"));
+                    if heard.ok_or_else(|| self.server.silent())?.ttl() <= 0 {
+                        return Err(self.server.given_up("its lease has run out"));
                     }
                 }
                 events = watch.message() => {
-                    let events = events.map_err(|error| Ended::failed(self.endpoint, &error))?;
-                    let events = events.filter(|events| !events.canceled());
-                    self.take_in(&mut snapshot, &events.ok_or_else(|| Ended::silent(self.endpoint))?)?;
+                    let events = events.map_err(|error| self.server.failed(&error))?;
+                    let events = events.ok_or_else(|| self.server.silent())?;
+                    if events.canceled() {
+                        return Err(self.server.refused(events.cancel_reason()));
+                    }
+                    self.take_in(&mut snapshot, &events)?;
                 }
                 () = time::sleep_until(told_at + pace::interval(snapshot.nodes())) => {
                     self.tell_free_bytes().await?;
@@ -196,13 +191,13 @@ impl<'a> Session<'a> {
             let value = (event.event_type() == EventType::Put).then(|| kv.value());
             snapshot.set(kv.key(), value);
             if kv.key() == node_key.as_bytes() && (value.is_none() || kv.lease() != self.lease) {
-                own = Err(self.given_up("its key is gone, or another process's"));
+                own = Err(self.server.given_up("its key is gone, or another process's"));
             }
             let life = self.keeper.identity.life();
             let is_own =
                 |value| serde_json::from_slice(value).is_ok_and(|record: EpochRecord| record.is(life));
             if kv.key() == epoch_key.as_bytes() && !value.is_some_and(is_own) {
-                own = Err(self.given_up("its epoch is over"));
+                own = Err(self.server.given_up("its epoch is over"));
             }
         }
         self.keeper.tell(snapshot.view());
@@ -219,8 +214,8 @@ impl<'a> Session<'a> {
         let put = Txn::new()
             .when([Compare::lease(key.as_str(), CompareOp::Equal, self.lease)])
             .and_then([TxnOp::put(key, self.record(free_bytes)?, Some(self.with_lease()))]);
-        if !answer(self.endpoint, self.client.txn(put)).await?.succeeded() {
-            return Err(self.given_up("its key is gone, or another process's"));
+        if !self.server.answer(self.client.txn(put)).await?.succeeded() {
+            return Err(self.server.given_up("its key is gone, or another process's"));
         }
         self.told_bytes = free_bytes;
         Ok(())
@@ -238,23 +233,10 @@ impl<'a> Session<'a> {
     }
 
     fn json(&self, record: &impl serde::Serialize) -> Result<Vec<u8>, Ended> {
-        serde_json::to_vec(record)
-            .map_err(|error| Ended::Failed { endpoint: self.endpoint.to_owned(), why: error.to_string() })
+        serde_json::to_vec(record).map_err(|error| self.server.wrong(error.to_string()))
     }
 
     fn with_lease(&self) -> PutOptions {
         PutOptions::new().with_lease(self.lease)
-    }
-
-    fn given_up(&self, why: &'static str) -> Ended {
-        Ended::GivenUp { endpoint: self.endpoint.to_owned(), why }
-    }
-}
-
-/// What etcd answers, in time.
-async fn answer<T>(endpoint: &str, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Ended> {
-    match time::timeout(ANSWER, asked).await {
-        Ok(answer) => answer.map_err(|error| Ended::failed(endpoint, &error)),
-        Err(_) => Err(Ended::silent(endpoint)),
     }
 }

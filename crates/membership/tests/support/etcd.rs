@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
@@ -12,8 +12,20 @@ use std::{
 use etcd_client::{Client, ConnectOptions, Error};
 use tempfile::TempDir;
 
+/// How servers are spoken to.
+#[derive(Clone, Default)]
+pub struct Ways {
+    /// What they are started with beside what all are.
+    pub arguments: Vec<String>,
+    /// Whether clients speak TLS with them.
+    pub is_https: bool,
+    /// As whom this test asks them.
+    pub options: ConnectOptions,
+}
+
 /// One server or several that are one etcd.
 pub struct Etcd {
+    ways: Ways,
     directory: TempDir,
     ports: Vec<(u16, u16)>,
     servers: Vec<Option<Child>>,
@@ -32,15 +44,34 @@ impl Etcd {
 
     /// So many servers.
     pub fn start_members(members: usize) -> Self {
+        Self::start_as(members, Ways::default())
+    }
+
+    /// One server that is spoken to in another way.
+    pub fn start_with(ways: Ways) -> Self {
+        Self::start_as(1, ways)
+    }
+
+    /// One that this test does not believe to be etcd.
+    pub fn start_unasked(ways: Ways) -> Self {
+        Self::start_until(1, ways, Self::listens)
+    }
+
+    fn start_as(members: usize, ways: Ways) -> Self {
+        Self::start_until(members, ways, Self::answers)
+    }
+
+    fn start_until(members: usize, ways: Ways, is_there: impl Fn(&mut Self) -> bool) -> Self {
         for _ in 0..5 {
             let ports = (0..members).map(|_| (free_port(), free_port())).collect();
             let mut etcd = Self {
+                ways: ways.clone(),
                 directory: tempfile::tempdir().unwrap(),
                 ports,
                 servers: (0..members).map(|_| None).collect(),
             };
             (0..members).for_each(|member| etcd.spawn(member));
-            if etcd.answers() {
+            if is_there(&mut etcd) {
                 return etcd;
             }
         }
@@ -50,6 +81,7 @@ impl Etcd {
     /// A port at which nothing is, and the etcd that may be started there.
     pub fn not_yet() -> Self {
         Self {
+            ways: Ways::default(),
             directory: tempfile::tempdir().unwrap(),
             ports: vec![(free_port(), free_port())],
             servers: vec![None],
@@ -61,13 +93,34 @@ impl Etcd {
     }
 
     pub fn endpoints(&self) -> Vec<String> {
-        (0..self.ports.len()).map(|member| format!("http://{}", self.address(member))).collect()
+        let scheme = self.scheme();
+        (0..self.ports.len()).map(|member| format!("{scheme}://{}", self.address(member))).collect()
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.ways.is_https { "https" } else { "http" }
+    }
+
+    /// Asks as somebody else from now on.
+    pub fn ask_as(&mut self, options: ConnectOptions) {
+        self.ways.options = options;
+    }
+
+    /// What all members have said so far, in lines.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
     /// Starts a member again, with what its disk has.
     pub fn restart(&mut self, member: usize) {
         self.spawn(member);
         assert!(self.answers(), "etcd does not answer again");
+    }
+
+    /// The same, where this test does not believe it to be etcd.
+    pub fn restart_unasked(&mut self, member: usize) {
+        self.spawn(member);
+        assert!(self.listens(), "etcd does not listen again");
     }
 
     /// It loses all that it knows.
@@ -115,6 +168,7 @@ impl Etcd {
     fn spawn(&mut self, member: usize) {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let (client, peer) = self.ports[member];
+        let client = format!("{}://127.0.0.1:{client}", self.scheme());
         let all: Vec<String> = self
             .ports
             .iter()
@@ -126,9 +180,10 @@ impl Etcd {
         let server = Command::new("etcd")
             .args(["--name", &format!("m{member}"), "--data-dir"])
             .arg(self.data(member))
-            .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
             .args(["--initial-cluster", &all.join(","), "--logger", "zap", "--log-outputs", "stderr"])
+            .args(&self.ways.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -139,9 +194,18 @@ impl Etcd {
 
     /// Whether it comes so far as to answer.
     fn answers(&mut self) -> bool {
+        self.comes_up(|etcd| etcd.ask(async |mut client| client.get("x", None).await).is_ok())
+    }
+
+    /// Whether it comes so far as to accept connections.
+    fn listens(&mut self) -> bool {
+        self.comes_up(|etcd| TcpStream::connect(etcd.address(0)).is_ok())
+    }
+
+    fn comes_up(&mut self, is_up: impl Fn(&Self) -> bool) -> bool {
         let until = Instant::now() + Duration::from_secs(60);
         while Instant::now() < until {
-            if self.ask(async |mut client| client.get("x", None).await).is_ok() {
+            if is_up(self) {
                 return true;
             }
             let has_ended = |server: &mut Option<Child>| {
@@ -156,11 +220,20 @@ impl Etcd {
     }
 
     /// Asks a member that runs.
-    fn ask<T>(&self, question: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Result<T, Error> {
+    pub fn ask<T>(&self, question: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Result<T, Error> {
+        self.ask_with(self.ways.options.clone(), question)
+    }
+
+    /// The same as somebody else.
+    pub fn ask_with<T>(
+        &self,
+        options: ConnectOptions,
+        question: impl AsyncFnOnce(Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let member = self.servers.iter().position(Option::is_some).expect("one that runs");
         let endpoint = self.endpoints().swap_remove(member);
-        let options = ConnectOptions::new().with_timeout(Duration::from_secs(10));
+        let options = options.with_timeout(Duration::from_secs(10));
         runtime.block_on(async { question(Client::connect([endpoint], Some(options)).await?).await })
     }
 }

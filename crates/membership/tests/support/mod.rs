@@ -1,7 +1,11 @@
-//! Real etcd servers on loopback, nodes that ask them, and a wire between the two that can be cut.
+//! Real etcd servers on loopback, nodes that ask them, a wire between the two that can be cut, and who signs certificates.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
+pub mod authority;
 pub mod etcd;
 pub mod node;
+pub mod users;
 pub mod wire;
 
 use std::{

@@ -54,8 +54,13 @@ impl Cluster {
     }
 
     pub fn key(&self, kind: &str, name: &str) -> String {
+        format!("{}{kind}/{name}", self.prefix())
+    }
+
+    /// What all keys begin with.
+    pub fn prefix(&self) -> String {
         let id = Identity::load(&self.directory("host-a")).unwrap().cluster();
-        format!("/tmem/{id}/{kind}/{name}")
+        format!("/tmem/{id}/")
     }
 }
 
@@ -71,14 +76,19 @@ pub struct Node {
 impl Node {
     /// Starts with empty memory, in a new epoch, and lends at 127.0.0.1 and this port.
     pub fn start(directory: &Path, port: u16, endpoints: &[String]) -> Self {
+        Self::start_with(directory, port, EtcdSettings::new(endpoints).unwrap())
+    }
+
+    /// The same, with an etcd that wants more than to be found.
+    pub fn start_with(directory: &Path, port: u16, settings: EtcdSettings) -> Self {
         let node = Self::load(directory);
         node.identity.advance_epoch(None).unwrap();
-        node.run(port, endpoints)
+        node.run(port, settings)
     }
 
     /// Goes on in the epoch in which the process before it was.
     pub fn go_on(directory: &Path, port: u16, endpoints: &[String]) -> Self {
-        Self::load(directory).run(port, endpoints)
+        Self::load(directory).run(port, EtcdSettings::new(endpoints).unwrap())
     }
 
     fn load(directory: &Path) -> Self {
@@ -92,8 +102,8 @@ impl Node {
         }
     }
 
-    fn run(mut self, port: u16, endpoints: &[String]) -> Self {
-        let settings = EtcdSettings::new(endpoints).unwrap().with_lease(LEASE);
+    fn run(mut self, port: u16, settings: EtcdSettings) -> Self {
+        let settings = settings.with_lease(LEASE);
         let announcement = Announcement {
             address: ([127, 0, 0, 1], port).into(),
             domain: Some(format!("rack-{port}")),
