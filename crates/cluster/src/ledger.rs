@@ -245,10 +245,10 @@ impl Ledger {
         std::mem::take(&mut self.settled)
     }
 
-    /// A sending came to nothing: no room, or no source.
-    pub fn refuse(&mut self, ticket: Ticket) {
-        let Some(place) = self.tickets.remove(&ticket) else { return };
-        let Some(record) = self.records.get_mut(&place) else { return };
+    /// A sending came to nothing: no room, or no source. False: it was given up before.
+    pub fn refuse(&mut self, ticket: Ticket) -> bool {
+        let Some(place) = self.tickets.remove(&ticket) else { return false };
+        let Some(record) = self.records.get_mut(&place) else { return false };
         let writing = record.writing;
         if let Some(at) = record.copies.iter().position(|copy| copy.state == CopyState::Sent(ticket)) {
             // The node may have it from an earlier sending, whose flush was called off for this one.
@@ -256,6 +256,13 @@ impl Ledger {
             self.give_up(place, writing, &copy);
         }
         self.review(place);
+        true
+    }
+
+    /// Whether a node has a copy of an extent, or is about to get one, be it there now or not.
+    pub fn is_anywhere(&self, copy: TierCopy) -> bool {
+        let record = self.records.get(&copy.place).filter(|record| record.writing == copy.writing);
+        record.is_some_and(|record| !record.copies.is_empty())
     }
 
     /// A node that was asked for a copy does not have it, or has it damaged.

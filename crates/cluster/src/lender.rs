@@ -148,10 +148,9 @@ impl Lender {
         }
     }
 
-    /// Forgets all that is held for a node, whose connection has to be over. Gives what it was; `None`: nothing.
-    pub fn forget(&self, node: NodeId) -> Option<Usage> {
-        let forgotten = self.borrowers().remove(&node)?;
-        Some(lock(&forgotten.holding).usage())
+    /// Forgets all that is held for a node, whose connection has to be over. Gives what it was, to be dropped where nobody waits; `None`: nothing.
+    pub fn forget(&self, node: NodeId) -> Option<SharedHolding> {
+        self.borrowers().remove(&node).map(|borrower| borrower.holding)
     }
 
     /// How much may be held in all: what is more is recalled, and dropped at `until_ms`. Those who have most give first, each what it wrote

@@ -202,7 +202,7 @@ impl World {
     fn hear(&mut self, node: NodeId) -> bool {
         match self.link(node).from.pop_front() {
             None => return false,
-            Some(Answer::NoRoom(ticket)) => self.ledger.refuse(ticket),
+            Some(Answer::NoRoom(ticket)) => _ = self.ledger.refuse(ticket),
             Some(Answer::Flushed(number)) => self.ledger.flushed(node, number),
             Some(Answer::Stored(copy, ticket, epoch)) => match self.ledger.acknowledge(ticket, epoch) {
                 Acknowledged::Late => {}
@@ -257,6 +257,15 @@ impl World {
             }
             95 | 96 if self.links[&node].is_up => self.recall(node),
             97 | 98 => self.pass(30),
+            // It was told to forget all while it was away, and says so as soon as it is back.
+            99 if self.random.bool() => {
+                self.go(node);
+                let link = self.link(node);
+                (0..PLACES).for_each(|place| link.lender.lose(place));
+                link.heard.clear();
+                self.ledger.emptied(node);
+                self.come_back(node);
+            }
             // It loses one that it had, and nobody knows until it is asked for.
             99 => {
                 let place = self.random.u32(..PLACES);

@@ -219,7 +219,7 @@ impl World {
         let node = &mut self.nodes[borrower];
         match answer {
             Answer::Stored(ticket, epoch) => _ = node.ledger.acknowledge(ticket, epoch),
-            Answer::NoRoom(ticket) => node.ledger.refuse(ticket),
+            Answer::NoRoom(ticket) => _ = node.ledger.refuse(ticket),
             Answer::Flushed(number) => node.ledger.flushed(id(lender), number),
             Answer::Recall(copies, span_ms) => node.ledger.recall(id(lender), &copies, self.now_ms + span_ms),
             Answer::Got(copy, found) => {

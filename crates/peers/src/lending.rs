@@ -31,7 +31,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tmem_cluster::{NodeName, lender::Lender};
+use tmem_cluster::{
+    NodeName,
+    lender::{Lender, lock},
+};
 
 use crate::{bell::Bell, clock::Clock, greeting::Identity, stream::Security};
 use gate::Gate;
@@ -207,7 +210,8 @@ impl LendingServer {
     pub fn forget(&self, name: NodeName) -> Result<Forgotten, NotForgotten> {
         let shared = &self.shared;
         let forgotten = shared.seats.while_away(name.node_id(), || shared.lender.forget(name.node_id()));
-        let usage = forgotten.ok_or(NotForgotten::Connected)?.ok_or(NotForgotten::Unknown)?;
+        let holding = forgotten.ok_or(NotForgotten::Connected)?.ok_or(NotForgotten::Unknown)?;
+        let usage = lock(&holding).usage();
         let forgotten = Forgotten { copies: usage.copies, needed_bytes: usage.needed_bytes };
         log::info!("lending: {} copies of {name} are forgotten by command", forgotten.copies);
         Ok(forgotten)

@@ -189,6 +189,22 @@ fn write_small(tier: &PeerTier, places: std::ops::Range<u32>) {
     writes.chunks(16).for_each(|writes| tier.write(writes).unwrap());
 }
 
+/// As `tmem cluster forget` has a lender do while a borrower is cut off: it is in the epoch that it was in, and has nothing.
+#[test]
+fn a_lender_that_has_forgotten_all_of_it_gets_it_again() {
+    let (lenders, tier) = ready(2, 100, 2);
+    (0..20).for_each(|place| write(&tier, copy(place, 1), place.into()).unwrap());
+    lenders[0].misbehave(Mischief::Away);
+    wait_until("it is away", || !is_connected(&tier, 0));
+    (0..20).for_each(|place| lenders[0].lose(place));
+    lenders[0].misbehave(Mischief::None);
+    wait_until("it has all again", || lenders[0].copies().len() == 20);
+    assert_eq!(wait_for_repair(&tier).repaired_copies, 20);
+    lenders[1].misbehave(Mischief::Away);
+    wait_until("the other one is away", || !is_connected(&tier, 1));
+    all_read(&tier, 20);
+}
+
 #[test]
 fn more_than_is_looked_at_in_one_go_is_repaired_all_the_same() {
     const EXTENTS: u32 = 2500;

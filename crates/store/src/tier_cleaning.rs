@@ -165,14 +165,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Which blocks of a copy, of which the bytes are given, are still needed. Of one that is damaged: none, as far as anybody can say.
+    /// Which blocks of a copy, of which the bytes are given, are needed, now or later. Of one that is damaged: none, as far as anybody can say.
     pub(crate) fn needed_of(&self, copy: TierCopy, extent: &[u8]) -> Vec<TierRun> {
         let mut needed = Vec::new();
+        // Before it is closed any of its blocks may yet be referred to there: the extent is in memory.
+        let Some(is_closed) = self.tiering.table.is_closed(copy) else { return needed };
         let whole = each_block(copy, extent, |header, tiered, bytes| {
             if self.files.is_detached() {
                 return Err(Stop::Blocked);
             }
-            if self.is_needed(header, tiered) {
+            let is_changing = matches!(self.owner(header.pool), Owner::Changing);
+            if !is_closed || is_changing || self.is_needed(header, tiered) {
                 needed.push(TierRun { start: tiered.start, bytes: bytes.len() as u32 });
             }
             Ok(())

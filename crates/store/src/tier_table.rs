@@ -182,6 +182,12 @@ impl TierTable {
         self.note(place, self.state(place).unpin());
     }
 
+    /// Whether no more blocks of a copy will be referred to that are not yet. `None`: it is another one that is there.
+    pub(crate) fn is_closed(&self, copy: TierCopy) -> Option<bool> {
+        let place = TierPlace(copy.place);
+        (self.copy_at(place) == copy).then(|| self.state(place).see().sealed)
+    }
+
     /// Takes a block's bytes away, under the lock that its entry was replaced under.
     pub(crate) fn free(&self, tiered: TieredRef) {
         if let Some(dead) = self.dead.get() {

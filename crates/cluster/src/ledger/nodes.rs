@@ -101,6 +101,12 @@ impl Ledger {
         self.review_at(node);
     }
 
+    /// A node has nothing, though it was not away for longer than its epoch: what was acknowledged is gone.
+    pub fn emptied(&mut self, node: NodeId) {
+        self.give_up_at(node, Copy::is_acknowledged);
+        self.review_at(node);
+    }
+
     /// What a node is to be told to forget, so many at most, and the number of this flush. `None`: nothing, or it is away.
     pub fn take_flushes(&mut self, node: NodeId, most: usize) -> Option<(u64, Vec<TierCopy>)> {
         let known = self.nodes.get_mut(&node).filter(|known| known.is_here && !known.owed.is_empty())?;

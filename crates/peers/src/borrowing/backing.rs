@@ -2,7 +2,7 @@
 //! made anew come from there.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,22 +19,29 @@ use super::{
 /// How long peers are waited for when the other tier has what is written.
 const PEERS_TIME: Duration = Duration::from_millis(250);
 
-/// One read in so many goes to the other tier whatever it takes there: so it is known what that is.
-const SAMPLED: u32 = 128;
-
 /// How long reads from the other tier take.
 #[derive(Debug, Default)]
 pub(super) struct BackingTimes {
     trips: RoundTrips,
-    reads: AtomicU32,
+    /// What a peer gave last, to be read there as well by somebody for whom nobody waits: so it is known what that takes.
+    sample: Mutex<Option<(TierCopy, usize, usize)>>,
 }
 
 impl BackingTimes {
     /// Whether to read there before a peer is asked that usually takes so long.
     fn is_faster_than(&self, peer_us: u32) -> bool {
         let usual_us = self.trips.usual_us();
-        let is_sample = self.reads.fetch_add(1, Relaxed) % SAMPLED == SAMPLED - 1;
-        is_sample || usual_us > 0 && usual_us < peer_us
+        usual_us > 0 && usual_us < peer_us
+    }
+
+    fn set_sample(&self, sample: (TierCopy, usize, usize)) {
+        if let Ok(mut last) = self.sample.try_lock() {
+            *last = Some(sample);
+        }
+    }
+
+    fn take_sample(&self) -> Option<(TierCopy, usize, usize)> {
+        self.sample.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -68,7 +75,7 @@ impl Borrower {
         written.map(drop)
     }
 
-    /// Reads a block from a peer that answers at once, or else from the other tier; the other way round where that is faster. A whole copy is there alone.
+    /// Reads a block from a peer that answers at once, or else from the other tier, if that is not usually faster. A whole copy is there alone.
     pub(super) fn read_either(
         &self,
         backing: &dyn Tier,
@@ -82,21 +89,20 @@ impl Borrower {
         let give_up = Instant::now() + PATIENCE;
         let holders = self.holders_now(copy);
         let peer_us = holders.first().map_or(u32::MAX, |(peer, _)| peer.trips.usual_us());
-        let is_disk_first = self.backing_times.is_faster_than(peer_us);
-        if is_disk_first && self.read_there(backing, copy, start, into).is_ok() {
-            return Ok(());
-        }
         let mut useless = Vec::new();
-        let is_read = self.read_from(copy, start, into, holders, true, &mut useless);
-        let read = match is_read {
-            true => Ok(()),
-            false => self.read_backing(backing, copy, start, into, give_up),
+        let read = if self.backing_times.is_faster_than(peer_us) {
+            self.read_backing(backing, copy, start, into, give_up)
+        } else if self.read_from(copy, start, into, holders, true, &mut useless) {
+            self.backing_times.set_sample((copy, start, into.len()));
+            Ok(())
+        } else {
+            self.read_backing(backing, copy, start, into, give_up)
         };
         self.tell_ledger(copy, &useless, read.is_ok());
         read
     }
 
-    /// Reads from the other tier, and if that is not possible waits for peers.
+    /// Reads from the other tier, and if that is not possible from peers, with all that may take. From one that does not work it is read last: it may hang.
     pub(super) fn read_backing(
         &self,
         backing: &dyn Tier,
@@ -105,12 +111,25 @@ impl Borrower {
         into: &mut [u8],
         give_up: Instant,
     ) -> Result<(), TierError> {
-        let Err(there) = self.read_there(backing, copy, start, into) else { return Ok(()) };
-        let Err(at_peers) = self.read_before(copy, start, into, give_up) else { return Ok(()) };
-        Err(match (there, at_peers) {
-            (TierError::Damaged, TierError::Damaged) => TierError::Damaged,
+        let is_giving = backing.state().is_giving();
+        let mut errors = Vec::new();
+        for is_there in [is_giving, !is_giving] {
+            let read = match is_there {
+                true => self.read_there(backing, copy, start, into),
+                false => self.read_before(copy, start, into, give_up),
+            };
+            match read {
+                Ok(()) => return Ok(()),
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(match errors.iter().all(|error| *error == TierError::Damaged) {
+            true => TierError::Damaged,
             // What is damaged in one may be whole in the other, when that is back.
-            (there, at_peers) => TierError::Unavailable(format!("{there}; {at_peers}")),
+            false => {
+                let errors: Vec<String> = errors.iter().map(TierError::to_string).collect();
+                TierError::Unavailable(errors.join("; "))
+            }
         })
     }
 
@@ -122,7 +141,20 @@ impl Borrower {
         into: &mut [u8],
     ) -> Result<(), TierError> {
         let at = Instant::now();
-        backing.read(copy, start, into).inspect(|()| self.backing_times.trips.note(at.elapsed()))
+        let read = backing.read(copy, start, into);
+        self.backing_times.trips.note(at.elapsed());
+        read
+    }
+
+    /// Finds out how fast the other tier is, if there was something to compare it with since the last time.
+    pub(super) fn sample_backing(&self) {
+        let Some(backing) = self.backing.as_ref().filter(|backing| backing.state().is_giving()) else {
+            return;
+        };
+        if let Some((copy, start, len)) = self.backing_times.take_sample() {
+            // Whatever comes of it: what it took is noted.
+            let _ = self.read_there(&**backing, copy, start, &mut vec![0; len]);
+        }
     }
 
     /// The peers that have a copy and can be asked now, the fastest first.

@@ -33,6 +33,7 @@ pub(super) struct Book {
     pub(super) began: Option<Instant>,
     /// Whether the first who are named may not be all.
     more_may_come: bool,
+    is_backed: bool,
     copies: u64,
 }
 
@@ -68,6 +69,7 @@ impl Book {
             needed: BTreeMap::new(),
             began: None,
             more_may_come,
+            is_backed,
             copies: copies as u64,
         }
     }
@@ -80,7 +82,7 @@ impl Book {
 
     /// Whether what is not known is known to nobody.
     pub(super) fn is_complete(&self) -> bool {
-        let may_come = self.more_may_come && !self.needed.is_empty();
+        let may_come = self.more_may_come && (self.is_backed || !self.needed.is_empty());
         let is_early = self.began.is_none_or(|began| began.elapsed() < GRACE);
         self.is_heard() && !(may_come && is_early)
     }
@@ -179,6 +181,10 @@ impl Book {
     pub(super) fn offer(&mut self, node: NodeId, free_bytes: u64, lent_bytes: u64) {
         let Some(seat) = self.seats.get_mut(&node).filter(|seat| seat.connection.is_some()) else { return };
         (seat.free_bytes, seat.lent_bytes) = (free_bytes, lent_bytes);
+        // Somebody had it forget all: see `LendingServer::forget`. It says so before it takes anything new.
+        if lent_bytes == 0 {
+            self.ledger.emptied(node);
+        }
         self.tell_placement(node);
     }
 

@@ -119,7 +119,7 @@ impl Borrower {
                 }
                 Read::Lost => return Source::Never,
                 // Nobody has it, and nobody else is to be heard.
-                Read::Backing if book.is_complete() && book.ledger.holders(copy).next().is_none() => {
+                Read::Backing if book.is_complete() && !book.ledger.is_anywhere(copy) => {
                     return Source::Never;
                 }
                 Read::Unknown if book.is_complete() => return Source::Never,

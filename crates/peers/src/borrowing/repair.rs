@@ -30,6 +30,9 @@ const ROUND: Duration = Duration::from_millis(100);
 /// Over what the speed is said.
 const SPEED_TIME: Duration = Duration::from_secs(1);
 
+/// How often it is found out how fast the other tier is.
+const SAMPLING: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether the next copy may be fetched: at 100 MB a second that is every eighth extent.
 const PAYING: Duration = Duration::from_millis(10);
 
@@ -43,12 +46,17 @@ const MOST_LOOKED_AT: usize = 1024;
 pub(super) fn start(borrower: &Arc<Borrower>) -> io::Result<JoinHandle<()>> {
     let borrower = Arc::clone(borrower);
     std::thread::Builder::new().name("peer-repair".to_owned()).spawn(move || {
+        let mut sampled = Instant::now();
         let mut pace = Pace { owed: 0.0, at: Instant::now(), since: Instant::now(), bytes: 0 };
         let mut search = Search { rest: borrower.options.repair_delay * RESTING, ..Search::default() };
         while !borrower.is_over() {
             borrower.repair_bell.sleep(ROUND);
             borrower.repair(&mut pace, &mut search);
             pace.say(&borrower);
+            if sampled.elapsed() >= SAMPLING {
+                sampled = Instant::now();
+                borrower.sample_backing();
+            }
         }
     })
 }
@@ -56,7 +64,7 @@ pub(super) fn start(borrower: &Arc<Borrower>) -> io::Result<JoinHandle<()>> {
 /// After a copy could be had from nobody it is not tried again for this many times [`PeerTierOptions::repair_delay`].
 const RESTING: u32 = 15;
 
-/// So many copies are remembered that could be had from nobody.
+/// With so many copies that could be had from nobody, nothing else is tried for now.
 const MOST_RESTING: usize = 1 << 16;
 
 /// Where the search for something to repair goes on.
@@ -111,12 +119,15 @@ impl Pace {
 
 impl Search {
     fn rest(&mut self, copy: TierCopy) {
+        self.resting.insert(copy.place, (copy.writing, Instant::now()));
+    }
+
+    /// Whether so much rests that nothing else is tried before some of it has rested.
+    fn is_full(&mut self) -> bool {
         if self.resting.len() >= MOST_RESTING {
             self.resting.retain(|_, (_, since)| since.elapsed() < self.rest);
         }
-        if self.resting.len() < MOST_RESTING {
-            self.resting.insert(copy.place, (copy.writing, Instant::now()));
-        }
+        self.resting.len() >= MOST_RESTING
     }
 
     fn is_resting(&mut self, copy: TierCopy) -> bool {
@@ -149,9 +160,15 @@ impl Borrower {
                 self.copy_to(&targets, &copy);
             });
             if copied.is_none() {
-                search.rest(want.copy);
+                // What a peer did not give now it may give next, and it may be asked back.
+                if want.from == Read::Backing {
+                    pace.spent(TIER_EXTENT_BYTES);
+                    search.rest(want.copy);
+                }
                 let mut book = self.book();
-                targets.iter().for_each(|(_, ticket)| book.ledger.refuse(*ticket));
+                for (_, ticket) in &targets {
+                    book.ledger.refuse(*ticket);
+                }
             }
             pace.say(self);
             while !pace.is_paid(self.repair_rate.load(Relaxed)) && !self.is_over() {
@@ -178,12 +195,11 @@ impl Borrower {
                 break;
             };
             search.leaving = Some(leaving);
-            let want = want.filter(|want| !search.is_resting(want.copy));
             if let Some(repair) = want.and_then(|want| book.send_copies(want)) {
                 return Some(repair);
             }
         }
-        if !book.is_heard() {
+        if !book.is_heard() || search.is_full() {
             return None;
         }
         for _ in 0..MOST_LOOKED_AT {

@@ -183,7 +183,13 @@ impl Borrower {
                     Self::acknowledge(&mut book, *ticket, extents[*number].copy, node, epoch);
                 }
                 None => {
-                    book.ledger.refuse(*ticket);
+                    // It may have it all the same, and nobody wants it there any more.
+                    if !book.ledger.refuse(*ticket)
+                        && let Some(connection) = connection
+                    {
+                        let epoch = connection.hello().epoch;
+                        book.ledger.owe(extents[*number].copy, node, epoch);
+                    }
                     refusers[*number].push(node);
                 }
             }

@@ -72,6 +72,15 @@ impl TestTier {
         copies.values().flat_map(|kept| &kept.is_there).filter(|is_there| **is_there).count() * 8
     }
 
+    /// All that it was given of each copy.
+    pub(crate) fn whole_copies(&self) -> Vec<(TierCopy, Vec<u8>)> {
+        let copies = self.copies.lock().unwrap();
+        let copy = |(place, kept): (&u32, &Kept)| {
+            (TierCopy { place: *place, writing: kept.writing }, kept.bytes.clone())
+        };
+        copies.iter().map(copy).collect()
+    }
+
     pub(crate) fn copies(&self) -> usize {
         self.copies.lock().unwrap().len()
     }

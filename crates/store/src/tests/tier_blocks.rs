@@ -120,3 +120,54 @@ fn it_is_cleaned_where_whole_copies_are_behind_it() {
     assert_exact(&store, &tier);
     (0..2400).filter(|i| i % 3 == 0).for_each(|i| assert_all_there(&pool, i..i + 1, noise));
 }
+
+/// How much is needed of all copies that the tier has, as whoever makes others of them is told.
+fn needed_bytes(store: &Store, tier: &TestTier) -> u64 {
+    let copies = tier.whole_copies().into_iter();
+    copies
+        .flat_map(|(copy, bytes)| store.needed_of_tier_copy(copy, &bytes))
+        .map(|run| u64::from(run.bytes))
+        .sum()
+}
+
+#[test]
+fn what_is_needed_of_a_copy_is_known_to_the_byte_when_no_more_can_be() {
+    let (store, tier) = (store(2 << 20), TestTier::backed(400));
+    store.attach_tier(tier.clone()).unwrap();
+    let pool = flat_pool(&store, "a", 20_000);
+    for i in 0..2400 {
+        put(&pool, 0, i, noise(i)).unwrap();
+        if i % 20 == 0 {
+            store.write_back(LONG);
+        }
+    }
+    let live = |store: &Store| store.tier_usage().unwrap().live_bytes;
+    assert_eq!(needed_bytes(&store, &tier), live(&store));
+    pool.flush_range(crate::ObjectId(0), 0..500);
+    assert_eq!(needed_bytes(&store, &tier), live(&store));
+    let (copy, bytes) = tier.whole_copies().swap_remove(0);
+    let later = crate::TierCopy { writing: copy.writing + 1, ..copy };
+    assert_eq!(store.needed_of_tier_copy(later, &bytes), [], "that is another one");
+    let mut damaged = bytes;
+    damaged[40] ^= 1;
+    assert_eq!(store.needed_of_tier_copy(copy, &damaged), []);
+}
+
+/// What is in memory still may go to the copy that its extent has, without being written again.
+#[test]
+fn of_a_copy_whose_extent_is_in_memory_all_is_needed() {
+    let (store, tier) = (store(16 << 20), TestTier::backed(400));
+    store.attach_tier(tier.clone()).unwrap();
+    let pool = flat_pool(&store, "a", 20_000);
+    store.set_write_back_options(WriteBackOptions { write_through: true, ..WriteBackOptions::default() });
+    (0..1000).for_each(|i| put(&pool, 0, i, noise(i)).unwrap());
+    store.write_back(LONG);
+    assert_eq!(store.tier_usage().unwrap().live_bytes, 0, "all of it is in memory");
+    let copies = tier.whole_copies();
+    assert!(copies.len() > 10);
+    for (copy, bytes) in copies {
+        let needed = store.needed_of_tier_copy(copy, &bytes);
+        let whole = crate::whole_blocks_bytes(&bytes).unwrap();
+        assert_eq!(needed.iter().map(|run| run.bytes as usize).sum::<usize>(), whole, "{copy:?}");
+    }
+}
