@@ -114,7 +114,11 @@ impl Daemon {
 
     /// The status document without what changes by itself: what a refused request must leave alone.
     pub fn state(&self) -> Value {
-        let mut status = self.status();
+        Self::without_what_changes(self.status())
+    }
+
+    /// A status document without what changes by itself.
+    pub fn without_what_changes(mut status: Value) -> Value {
         status["uptime_seconds"] = Value::Null;
         status["pool"]["held_bytes"] = Value::Null; // memory is found ahead, and given back when it is not used
         for client in status["clients"].as_array_mut().into_iter().flatten() {
