@@ -167,7 +167,7 @@ impl Ledger {
 
     /// Where an extent can be had.
     pub fn read(&self, copy: TierCopy) -> Read {
-        match self.records.get(&copy.place).filter(|record| record.writing == copy.writing) {
+        match self.record(copy) {
             None => Read::Unknown,
             Some(record) => self.source(record),
         }
@@ -175,8 +175,7 @@ impl Ledger {
 
     /// The nodes that have a copy of an extent, whether they are there now or not.
     pub fn holders(&self, copy: TierCopy) -> impl Iterator<Item = NodeId> {
-        let record = self.records.get(&copy.place).filter(|record| record.writing == copy.writing);
-        let copies = record.map_or(&[][..], |record| &record.copies);
+        let copies = self.record(copy).map_or(&[][..], |record| &record.copies);
         copies.iter().filter(|copy| copy.is_acknowledged()).map(|copy| copy.node)
     }
 
@@ -261,8 +260,7 @@ impl Ledger {
 
     /// Whether a node has a copy of an extent, or is about to get one, be it there now or not.
     pub fn is_anywhere(&self, copy: TierCopy) -> bool {
-        let record = self.records.get(&copy.place).filter(|record| record.writing == copy.writing);
-        record.is_some_and(|record| !record.copies.is_empty())
+        self.record(copy).is_some_and(|record| !record.copies.is_empty())
     }
 
     /// A node that was asked for a copy does not have it, or has it damaged.
@@ -330,6 +328,11 @@ impl Ledger {
         let under_way: BTreeSet<&u32> =
             self.tickets.values().filter(|place| !self.wanting.contains(place)).collect();
         self.wanting.len() + under_way.len()
+    }
+
+    /// What is known of an extent, unless it is of another writing.
+    fn record(&self, copy: TierCopy) -> Option<&Record> {
+        self.records.get(&copy.place).filter(|record| record.writing == copy.writing)
     }
 
     fn source(&self, record: &Record) -> Read {

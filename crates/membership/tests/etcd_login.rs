@@ -12,7 +12,7 @@ use support::{
     users::ways,
     wait_until,
 };
-use tmem_membership::EtcdSettings;
+use tmem_membership::{EtcdSettings, View};
 
 /// Seconds after which nobody's login ends during a test.
 const LONG: u32 = 300;
@@ -29,15 +29,22 @@ fn with_user(cluster: &Cluster, token_seconds: u32) -> Etcd {
     etcd
 }
 
-/// Two nodes that see each other.
-fn two(cluster: &Cluster, settings: &EtcdSettings) -> [Node; 2] {
-    let nodes = [
-        Node::start_with(&cluster.directory("host-a"), 7001, settings.clone()),
-        Node::start_with(&cluster.join("host-b", "host-b"), 7002, settings.clone()),
-    ];
-    nodes[0].wait_to_see(&["host-b"]);
-    nodes[1].wait_to_see(&["host-a"]);
-    nodes
+/// Each says that, and that the others are who they were, as far as is known.
+#[track_caller]
+fn assert_out(nodes: &[Node; 2], before: &[View], trouble: &str) {
+    for (node, before) in nodes.iter().zip(before) {
+        node.wait_for_trouble(trouble);
+        assert_eq!((node.view().members, node.view().is_current), (before.members.clone(), false));
+    }
+}
+
+/// All is as it was, and nobody was given up meanwhile.
+#[track_caller]
+fn assert_back(nodes: &[Node; 2], before: &[View]) {
+    for (node, before) in nodes.iter().zip(before) {
+        wait_until("all is as it was", || node.view() == *before);
+        assert_eq!((node.fenced(), node.running().trouble()), (vec![], None));
+    }
 }
 
 /// Each has something to lend that is news, and the other one hears of it.
@@ -54,7 +61,7 @@ fn news_arrives([a, b]: &[Node; 2], bytes: u64) {
 fn a_user_with_the_clusters_keys_alone_is_enough() {
     let cluster = Cluster::new();
     let etcd = with_user(&cluster, LONG);
-    let nodes = two(&cluster, &login(&etcd, "tmem", "secret"));
+    let nodes = Node::two(&cluster, &login(&etcd, "tmem", "secret"));
     news_arrives(&nodes, 64 << 20);
     // What is outside is not theirs.
     let as_user = ConnectOptions::new().with_user("tmem", "secret");
@@ -105,7 +112,7 @@ fn a_user_of_each_host_need_not_write_what_is_anothers() {
 fn a_session_goes_on_after_its_token_has_expired() {
     let cluster = Cluster::new();
     let etcd = with_user(&cluster, 1);
-    let nodes = two(&cluster, &login(&etcd, "tmem", "secret"));
+    let nodes = Node::two(&cluster, &login(&etcd, "tmem", "secret"));
     let views: Vec<_> = nodes.iter().map(|node| node.views().len()).collect();
     for round in 1..=2 {
         // One for each node: neither has one any more that is good.
@@ -123,18 +130,12 @@ fn a_session_goes_on_after_its_token_has_expired() {
 fn etcd_that_is_restarted_is_logged_in_to_again() {
     let cluster = Cluster::new();
     let mut etcd = with_user(&cluster, LONG);
-    let nodes = two(&cluster, &login(&etcd, "tmem", "secret"));
+    let nodes = Node::two(&cluster, &login(&etcd, "tmem", "secret"));
     let before: Vec<_> = nodes.iter().map(Node::view).collect();
     etcd.kill(0);
-    for (node, before) in nodes.iter().zip(&before) {
-        node.wait_for_trouble("tried again");
-        assert_eq!((node.view().members, node.view().is_current), (before.members.clone(), false));
-    }
+    assert_out(&nodes, &before, "tried again");
     etcd.restart(0);
-    for (node, before) in nodes.iter().zip(&before) {
-        wait_until("all is as it was", || node.view() == *before);
-        assert_eq!((node.fenced(), node.running().trouble()), (vec![], None));
-    }
+    assert_back(&nodes, &before);
 }
 
 #[test]
@@ -159,20 +160,14 @@ fn a_wrong_password_is_said_until_it_is_right() {
 fn a_password_that_is_changed_is_an_outage_and_no_change() {
     let cluster = Cluster::new();
     let mut etcd = with_user(&cluster, LONG);
-    let nodes = two(&cluster, &login(&etcd, "tmem", "secret"));
+    let nodes = Node::two(&cluster, &login(&etcd, "tmem", "secret"));
     let before: Vec<_> = nodes.iter().map(Node::view).collect();
     etcd.change_password("tmem", "another");
     etcd.kill(0);
     etcd.restart(0);
-    for (node, before) in nodes.iter().zip(&before) {
-        node.wait_for_trouble("wrong user or password");
-        assert_eq!((node.view().members, node.view().is_current), (before.members.clone(), false));
-    }
+    assert_out(&nodes, &before, "wrong user or password");
     etcd.change_password("tmem", "secret");
-    for (node, before) in nodes.iter().zip(&before) {
-        wait_until("all is as it was", || node.view() == *before);
-        assert_eq!((node.fenced(), node.running().trouble()), (vec![], None));
-    }
+    assert_back(&nodes, &before);
 }
 
 #[test]
@@ -214,7 +209,7 @@ fn a_certificate_may_be_the_login() {
         let settings = EtcdSettings::new(&etcd.endpoints()).unwrap();
         settings.with_tls(authority.tls(Some(&authority.sign(user, 1))))
     };
-    two(&cluster, &settings("tmem"));
+    Node::two(&cluster, &settings("tmem"));
     let node = Node::start_with(&cluster.directory("host-a"), 7001, settings("nobody"));
     node.wait_for_trouble("permission denied");
     // A password counts more than the certificate.

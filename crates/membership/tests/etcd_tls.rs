@@ -28,22 +28,11 @@ fn trouble(etcd: &Etcd, settings: EtcdSettings, part: &str) -> String {
     trouble
 }
 
-/// Two nodes that see each other.
-fn two(cluster: &Cluster, settings: &EtcdSettings) -> [Node; 2] {
-    let nodes = [
-        Node::start_with(&cluster.directory("host-a"), 7001, settings.clone()),
-        Node::start_with(&cluster.join("host-b", "host-b"), 7002, settings.clone()),
-    ];
-    nodes[0].wait_to_see(&["host-b"]);
-    nodes[1].wait_to_see(&["host-a"]);
-    nodes
-}
-
 #[test]
 fn nodes_see_each_other_over_tls_and_etcd_may_come_back() {
     let (cluster, authority) = (Cluster::new(), Authority::new());
     let mut etcd = Etcd::start_with(authority.ways(&authority.sign(SERVER, 1), false));
-    let nodes = two(&cluster, &settings(&etcd, authority.tls(None)));
+    let nodes = Node::two(&cluster, &settings(&etcd, authority.tls(None)));
     let before: Vec<_> = nodes.iter().map(Node::view).collect();
     etcd.kill(0);
     for (node, before) in nodes.iter().zip(&before) {
@@ -64,7 +53,7 @@ fn nodes_see_each_other_over_tls_and_etcd_may_come_back() {
 fn etcd_may_want_a_certificate() {
     let (cluster, authority) = (Cluster::new(), Authority::new());
     let etcd = Etcd::start_with(authority.ways(&authority.sign(SERVER, 1), true));
-    two(&cluster, &settings(&etcd, authority.tls(Some(&authority.sign("host-a", 1)))));
+    Node::two(&cluster, &settings(&etcd, authority.tls(Some(&authority.sign("host-a", 1)))));
     for _ in 0..8 {
         trouble(&etcd, settings(&etcd, authority.tls(None)), "give etcd-certificate and etcd-key");
     }
@@ -112,7 +101,7 @@ fn a_wrong_certificate_of_etcd_changes_nothing_until_it_is_right_again() {
     let (cluster, authority, stranger) = (Cluster::new(), Authority::new(), Authority::new());
     let right = authority.sign(SERVER, 1);
     let mut etcd = Etcd::start_with(authority.ways(&right, false));
-    let nodes = two(&cluster, &settings(&etcd, authority.tls(None)));
+    let nodes = Node::two(&cluster, &settings(&etcd, authority.tls(None)));
     let before: Vec<_> = nodes.iter().map(Node::view).collect();
     etcd.kill(0);
     authority.give(&stranger.sign(SERVER, 1));

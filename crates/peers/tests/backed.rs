@@ -10,16 +10,14 @@ use std::{
 };
 
 use support::{
-    EXTENT, backed_with, copy,
+    EXTENT, assert_read_together, backed_with, copy,
     disk::Disk,
     extent,
     fake_lender::{FakeLender, Mischief},
     needed, open_backed, options, reads, wait_for_repair, wait_until, write,
 };
 use tmem_peers::PeerTier;
-use tmem_store::{
-    TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierRead, TierRun, TierState, whole_blocks_bytes,
-};
+use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierRun, TierState, whole_blocks_bytes};
 
 const EXTENTS: u32 = 6;
 
@@ -41,16 +39,7 @@ fn write_all(tier: &PeerTier) {
 fn all_are_read(tier: &PeerTier) {
     for place in 0..EXTENTS {
         assert_eq!(reads(tier, copy(place, 1), place.into()), Ok(true), "place {place}");
-        let (bytes, blocks) = extent(place.into());
-        let mut buffers: Vec<Vec<u8>> = blocks.iter().map(|(_, len)| vec![0; *len]).collect();
-        let mut reads: Vec<TierRead<'_>> = (blocks.iter().zip(&mut buffers))
-            .map(|((start, _), into)| TierRead::new(copy(place, 1), *start, into))
-            .collect();
-        tier.read_many(&mut reads);
-        for (read, (start, len)) in reads.into_iter().zip(&blocks) {
-            assert_eq!(read.result, Ok(()), "place {place}, byte {start}");
-            assert!(*read.into == bytes[*start..start + len], "place {place}, byte {start}");
-        }
+        assert_read_together(tier, copy(place, 1), place.into());
     }
 }
 

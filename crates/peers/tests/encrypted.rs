@@ -7,12 +7,12 @@ mod support;
 use std::collections::BTreeSet;
 
 use support::{
-    copy, extent,
+    assert_read_together, copy, extent,
     fake_lender::{FakeLender, Mischief},
     needed, open_again, options, reads, ready_with, wait_for_repair, wait_until, write,
 };
 use tmem_peers::{PeerTier, PeerTierOptions};
-use tmem_store::{Tier, TierCopy, TierError, TierRead};
+use tmem_store::{Tier, TierCopy, TierError};
 
 const EXTENTS: u32 = 8;
 
@@ -46,15 +46,9 @@ fn seen(lender: &FakeLender) -> usize {
 
 fn all_read(tier: &PeerTier) {
     for place in 0..EXTENTS {
+        assert_read_together(tier, copy(place, 1), place.into());
         let (bytes, blocks) = extent(place.into());
-        let mut buffers: Vec<Vec<u8>> = blocks.iter().map(|(_, len)| vec![0; *len]).collect();
-        let mut reads: Vec<TierRead<'_>> = (blocks.iter().zip(&mut buffers))
-            .map(|((start, _), into)| TierRead::new(copy(place, 1), *start, into))
-            .collect();
-        tier.read_many(&mut reads);
-        for (read, (start, len)) in reads.into_iter().zip(&blocks) {
-            assert_eq!(read.result, Ok(()));
-            assert!(*read.into == bytes[*start..start + len], "place {place}, byte {start}");
+        for (start, len) in &blocks {
             let mut into = vec![0; *len];
             assert_eq!(tier.read(copy(place, 1), *start, &mut into), Ok(()));
             assert!(into == bytes[*start..start + len], "place {place}, byte {start}");

@@ -86,6 +86,17 @@ impl Node {
         node.run(port, settings)
     }
 
+    /// Two of them, that see each other.
+    pub fn two(cluster: &Cluster, settings: &EtcdSettings) -> [Self; 2] {
+        let nodes = [
+            Self::start_with(&cluster.directory("host-a"), 7001, settings.clone()),
+            Self::start_with(&cluster.join("host-b", "host-b"), 7002, settings.clone()),
+        ];
+        nodes[0].wait_to_see(&["host-b"]);
+        nodes[1].wait_to_see(&["host-a"]);
+        nodes
+    }
+
     /// Goes on in the epoch in which the process before it was.
     pub fn go_on(directory: &Path, port: u16, endpoints: &[String]) -> Self {
         Self::load(directory).run(port, EtcdSettings::new(endpoints).unwrap())

@@ -90,9 +90,8 @@ impl Borrower {
         let holders = self.holders_now(copy);
         let peer_us = holders.first().map_or(u32::MAX, |(peer, _)| peer.trips.usual_us());
         let mut useless = Vec::new();
-        let read = if self.backing_times.is_faster_than(peer_us) {
-            self.read_backing(backing, copy, start, into, give_up)
-        } else if self.read_from(copy, start, into, holders, true, &mut useless) {
+        let asks_peers = !self.backing_times.is_faster_than(peer_us);
+        let read = if asks_peers && self.read_from(copy, start, into, holders, true, &mut useless) {
             self.backing_times.set_sample((copy, start, into.len()));
             Ok(())
         } else {

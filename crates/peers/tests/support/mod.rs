@@ -16,7 +16,9 @@ use tmem_cluster::{Epoch, NodeName};
 use tmem_peers::{
     BorrowingStatus, Identity, LendingOptions, LendingServer, Member, PeerTier, PeerTierOptions, Security,
 };
-use tmem_store::{TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
+use tmem_store::{
+    TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRead, TierRun, TierState, TierWrite,
+};
 
 use disk::Disk;
 use fake_lender::{CLUSTER, FakeLender};
@@ -173,6 +175,20 @@ pub fn reads(tier: &PeerTier, copy: TierCopy, seed: u64) -> Result<bool, TierErr
     let (start, len) = blocks[fastrand::usize(..blocks.len())];
     let mut into = vec![0; len];
     tier.read(copy, start, &mut into).map(|()| into == bytes[start..start + len])
+}
+
+/// All blocks of the extent of a seed, read with one call, are as they were written.
+pub fn assert_read_together(tier: &PeerTier, copy: TierCopy, seed: u64) {
+    let (bytes, blocks) = extent(seed);
+    let mut buffers: Vec<Vec<u8>> = blocks.iter().map(|(_, len)| vec![0; *len]).collect();
+    let mut reads: Vec<TierRead<'_>> = (blocks.iter().zip(&mut buffers))
+        .map(|((start, _), into)| TierRead::new(copy, *start, into))
+        .collect();
+    tier.read_many(&mut reads);
+    for (read, (start, len)) in reads.into_iter().zip(&blocks) {
+        assert_eq!(read.result, Ok(()), "{copy:?}, byte {start}");
+        assert!(*read.into == bytes[*start..start + len], "{copy:?}, byte {start}");
+    }
 }
 
 /// Waits until all extents have as many copies as promised.

@@ -7,7 +7,7 @@ use super::{
     test_tier::TestTier,
     tiers::{LONG, assert_all_there, noise},
 };
-use crate::{Store, WriteBackOptions};
+use crate::{Pool, Store, WriteBackOptions};
 
 const PAGES: u64 = 3000;
 
@@ -15,6 +15,16 @@ fn store_over_blocks(limit_bytes: u64) -> (Arc<Store>, Arc<TestTier>) {
     let (store, tier) = (store(limit_bytes), TestTier::of_blocks(2000));
     store.attach_tier(tier.clone()).unwrap();
     (store, tier)
+}
+
+/// Puts so many pages, and writes back what does not fit.
+fn fill(store: &Store, pool: &Pool, pages: u64) {
+    for i in 0..pages {
+        put(pool, 0, i, noise(i)).unwrap();
+        if i % 20 == 0 {
+            store.write_back(LONG);
+        }
+    }
 }
 
 /// The tier has what the books say, to the byte.
@@ -28,12 +38,7 @@ fn assert_exact(store: &Store, tier: &TestTier) {
 fn it_has_what_is_needed_to_the_byte() {
     let (store, tier) = store_over_blocks(4 << 20);
     let pool = flat_pool(&store, "a", 20_000);
-    for i in 0..PAGES {
-        put(&pool, 0, i, noise(i)).unwrap();
-        if i % 20 == 0 {
-            store.write_back(LONG);
-        }
-    }
+    fill(&store, &pool, PAGES);
     assert!(store.tier_usage().unwrap().live_bytes > 6 << 20);
     assert_exact(&store, &tier);
 
@@ -106,12 +111,7 @@ fn it_is_cleaned_where_whole_copies_are_behind_it() {
     let (store, tier) = (store(2 << 20), TestTier::backed(90));
     store.attach_tier(tier.clone()).unwrap();
     let pool = flat_pool(&store, "a", 20_000);
-    for i in 0..2400 {
-        put(&pool, 0, i, noise(i)).unwrap();
-        if i % 20 == 0 {
-            store.write_back(LONG);
-        }
-    }
+    fill(&store, &pool, 2400);
     assert_exact(&store, &tier);
     let before = tier.copies();
     (0..2400).filter(|i| i % 3 != 0).for_each(|i| pool.flush_page(crate::ObjectId(0), crate::PageIndex(i)));
@@ -135,12 +135,7 @@ fn what_is_needed_of_a_copy_is_known_to_the_byte_when_no_more_can_be() {
     let (store, tier) = (store(2 << 20), TestTier::backed(400));
     store.attach_tier(tier.clone()).unwrap();
     let pool = flat_pool(&store, "a", 20_000);
-    for i in 0..2400 {
-        put(&pool, 0, i, noise(i)).unwrap();
-        if i % 20 == 0 {
-            store.write_back(LONG);
-        }
-    }
+    fill(&store, &pool, 2400);
     let live = |store: &Store| store.tier_usage().unwrap().live_bytes;
     assert_eq!(needed_bytes(&store, &tier), live(&store));
     pool.flush_range(crate::ObjectId(0), 0..500);
