@@ -11,13 +11,16 @@ const TASKS: &str = "/proc/self/task";
 /// run no code of ours, and do what they do as whoever asked for it.
 const PF_IO_WORKER: u64 = 0x10;
 
+/// A thread that ends. Whoever joins it is woken before the kernel takes it off the list; it runs no code of ours any more.
+const PF_EXITING: u64 = 0x4;
+
 /// Makes sure that the calling thread is the only one.
 pub(crate) fn check_alone() -> Result<(), SandboxError> {
     let failed = |error| SandboxError::Threads { error };
     let mut threads = 0;
     for task in fs::read_dir(TASKS).map_err(failed)? {
         match fs::read_to_string(task.map_err(failed)?.path().join("stat")) {
-            Ok(stat) => threads += usize::from(!is_io_worker(&stat)),
+            Ok(stat) => threads += usize::from(runs_our_code(&stat)),
             // It has just ended.
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(failed(error)),
@@ -31,10 +34,10 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// From a line of proc(5)'s `stat`: the ninth field, where the second is a name in brackets that may have anything in it.
-fn is_io_worker(stat: &str) -> bool {
+fn runs_our_code(stat: &str) -> bool {
     let flags =
         stat.rsplit_once(')').and_then(|(_, after)| after.split_ascii_whitespace().nth(6)?.parse().ok());
-    flags.is_some_and(|flags: u64| flags & PF_IO_WORKER != 0)
+    !flags.is_some_and(|flags: u64| flags & (PF_IO_WORKER | PF_EXITING) != 0)
 }
 
 #[cfg(test)]
@@ -42,10 +45,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_are_known_by_their_flag_alone() {
+    fn threads_are_told_apart_by_their_flags_alone() {
         let stat = |name: &str, flags: u64| format!("12 ({name}) S 1 12 12 0 -1 {flags} 5 0 0");
-        assert!(is_io_worker(&stat("iou-wrk-12", 0x40_0050)) && is_io_worker(&stat(") R 1 (", 0x10)));
-        assert!(!is_io_worker(&stat("iou-wrk-12", 0x40_0040)));
-        assert!(!is_io_worker("") && !is_io_worker("12 (x"));
+        assert!(!runs_our_code(&stat("iou-wrk-12", 0x40_0050)) && !runs_our_code(&stat(") R 1 (", 0x10)));
+        assert!(!runs_our_code(&stat("joined", 0x40_0044)));
+        assert!(runs_our_code(&stat("iou-wrk-12", 0x40_0040)));
+        assert!(runs_our_code("") && runs_our_code("12 (x"));
     }
 }
