@@ -176,6 +176,16 @@ impl Engine {
         }
     }
 
+    /// Empties an extent a good part of which is dead. False: none was found, or it could not be emptied.
+    pub(crate) fn compact_an_extent(&self) -> bool {
+        let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.files.is_detached() {
+            return false;
+        }
+        let emptiest = self.arena.pin_emptiest(LIVE_BYTES_IN_BACKGROUND, Search::Brief);
+        emptiest.is_some_and(|walk| self.empty(walk, &mut Compaction::default()) == Emptying::Done)
+    }
+
     /// Moves every block that is still referred to out of an extent.
     fn empty(&self, mut walk: Walk<'_>, done: &mut Compaction) -> Emptying {
         let to_usage = self.arena.moves_to(walk.extent());

@@ -217,12 +217,13 @@ impl Engine {
         self.budget.held_bytes() + free_bytes > self.budget.limit_bytes()
     }
 
-    /// Drops what may be dropped before anything is written. True: that was enough.
+    /// Makes room of what nobody needs, which is cheaper than writing what somebody does: drops what may be dropped, and moves what is
+    /// live out of extents that are dead for a good part. True: that was enough.
     fn make_room_without_tier(&self, goal_bytes: u64) -> bool {
         while self.has_less_than(goal_bytes) {
             // What the OS can't give again is kept for the next puts.
             let released = !self.stock.is_starved() && self.arena.release_spare();
-            if !released && !self.evict_oldest_ephemeral() {
+            if !released && !self.evict_oldest_ephemeral() && !self.compact_an_extent() {
                 return false;
             }
         }

@@ -465,6 +465,35 @@ fn r6_a_noisy_client_takes_no_page_of_one_within_its_share_out_of_memory() {
 }
 
 #[test]
+fn r6_what_overwriting_leaves_behind_is_made_room_of_before_anything_is_written() {
+    let (store, _tier) = tiered_store(16 << 20, 2000);
+    let busy = flat_pool(&store, "busy", 1000);
+    let growing = flat_pool(&store, "growing", 4000);
+    (0..1000).for_each(|i| put(&busy, 0, i, noise(i)).unwrap());
+    // Each page that stays has four about it that do not, so that no extent comes back by itself.
+    let grow = |pages: std::ops::Range<u64>| {
+        for i in pages {
+            put(&growing, 0, i, noise(i + 5000)).unwrap();
+            (0..4).map(|n| (i * 4 + n) % 150).for_each(|i| put(&busy, 0, i, noise(i)).unwrap());
+            if i % 10 == 0 {
+                store.write_back(LONG);
+                store.tend_ages(LONG);
+            }
+        }
+    };
+    // Ten of sixteen mebibytes.
+    grow(0..1500);
+    assert_eq!(store.tier_usage().unwrap().written_extents, 0);
+    grow(1500..4000);
+    let (busy_usage, growing_usage) = (&store.clients()[0], &store.clients()[1]);
+    assert_eq!((busy_usage.tiered_pages, busy_usage.tier_gets), (0, 0), "it is within its share");
+    let (written, gone) = (store.tier_usage().unwrap().written_extents, growing_usage.written_back_pages);
+    assert!(gone > 1000 && written <= gone / 31 * 2, "{written} extents written for {gone} pages");
+    assert_all_there(&busy, 0..1000, noise);
+    assert_all_there(&growing, 0..4000, |i| noise(i + 5000));
+}
+
+#[test]
 fn r6_the_pages_of_an_idle_client_go_before_those_of_a_busy_one() {
     let (store, _tier) = tiered_store(8 << 20, 2000);
     store
