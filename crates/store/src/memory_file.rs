@@ -346,9 +346,20 @@ mod tests {
         assert!(MemoryFile::open(std::fs::File::open("/dev/null").unwrap().into(), 8192).is_err());
     }
 
-    /// What the kernel says of its pages: none is among those that could be swapped out.
+    /// What the kernel says of its pages: none is among those that could be swapped out. In a process of its own, because all memory files of a
+    /// process are such files from then on.
     #[test]
     fn a_file_that_is_never_swapped_is_like_any_other_and_cannot_be_evicted() {
+        const ALONE: &str = "TMEM_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name =
+                "memory_file::tests::a_file_that_is_never_swapped_is_like_any_other_and_cannot_be_evicted";
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let ended = alone.args([name, "--exact", "--nocapture"]).env(ALONE, "yes").output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stdout);
+            assert!(ended.status.success() && said.contains("1 passed"), "{ended:?}");
+            return;
+        }
         if let Err(error) = memory_files::never_swap_memory_files() {
             assert!(
                 matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL | libc::ENOSYS)),
