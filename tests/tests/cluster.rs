@@ -222,6 +222,51 @@ fn r1_with_one_copy_the_pages_of_a_lender_that_is_gone_are_errors_and_no_others(
     Ok(())
 }
 
+/// The only copies there are, at the only lender.
+#[test]
+fn r1_what_a_host_lends_outlives_its_worker() -> Result<()> {
+    let hosts = hosts(1, "copies = 1")?;
+    let mut traffic = Traffic::begin(hosts.daemon(0)?, "vm", PAGES, 7)?;
+    hosts.wait_for(0, "extents", |extents| extents > 100)?;
+    let epoch = hosts.report(1)?["epoch"].clone();
+    let (tally, ()) = traffic.during(|| {
+        // With the one below, few enough for the keeper to go on.
+        for _ in 0..3 {
+            let worker = hosts.daemon(1)?.kill_worker()?;
+            hosts.daemon(1)?.wait_for_worker_after(worker, Duration::from_secs(30))?;
+            hosts.wait_until_whole(0, 1)?;
+            thread::sleep(Duration::from_secs(1));
+        }
+        Ok(())
+    })?;
+    check("kill -9 of the lender's worker, three times", &tally)?;
+    let (tally, ()) = traffic.during(|| {
+        for _ in 0..3 {
+            hosts.daemon(1)?.tmem_ok(&["upgrade"])?;
+            hosts.wait_until_whole(0, 1)?;
+            thread::sleep(Duration::from_secs(1));
+        }
+        Ok(())
+    })?;
+    check("upgrades of the lender", &tally)?;
+    check("all of it", &traffic.read_all()?)?;
+    ensure!(hosts.borrowing(0, "lost_extents")? == 0, "{:#}", hosts.report(0)?);
+    ensure!(hosts.report(1)?["epoch"] == epoch, "the epoch in which it lent goes on: {:#}", hosts.report(1)?);
+
+    // Both at once: what each has of the other's memory is found by the next one.
+    let workers = [hosts.daemon(0)?.kill_worker()?, hosts.daemon(1)?.kill_worker()?];
+    for (host, worker) in [0, 1].into_iter().zip(workers) {
+        hosts.daemon(host)?.wait_for_worker_after(worker, Duration::from_secs(30))?;
+    }
+    traffic.connect_again()?;
+    hosts.wait_until_whole(0, 1)?;
+    check("all of it, after the death of both workers", &traffic.read_all()?)?;
+
+    drop(traffic);
+    hosts.daemon(0)?.tmem_ok(&["disk", "rm", "vm", "--force"])?;
+    hosts.wait_for_lent(1, |lent_bytes| lent_bytes == 0).map(drop)
+}
+
 #[test]
 fn r1_a_lender_that_has_next_to_nothing_is_passed_over_and_a_full_cluster_refuses() -> Result<()> {
     let mut hosts = ClusterHosts::new(4)?;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::fs::MetadataExt,
     process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio},
 };
 
@@ -49,9 +50,20 @@ impl Drop for Child {
     }
 }
 
-/// What a process has of memory that is its own, in bytes.
+/// What a process has of memory that is its own, in bytes, that of its memory files included.
 pub(crate) fn resident_bytes(id: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
-    Ok(kib.context("a process without memory")?.trim().parse::<u64>()? << 10)
+    let bytes = |name: &str| -> Result<u64> {
+        let kib = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+        Ok(kib.with_context(|| format!("no {name} of process {id}"))?.trim().parse::<u64>()? << 10)
+    };
+    // Of a memory file a process has what it has looked at; the rest takes as much.
+    let mut files = 0;
+    for entry in std::fs::read_dir(format!("/proc/{id}/fd"))? {
+        let path = entry?.path();
+        if std::fs::read_link(&path)?.to_string_lossy().starts_with("/memfd:") {
+            files += std::fs::metadata(&path)?.blocks() * 512;
+        }
+    }
+    Ok(bytes("RssAnon:")? + files)
 }

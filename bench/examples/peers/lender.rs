@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use tmem_cluster::Epoch;
-use tmem_peers::{Identity, LendingOptions, LendingServer, Security};
+use tmem_peers::{Identity, Lender as Lent, LendingOptions, LendingServer, Security};
 
 use crate::{
     certificates::Certificates,
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &LenderArguments) -> Result<()> {
         Some(directory) => Certificates::read(directory)?.security()?,
     };
     let options = LendingOptions { max_bytes: LENT_BYTES, ..LendingOptions::default() };
-    let server = LendingServer::start(listener, identity, security, options, || LENT_BYTES)?;
+    let server = LendingServer::start(listener, identity, security, options, Lent::default(), || LENT_BYTES)?;
     let mut output = io::stdout().lock();
     writeln!(output, "{address}")?;
     for line in io::stdin().lock().lines() {

@@ -7,39 +7,59 @@
 //! a live byte is the system's at once, which is where most of what dies in one piece goes: a copy that is flushed. What dies block by block leaves gaps. When
 //! these are a 24th of what lives, copies are moved out of the segments that give most for it.
 //!
+//! **What outlives the process.** Each borrower's log is in a memory file of its own, with a journal of what is there. Whoever keeps these files
+//! ([`FileKeeper`]) can have another process go on with them ([`Lender::take_over`]) when this one has died at any moment, in the same epoch: what was
+//! acknowledged is there. What was asked back is so no more.
+//!
 //! | file | job |
 //! |---|---|
+//! | `taking_over` | what another process has left |
 //! | `holding` | the copies of one borrower |
 //! | `recalls` | which of them are asked back, and which were dropped |
 //! | `pieces` | where a copy's live bytes are |
 //! | `log` | segments, and which are to be emptied |
 //! | `segment` | one segment: live bytes by the page |
-//! | `mapping` | its memory |
+//! | `journal` | what the next process is told |
+//! | `file` | the memory file of all this |
+//! | `keeping` | who keeps the files |
+//! | `mapping` | addresses of a file |
 //! | `budget` | what all borrowers may have |
 //! | `shares` | who gives back how much |
 
 mod budget;
+mod file;
 mod holding;
+mod journal;
+mod keeping;
 mod log;
 mod mapping;
 mod pieces;
 mod recalls;
 mod segment;
 mod shares;
+mod taking_over;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tmem_store::TierCopy;
+use tmem_store::{FileKeeper, TierCopy};
 
 use crate::{
     ids::{Epoch, NodeId, NodeName},
     wire::Hello,
 };
 use budget::Budget;
+use file::LentFile;
+pub use file::{LentBy, NotTakenOver};
 pub use holding::{Holding, Usage};
+pub use keeping::FILE_PREFIX;
+use keeping::Keeping;
+pub use taking_over::give_up;
 
 /// A borrower's copies, for its connection and for whoever watches the memory.
 pub type SharedHolding = Arc<Mutex<Holding>>;
@@ -67,6 +87,14 @@ pub enum NotAdmitted {
         "{0} comes with another store in the same epoch: two nodes have this name, give one of them another"
     )]
     OtherStore(NodeName),
+    /// There is no memory file for what it may put.
+    #[error("no memory file for {name}: {error}")]
+    NoFile {
+        /// Who.
+        name: NodeName,
+        /// Why.
+        error: io::ErrorKind,
+    },
 }
 
 /// What is held for a borrower, for people.
@@ -89,8 +117,10 @@ struct Borrower {
 }
 
 /// What a node holds for others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lender {
+    by: LentBy,
+    keeping: Arc<Keeping>,
     budget: Arc<Budget>,
     borrowers: Mutex<BTreeMap<NodeId, Borrower>>,
 }
@@ -98,6 +128,14 @@ pub struct Lender {
 /// A holding, whatever happened to whoever had it before.
 pub fn lock(holding: &Mutex<Holding>) -> MutexGuard<'_, Holding> {
     holding.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A borrower that is here for the first time, or comes with another store.
+fn enter(borrowers: &mut BTreeMap<NodeId, Borrower>, hello: &Hello, holding: Holding) -> SharedHolding {
+    let holding = Arc::new(Mutex::new(holding));
+    let (name, epoch, store) = (hello.name, hello.epoch, hello.store);
+    borrowers.insert(hello.node(), Borrower { name, epoch, store, holding: Arc::clone(&holding) });
+    holding
 }
 
 impl Borrower {
@@ -113,7 +151,30 @@ impl Borrower {
     }
 }
 
+impl Default for Lender {
+    /// One whose memory ends with this process.
+    fn default() -> Self {
+        Self::with(LentBy { cluster: 0, node: NodeId(0), epoch: Epoch(0) }, Keeping::default())
+    }
+}
+
+impl Drop for Lender {
+    fn drop(&mut self) {
+        // What the next process may go on with is its keeper's.
+        self.keeping.detach();
+    }
+}
+
 impl Lender {
+    /// Nothing yet, in a new epoch. What comes is kept for the next process.
+    pub fn new(by: LentBy, keeper: Arc<dyn FileKeeper>) -> Self {
+        Self::with(by, Keeping::by(keeper))
+    }
+
+    fn with(by: LentBy, keeping: Keeping) -> Self {
+        Self { by, keeping: Arc::new(keeping), budget: Arc::default(), borrowers: Mutex::default() }
+    }
+
     /// Whether [`Self::admit`] would take a node that says hello.
     pub fn check(&self, hello: &Hello) -> Result<(), NotAdmitted> {
         self.borrowers().get(&hello.node()).map_or(Ok(()), |known| known.check(hello))
@@ -127,13 +188,14 @@ impl Lender {
             known.check(hello)?;
             if known.store == hello.store {
                 known.epoch = hello.epoch;
+                lock(&known.holding).set_borrowers_epoch(hello.epoch);
                 return Ok(Arc::clone(&known.holding));
             }
         }
-        let holding = Arc::new(Mutex::new(Holding::new(Arc::clone(&self.budget))));
-        let (name, epoch, store) = (hello.name, hello.epoch, hello.store);
-        borrowers.insert(hello.node(), Borrower { name, epoch, store, holding: Arc::clone(&holding) });
-        Ok(holding)
+        let file = LentFile::create(&self.keeping, self.by, hello);
+        let file = file.map_err(|error| NotAdmitted::NoFile { name: hello.name, error: error.kind() })?;
+        let holding = Holding::new(Arc::clone(&self.budget), file);
+        Ok(enter(&mut borrowers, hello, holding))
     }
 
     /// A node's connection is over. Its copies stay; if it has none, it is forgotten.

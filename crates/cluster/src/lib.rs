@@ -1,6 +1,6 @@
 //! Peers' memory as a tier: what goes over the wire, where copies go, and what is known of them.
 //!
-//! Everything here is computation over what it is given: no sockets, no clocks, no threads. What a lender holds is memory of this process. docs/design.md ("Peers") says why it is so,
+//! Everything here is computation over what it is given: no sockets, no clocks, no threads. What a lender holds is in memory files. docs/design.md ("Peers") says why it is so,
 //! docs/protocol.md has the bytes.
 //!
 //! | file | job |
@@ -10,6 +10,10 @@
 //! | `ledger` | which copies there are, and what has to be done so that there are enough |
 //! | `lender` | what a node holds for others |
 //! | `ids` | names of nodes and of stretches of their lives |
+
+// The tests' borrower speaks of the crate as those outside do.
+#[cfg(test)]
+extern crate self as tmem_cluster;
 
 mod ids;
 pub mod ledger;

@@ -1,7 +1,10 @@
 //! What a lender takes of memory for what is needed of it, while blocks die one by one. One test: what the process takes is the test's.
 #![allow(clippy::unwrap_used)] // a test
 
-use std::time::{Duration, Instant};
+use std::{
+    os::unix::fs::MetadataExt,
+    time::{Duration, Instant},
+};
 
 use fastrand::Rng;
 use support::borrower::{UNITS, flush, put};
@@ -49,10 +52,17 @@ fn merged(blocks: &[Run]) -> Vec<Run> {
     runs
 }
 
-/// What the process takes, in bytes.
+/// What the process takes, in bytes: of its own, and in its memory files.
 fn resident_bytes() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let is_memory = std::fs::read_link(&path).ok()?.to_string_lossy().starts_with("/memfd:");
+        is_memory.then(|| std::fs::metadata(&path).ok()).flatten()
+    });
+    own.unwrap().parse::<usize>().unwrap() * 1024
+        + files.map(|file| file.blocks() as usize * 512).sum::<usize>()
 }
 
 #[test]

@@ -2,13 +2,16 @@
 //! memory is taken than was promised.
 #![allow(clippy::unwrap_used)] // a test
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{collection::vec, prelude::*, sample::Index};
-use support::borrower::{Expected, Model, UNITS, bytes, flush, put};
+use support::{
+    borrower::{Expected, Model, UNITS, bytes, flush, put},
+    keeper::Files,
+};
 use tmem_cluster::{
-    Epoch,
-    lender::{Holding, Lender, SharedHolding, lock},
+    Epoch, NodeId,
+    lender::{Holding, Lender, LentBy, SharedHolding, lock},
     wire::{Hello, PutResult, RUN_UNIT_BYTES, Reason, Run},
 };
 use tmem_store::TierCopy;
@@ -16,22 +19,51 @@ use tmem_store::TierCopy;
 mod support;
 
 /// What an index entry is counted with, a run, a dropped copy, and what a log may have besides: two pages, and what a segment takes.
+/// A journal has half as much again as its entries of copies and runs take, and two pages more than 16 KiB at most.
 const COPY_BYTES: usize = 160;
 const RUN_BYTES: usize = 6;
 const DROPPED_BYTES: usize = 32;
 const SPARE_BYTES: usize = 2 * 4096 + 2688;
+const ENTRY_BYTES: usize = 40;
+const DROPPED_ENTRY_BYTES: usize = 24;
+const JOURNAL_SPARE_BYTES: usize = (16 << 10) + 2 * 4096;
+
+const BY: LentBy = LentBy { cluster: 1, node: NodeId(1), epoch: Epoch(1) };
 
 #[derive(Clone, Debug)]
 enum Op {
-    Put { place: u32, runs: Vec<Run> },
-    PutAgain { which: Index },
-    Flush { which: Index, runs: Vec<Run> },
-    FlushWhole { which: Index },
-    FlushOld { which: Index },
-    Recall { bytes: u64, in_ms: u64 },
-    Later { ms: u64 },
-    Limit { bytes: u64 },
-    Clean { steps: usize },
+    Put {
+        place: u32,
+        runs: Vec<Run>,
+    },
+    PutAgain {
+        which: Index,
+    },
+    Flush {
+        which: Index,
+        runs: Vec<Run>,
+    },
+    FlushWhole {
+        which: Index,
+    },
+    FlushOld {
+        which: Index,
+    },
+    Recall {
+        bytes: u64,
+        in_ms: u64,
+    },
+    Later {
+        ms: u64,
+    },
+    Limit {
+        bytes: u64,
+    },
+    Clean {
+        steps: usize,
+    },
+    /// The lender's process dies, and another one goes on.
+    Death,
 }
 
 /// Runs of an extent: few long ones, or many short ones.
@@ -66,11 +98,13 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u64..60).prop_map(|ms| Op::Later { ms }),
         1 => prop_oneof![Just(u64::MAX), 0u64..2_000_000].prop_map(|bytes| Op::Limit { bytes }),
         3 => (0usize..20).prop_map(|steps| Op::Clean { steps }),
+        1 => Just(Op::Death),
     ]
 }
 
 /// A lender with one borrower, and what they should have.
 struct Rig {
+    files: Arc<Files>,
     lender: Lender,
     holding: SharedHolding,
     model: Model,
@@ -82,10 +116,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let lender = Lender::default();
+        let files = Arc::<Files>::default();
+        let lender = Lender::new(BY, files.clone());
         lender.set_limit(u64::MAX, 0);
         let holding = lender.admit(&hello("a", 1, 1)).unwrap();
         Self {
+            files,
             lender,
             holding,
             model: Model::new(),
@@ -106,11 +142,11 @@ impl Rig {
         if self.model.get(&copy.place).is_some_and(|expected| expected.writing < copy.writing) {
             self.model.remove(&copy.place);
         }
-        self.dropped.remove(&copy.place);
         let before = self.lender.held_bytes();
         let wanted: usize = COPY_BYTES + runs.iter().map(|run| run.bytes() + RUN_BYTES).sum::<usize>();
         match put(&mut lock(&self.holding), copy, runs) {
             PutResult::Stored => {
+                self.dropped.remove(&copy.place);
                 self.model.insert(copy.place, Expected::of(copy.writing, runs));
             }
             PutResult::NoRoom => assert!(before + wanted as u64 > self.limit, "there was room"),
@@ -164,11 +200,23 @@ impl Rig {
                     self.model.get_mut(&copy.place).unwrap().until_ms = Some(until_ms);
                 }
             }
+            Op::Death => self.die(),
             Op::Clean { steps } => {
                 let mut holding = lock(&self.holding);
                 let _is_done = (0..steps).all(|_| holding.clean_step());
             }
         }
+    }
+
+    /// What was asked back is so no more.
+    fn die(&mut self) {
+        let lender = Lender::take_over(BY, self.files.clone(), self.files.left()).unwrap();
+        // Of the other process nothing more is done.
+        std::mem::forget(std::mem::replace(&mut self.lender, lender));
+        let holding = self.lender.admit(&hello("a", 1, 1)).unwrap();
+        std::mem::forget(std::mem::replace(&mut self.holding, holding));
+        self.model.values_mut().for_each(|expected| expected.until_ms = None);
+        self.carry_out(Op::Limit { bytes: self.limit });
     }
 
     /// The oldest come first, and no more of them than needed.
@@ -245,7 +293,10 @@ impl Rig {
         let usage = holding.usage();
         let live = usage.needed_bytes as usize;
         let index = usage.copies * COPY_BYTES + runs * RUN_BYTES + self.dropped.len() * DROPPED_BYTES;
-        let most = live + live / 24 + SPARE_BYTES + index;
+        let entries =
+            usage.copies * ENTRY_BYTES + runs * RUN_BYTES + self.dropped.len() * DROPPED_ENTRY_BYTES;
+        let journal = entries * 3 / 2 + JOURNAL_SPARE_BYTES;
+        let most = live + live / 24 + SPARE_BYTES + index + journal;
         assert!(usage.held_bytes as usize <= most, "{} of {most} for {live}", usage.held_bytes);
     }
 }

@@ -45,6 +45,8 @@ named! {
         Promotion = "promotion",
         /// Memory of a file is found or given back.
         Memory = "memory",
+        /// A change of what is lent is entered in its journal, or counts from now on.
+        Lend = "lend",
         /// A file is handed to the keeper or released.
         Files = "files",
         /// An entry is set right while a store is opened.

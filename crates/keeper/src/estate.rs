@@ -54,6 +54,11 @@ impl Estate {
         names.into_iter().filter_map(|name| left.files.remove(&name).map(|file| (name, file))).collect()
     }
 
+    /// The names of what was left and not taken.
+    pub fn left_names(&self) -> Vec<String> {
+        self.left().files.keys().cloned().collect()
+    }
+
     /// Leaves something to the next worker, in the place of what had that name.
     ///
     /// # Errors

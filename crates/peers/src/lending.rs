@@ -107,7 +107,8 @@ impl Shared {
     }
 }
 
-/// Lends memory until it is dropped. What it holds is gone then, so the next one needs a later epoch.
+/// Lends memory until it is dropped. What it holds is its lender's: memory that another process can go on with, in the same epoch, if somebody keeps it;
+/// otherwise it is gone then, and the next one needs a later epoch.
 pub struct LendingServer {
     shared: Arc<Shared>,
     listener: TcpListener,
@@ -121,7 +122,7 @@ impl fmt::Debug for LendingServer {
 }
 
 impl LendingServer {
-    /// Lends to whoever connects to `listener` and is of the cluster. `available_bytes` says how much memory could be had on this host now, without swapping and
+    /// Lends to whoever connects to `listener` and is of the cluster, and what `lender` has to those whose it is. `available_bytes` says how much memory could be had on this host now, without swapping and
     /// without what is lent; it is asked ten times a second.
     ///
     /// # Errors
@@ -131,6 +132,7 @@ impl LendingServer {
         identity: Identity,
         security: Security,
         options: LendingOptions,
+        lender: Lender,
         available_bytes: impl Fn() -> u64 + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -138,7 +140,7 @@ impl LendingServer {
             security,
             reserve_bytes: AtomicU64::new(options.reserve_bytes),
             options,
-            lender: Lender::default(),
+            lender,
             seats: Seats::default(),
             clock: Clock::start(),
             is_over: AtomicBool::new(false),

@@ -31,3 +31,7 @@ pub use lending::{
     BorrowerStatus, Forgotten, LendingCounts, LendingOptions, LendingServer, LendingStatus, NotForgotten,
 };
 pub use stream::{InWords, NameOf, Security, Stream};
+pub use tmem_cluster::{
+    lender::{FILE_PREFIX as LENT_PREFIX, Lender, LentBy, give_up},
+    wire::Hello,
+};

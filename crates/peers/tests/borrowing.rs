@@ -75,6 +75,31 @@ fn only_what_is_needed_travels_and_what_dies_is_forgotten() {
     assert_eq!(tier.status().lost_extents, 1);
 }
 
+/// What dies while a lender is away, or just as its connection breaks, is told when it is back.
+#[test]
+fn r7_what_dies_while_a_lender_is_away_is_forgotten_when_it_is_back() {
+    let (lenders, tier) = ready(1, 100, 1);
+    write(&tier, copy(3, 1), 3).unwrap();
+    let (_, blocks) = extent(3);
+    let blocks = needed(&blocks);
+    let all: u64 = blocks.iter().map(|run| u64::from(run.bytes)).sum();
+    assert_eq!(lenders[0].held_bytes(), all);
+    lenders[0].misbehave(Mischief::Away);
+    wait_until("it is away", || tier.status().peers[0].state == PeerState::Away);
+    tier.release(&[(copy(3, 1), blocks[1])]);
+    lenders[0].misbehave(Mischief::None);
+    wait_until("it was told", || lenders[0].held_bytes() == all - u64::from(blocks[1].bytes));
+    // It takes what it is told and says nothing, until its connection is given up.
+    lenders[0].misbehave(Mischief::OnlyPings);
+    tier.release(&[(copy(3, 1), blocks[2])]);
+    std::thread::sleep(Duration::from_millis(500));
+    lenders[0].misbehave(Mischief::Away);
+    wait_until("it is away again", || tier.status().peers[0].state == PeerState::Away);
+    lenders[0].misbehave(Mischief::None);
+    let left = all - u64::from(blocks[1].bytes) - u64::from(blocks[2].bytes);
+    wait_until("it was told again", || lenders[0].held_bytes() == left);
+}
+
 #[test]
 fn a_killed_peers_copies_are_read_elsewhere_at_once_and_made_anew_and_a_stale_peer_is_never_read() {
     let (lenders, tier) = ready(3, 100, 2);

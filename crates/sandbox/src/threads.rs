@@ -37,7 +37,7 @@ fn is_gone(error: &io::Error) -> bool {
 fn runs_our_code(stat: &str) -> bool {
     let flags =
         stat.rsplit_once(')').and_then(|(_, after)| after.split_ascii_whitespace().nth(6)?.parse().ok());
-    !flags.is_some_and(|flags: u64| flags & (PF_IO_WORKER | PF_EXITING) != 0)
+    flags.is_none_or(|flags: u64| flags & (PF_IO_WORKER | PF_EXITING) == 0)
 }
 
 #[cfg(test)]

@@ -86,7 +86,9 @@ pub use compaction::Compaction;
 pub use error::{GetError, PutError, StoreError};
 pub use files::FileKeeper;
 pub use ids::{ObjectId, PageIndex, PoolId};
-pub use memory_files::{never_swap_memory_files, never_swapped, new_memory_file};
+pub use memory_files::{
+    check_memory_file, memory_file_of_length, never_swap_memory_files, never_swapped, new_memory_file,
+};
 pub use page::{PAGE_BYTES, PageSource, PageTarget};
 pub use pool::{Got, Keys, Persistence, Pool, Stored};
 pub use recompression::{RECOMPRESSION_LEVELS, Recompression, RecompressionOptions};

@@ -48,13 +48,13 @@ impl MemoryFile {
 
     /// The same, but where there are not so many addresses only its beginning is mapped, a half, a quarter, and so on: `least_bytes` at least.
     pub(crate) fn create_spanning(name: &str, len_bytes: usize, least_bytes: usize) -> io::Result<Self> {
-        Self::map_spanning(memory_files::of_length(name, len_bytes)?, len_bytes, least_bytes)
+        Self::map_spanning(memory_files::memory_file_of_length(name, len_bytes)?, len_bytes, least_bytes)
     }
 
     /// Maps a memory file that another process made with [`MemoryFile::create_spanning`]. Errors: it is none, or not of that length, or its length could be
     /// sealed and is not, or what is in it spans more addresses than there are.
     pub(crate) fn open_spanning(file: OwnedFd, len_bytes: usize, least_bytes: usize) -> io::Result<Self> {
-        memory_files::check(&file, len_bytes)?;
+        memory_files::check_memory_file(&file, len_bytes)?;
         let file = Self::map_spanning(file, len_bytes, least_bytes)?;
         if file.len_bytes < len_bytes
             && rustix::fs::seek(&file.file, SeekFrom::Data(file.len_bytes as u64)).is_ok()

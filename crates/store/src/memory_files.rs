@@ -60,8 +60,11 @@ pub fn new_memory_file(name: &str) -> io::Result<OwnedFd> {
     }
 }
 
-/// A memory file of that length, for ever where that can be had.
-pub(crate) fn of_length(name: &str, len_bytes: usize) -> io::Result<OwnedFd> {
+/// A memory file of that length, for ever where that can be had. Untouched parts take no memory, and read as zeroes.
+///
+/// # Errors
+/// The OS refuses.
+pub fn memory_file_of_length(name: &str, len_bytes: usize) -> io::Result<OwnedFd> {
     let (file, seal) = match never_swapped() {
         // Nobody has it but who is given it.
         Some(root) => (in_file_system(root)?, false),
@@ -77,8 +80,11 @@ pub(crate) fn of_length(name: &str, len_bytes: usize) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// Makes sure that a file is one of those. Errors: it is none, its length is another, or could be sealed and is not.
-pub(crate) fn check(file: &OwnedFd, len_bytes: usize) -> io::Result<()> {
+/// Makes sure that a file is one of those.
+///
+/// # Errors
+/// It is none, its length is another, or could be sealed and is not.
+pub fn check_memory_file(file: &OwnedFd, len_bytes: usize) -> io::Result<()> {
     let seals = rustix::fs::fcntl_get_seals(file).map_err(|_| io::Error::other("it is no memory file"))?;
     let found = rustix::fs::fstat(file)?;
     if !seals.contains(SEALS) && (is_kernels_own(found.st_dev)? || found.st_nlink > 0) {

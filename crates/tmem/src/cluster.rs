@@ -1,25 +1,28 @@
 //! This host in a cluster: it lends its idle memory, and has the memory of others as its tier.
 //!
-//! What takes root's rights, its identity and the next epoch in it, is done before the process is confined ([`ClusterPlan`]); all threads begin after that
-//! ([`ClusterPlan::start`]).
+//! What takes root's rights, its identity and the epoch in it, is done before the process is confined ([`ClusterPlan`]); all threads begin after that
+//! ([`ClusterPlan::start`]). It lends when guests are served ([`Cluster::begin_lending`]).
 //!
 //! | file | job |
 //! |---|---|
 //! | `cluster` | puts the parts together |
 //! | `etcd` | how etcd is spoken to |
+//! | `lent` | what was lent before |
 //! | `idle_memory` | how much of this host can be lent now |
 //! | `tending` | what is done once a second |
 //! | `report` | how the cluster is, for people |
 
 mod etcd;
 mod idle_memory;
+mod lent;
 mod report;
 mod tending;
 
 use std::{
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -31,10 +34,12 @@ use tmem_keeper::Estate;
 use tmem_membership::{
     Announcement, Epoch, Identity, Source, StaticPeer, View, certificates, check_domain, check_peers,
 };
-use tmem_peers::{LendingOptions, LendingServer, Member, PeerTier, PeerTierOptions, Security};
-use tmem_store::{Store, Tier};
+use tmem_peers::{LendingOptions, LendingServer, LentBy, Member, PeerTier, PeerTierOptions, Security};
+use tmem_store::{FileKeeper, Store, Tier};
 
 use crate::{memo::Memory, tiers::TendedTier};
+use lent::Lent;
+pub(crate) use lent::give_up;
 use tending::Tending;
 
 /// How long others have at the end to take elsewhere what they have here.
@@ -57,6 +62,8 @@ pub(crate) struct ClusterPlan {
     copies: usize,
     /// The tier on this host's disk, which has a copy of each extent as well. `None`: peers are the tier.
     backing: Option<String>,
+    /// What is lent. `None`: this has not been looked at.
+    lent: Option<Lent>,
 }
 
 impl ClusterPlan {
@@ -92,15 +99,32 @@ impl ClusterPlan {
             (None, None) => settings.copies.count(),
         };
         let (settings, identity) = (settings.clone(), Arc::new(identity));
-        Ok(Some(Self { settings, identity, security, source, copies, backing }))
+        Ok(Some(Self { settings, identity, security, source, copies, backing, lent: None }))
     }
 
-    /// Begins the node's next epoch: nothing is lent by this process yet. At least the one that is given.
+    /// Goes on in the node's epoch, with what the worker before this one has lent, the memory files that it left to the keeper, where that is possible. Otherwise
+    /// that is given up, and the next epoch begins, or a later one if `least_epoch` is. `has_store`: this process has the store of the one before it, by which
+    /// peers know it.
     ///
     /// # Errors
-    /// It can't be written.
-    pub(crate) fn begin_epoch(&self, at_least: Option<u64>) -> Result<()> {
-        self.identity.advance_epoch(at_least.map(Epoch)).context("[cluster] directory")?;
+    /// The epoch can't be written. What was lent is given up.
+    pub(crate) fn come_into(
+        &mut self,
+        left: Vec<(String, OwnedFd)>,
+        keeper: Arc<dyn FileKeeper>,
+        has_store: bool,
+        least_epoch: Option<u64>,
+    ) -> Result<()> {
+        let (identity, least_epoch) = (&self.identity, least_epoch.map(Epoch));
+        let is_over = least_epoch.is_some_and(|least| least > identity.epoch());
+        let may_go_on = has_store && !is_over && self.settings.listen.is_some();
+        let by =
+            || LentBy { cluster: identity.cluster().0, node: identity.node_id(), epoch: identity.epoch() };
+        let lent = Lent::look_at(left, keeper, |left| may_go_on && lent::can_go_on(by(), left));
+        if !lent.goes_on() {
+            identity.advance_epoch(least_epoch).context("[cluster] directory")?;
+        }
+        self.lent = Some(lent.by(by()));
         Ok(())
     }
 
@@ -129,8 +153,7 @@ impl ClusterPlan {
         }
     }
 
-    /// Lends and borrows from here on. The process is confined, and the store has no tier yet; `disk` is the one that this host has of its own. A process that
-    /// `goes_on` with what another one had does so without lending if need be.
+    /// Borrows from here on, and is known to others. The process is confined, and the store has no tier yet; `disk` is the one that this host has of its own.
     ///
     /// # Errors
     /// Threads or sockets can't be had.
@@ -138,27 +161,10 @@ impl ClusterPlan {
         self,
         store: &Arc<Store>,
         disk: Option<&Arc<dyn TendedTier>>,
-        estate: &Estate,
         knobs: &Arc<Knobs>,
         memory: Memory,
-        goes_on: bool,
     ) -> Result<Cluster> {
-        let own = tmem_peers::Identity {
-            cluster: self.identity.cluster().0,
-            name: self.identity.name(),
-            epoch: self.identity.epoch(),
-        };
-        let lending = match self.settings.listen {
-            None => None,
-            Some(address) => match self.lend(address, own, estate, knobs) {
-                // What this host has at others is worth more than what they have here.
-                Err(error) if goes_on => {
-                    log::error!("{error:#}; goes on without lending, until it is started anew");
-                    None
-                }
-                lending => Some(Arc::new(lending?)),
-            },
-        };
+        let own = as_peer(&self.identity);
         let tier = (self.copies > 0).then(|| self.borrow(store, disk, own)).transpose()?;
         let is_current = Arc::new(AtomicBool::new(false));
         let on_view = {
@@ -176,35 +182,29 @@ impl ClusterPlan {
         let announcement = Announcement {
             address: self.settings.listen.unwrap_or(NOWHERE),
             domain: self.settings.domain.clone(),
-            free_bytes: lending.as_ref().map_or(0, |lending| lending.free_bytes()),
+            free_bytes: 0,
         };
         let on_fenced = move |least: Epoch| -> Result<(), String> { Err(end_for(&memory, least)) };
         let membership =
             tmem_membership::start(&self.source, &self.identity, announcement, on_view, on_fenced)
                 .context("[cluster]")?;
-        let tending = Tending::start(membership, lending.clone(), Arc::clone(knobs))?;
-        let Self { settings, identity, source, copies, backing, .. } = self;
-        Ok(Cluster { settings, identity, source, copies, backing, lending, tier, is_current, tending })
-    }
-
-    fn lend(
-        &self,
-        address: SocketAddr,
-        own: tmem_peers::Identity,
-        estate: &Estate,
-        knobs: &Knobs,
-    ) -> Result<LendingServer> {
-        let listener = estate.bind_tcp(address).with_context(|| {
-            format!("[cluster] cannot listen on {address}; it must be an address of this host, and free")
-        })?;
-        let options = LendingOptions {
-            max_bytes: self.settings.lend.max_bytes(),
-            reserve_bytes: idle_memory::reserve_bytes(knobs).context("cannot look at this host's memory")?,
-            ..LendingOptions::default()
-        };
-        let available = idle_memory::available_bytes();
-        LendingServer::start(listener, own, self.security.clone(), options, available)
-            .context("cannot start lending")
+        let lending = Arc::<OnceLock<LendingServer>>::default();
+        let tending = Tending::start(membership, Arc::clone(&lending), Arc::clone(knobs))?;
+        let Self { settings, identity, security, source, copies, backing, lent } = self;
+        let lent = Mutex::new(lent);
+        Ok(Cluster {
+            settings,
+            identity,
+            security,
+            source,
+            copies,
+            backing,
+            lent,
+            lending,
+            tier,
+            is_current,
+            tending,
+        })
     }
 
     fn borrow(
@@ -254,8 +254,11 @@ pub(crate) struct Cluster {
     copies: usize,
     /// Which tier on a disk has a copy of each as well.
     backing: Option<String>,
-    /// `None`: it only borrows.
-    lending: Option<Arc<LendingServer>>,
+    security: Security,
+    /// What there is to be lent, until it is.
+    lent: Mutex<Option<Lent>>,
+    /// Nothing: it does not lend, or not yet.
+    lending: Arc<OnceLock<LendingServer>>,
     /// `None`: it only lends.
     tier: Option<Arc<PeerTier>>,
     /// Whether what is known of who is there is so now.
@@ -269,10 +272,55 @@ impl Cluster {
         self.tier.clone().map(|tier| tier as Arc<dyn TendedTier>)
     }
 
+    /// Lends from here on. Whoever waits for this process is served by now: what was lent before is found again, which may take a while. A process
+    /// that `goes_on` with what another one had does so without lending if need be.
+    ///
+    /// # Errors
+    /// Sockets or threads can't be had. What was lent is given up.
+    pub(crate) fn begin_lending(&self, estate: &Estate, knobs: &Knobs, goes_on: bool) -> Result<()> {
+        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (Some(address), Some(lent)) = (self.settings.listen, lent) else { return Ok(()) };
+        let options = || -> Result<LendingOptions> {
+            Ok(LendingOptions {
+                max_bytes: self.settings.lend.max_bytes(),
+                reserve_bytes: idle_memory::reserve_bytes(knobs)
+                    .context("cannot look at this host's memory")?,
+                ..LendingOptions::default()
+            })
+        };
+        let lending = lent.lender().and_then(|lender| {
+            let listener = estate.bind_tcp(address).with_context(|| {
+                format!("[cluster] cannot listen on {address}; it must be an address of this host, and free")
+            });
+            let (listener, options) = match listener.and_then(|listener| Ok((listener, options()?))) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    lender.give_up();
+                    return Err(error);
+                }
+            };
+            let (own, available) = (as_peer(&self.identity), idle_memory::available_bytes());
+            LendingServer::start(listener, own, self.security.clone(), options, lender, available)
+                .context("cannot start lending")
+        });
+        match lending {
+            Ok(lending) => {
+                self.tending.set_free_bytes(lending.free_bytes());
+                self.lending.get_or_init(|| lending);
+            }
+            // What this host has at others is worth more than what they have here.
+            Err(error) if goes_on => {
+                log::error!("{error:#}; goes on without lending until `tmem upgrade`");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// The orderly end: nobody is to miss this node, or what it has.
     pub(crate) fn leave(&self) {
         // Those that are told that it has left ask it for nothing any more.
-        if let Some(lending) = &self.lending
+        if let Some(lending) = self.lending.get()
             && !lending.wind_down(FAREWELL)
         {
             log::warn!(
@@ -295,6 +343,10 @@ impl TendedTier for PeerTier {
             );
         }
     }
+}
+
+fn as_peer(identity: &Identity) -> tmem_peers::Identity {
+    tmem_peers::Identity { cluster: identity.cluster().0, name: identity.name(), epoch: identity.epoch() }
 }
 
 fn peers(settings: &ClusterSettings) -> Result<Vec<StaticPeer>> {
@@ -328,7 +380,9 @@ fn end_for(memory: &Memory, least: Epoch) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{collections::BTreeMap, io, os::fd::BorrowedFd, path::Path, sync::Mutex};
+
+    use tmem_peers::Hello;
 
     use super::*;
 
@@ -373,21 +427,66 @@ mod tests {
         }
     }
 
+    /// Keeps files as the keeper does.
+    #[derive(Default)]
+    struct Files(Mutex<BTreeMap<String, OwnedFd>>);
+
+    impl Files {
+        fn left(&self) -> Vec<(String, OwnedFd)> {
+            let files = self.0.lock().expect("files");
+            files.iter().map(|(name, file)| (name.clone(), file.try_clone().expect("a file"))).collect()
+        }
+    }
+
+    impl FileKeeper for Files {
+        fn keep(&self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+            self.0.lock().expect("files").insert(name.to_owned(), file.try_clone_to_owned()?);
+            Ok(())
+        }
+
+        fn release(&self, name: &str) {
+            self.0.lock().expect("files").remove(name).expect("kept");
+        }
+    }
+
     #[test]
-    fn epochs_grow_with_each_process() {
+    fn epochs_grow_with_each_process_unless_it_goes_on_with_what_was_lent() {
         let directory = tempfile::tempdir().expect("a directory");
         let at = directory.path().join("cluster");
         tmem_membership::setup::init(&at, "host-a").expect("a cluster");
-        let text = format!(
-            "[cluster]\nlend = \"off\"\ndirectory = \"{}\"\npeers = [\"b=10.0.0.2:1\"]",
-            at.display()
-        );
-        let epoch = |least| {
-            let plan = plan(&text).expect("a plan").expect("a cluster");
-            plan.begin_epoch(least).expect("begun");
-            plan.identity.epoch().0
+        let text = |lend: &str| {
+            format!("[cluster]\n{lend}\ndirectory = \"{}\"\npeers = [\"b=10.0.0.2:1\"]", at.display())
         };
+        let files = Arc::<Files>::default();
+        let come_with = |lend: &str, has_store, least| {
+            let mut plan = plan(&text(lend)).expect("a plan").expect("a cluster");
+            plan.come_into(files.left(), files.clone(), has_store, least).expect("come into");
+            (plan.identity.epoch().0, plan.lent.expect("looked at").lender().expect("a lender"))
+        };
+        let come = |lend: &str, least| come_with(lend, true, least);
+        let lends = "listen = \"127.0.0.1:7790\"";
+        let epoch = |least| come("lend = \"off\"", least).0;
         let first = epoch(None);
         assert_eq!((epoch(None), epoch(Some(first + 7)), epoch(Some(3))), (first + 1, first + 7, first + 8));
+        let borrower = Hello { cluster: 1, name: "b".parse().expect("a name"), epoch: Epoch(1), store: 1 };
+        // Nobody has anything here: nothing is worth going on with.
+        let (second, _) = come(lends, None);
+        assert_eq!(second, first + 9);
+        for (has_store, least, goes_on) in [
+            (true, None, true),
+            (true, Some(first), true),
+            (true, Some(second + 100), false),
+            (false, None, false),
+        ] {
+            come(lends, None).1.admit(&borrower).expect("admitted");
+            let (lent_in, lender) = come(lends, None);
+            assert_eq!((files.left().len(), lender.usage().len()), (1, 1));
+            let (then, lender) = come_with(lends, has_store, least);
+            assert_eq!((then == lent_in, lender.usage().len()), (goes_on, goes_on.into()), "{least:?}");
+        }
+        // One that does not lend any more drops it all.
+        come(lends, None).1.admit(&borrower).expect("admitted");
+        assert_eq!(files.left().len(), 1);
+        assert!(come("lend = \"off\"", None).1.usage().is_empty() && files.left().is_empty());
     }
 }

@@ -61,13 +61,25 @@ impl Inheritance {
         Ok(Inheritance { estate, memo, worker_deaths, reserve: reserve.into(), found: Cell::default() })
     }
 
+    /// The least epoch that this host may begin in its cluster.
+    pub(crate) fn least_epoch(&self) -> Option<u64> {
+        self.memo.as_ref()?.least_epoch
+    }
+
+    /// Whether there is a store that was left.
+    pub(crate) fn has_store(&self) -> bool {
+        let names = self.estate.left_names();
+        Store::is_whole(names.iter().map(String::as_str)) && self.memo.is_some()
+    }
+
     /// The store that was left. `None`: there is none, or nothing was ever in it.
     ///
     /// # Errors
     /// It cannot be opened. Everything stays with the keeper.
     pub(crate) fn open_store(&self, limit_bytes: u64) -> Result<Option<Arc<Store>>> {
+        let has_store = self.has_store();
         let files = self.estate.take_all(STORE_PREFIX);
-        if !Store::is_whole(files.iter().map(|(name, _)| name.as_str())) || self.memo.is_none() {
+        if !has_store {
             files.iter().for_each(|(name, _)| self.estate.release(name));
             return Ok(None);
         }
@@ -106,15 +118,15 @@ impl Inheritance {
         Store::new_kept(StoreOptions { limit_bytes }, self.keeper()).context("cannot make the pool")
     }
 
-    fn keeper(&self) -> Arc<dyn FileKeeper> {
-        Arc::new(StoreFiles(Arc::clone(&self.estate)))
+    /// Keeps memory files for the next worker, under the names that they are given.
+    pub(crate) fn keeper(&self) -> Arc<dyn FileKeeper> {
+        Arc::new(KeptFiles(Arc::clone(&self.estate)))
     }
 }
 
-/// The store's memory files, under their own names.
-struct StoreFiles(Arc<Estate>);
+struct KeptFiles(Arc<Estate>);
 
-impl FileKeeper for StoreFiles {
+impl FileKeeper for KeptFiles {
     fn keep(&self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
         self.0.keep(name, file)
     }

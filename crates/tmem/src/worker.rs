@@ -10,13 +10,14 @@ use tmem_control::{
 use tmem_faults::Point;
 use tmem_keeper::Estate;
 use tmem_nbd::{NbdOptions, NbdServer, TlsFiles, TlsIdentity};
+use tmem_peers::LENT_PREFIX;
 use tmem_store::{Store, Tier};
 use tmem_transport::{DEFAULT_SOCKET_MODE, PollLimit, SocketFile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     Outcome,
-    cluster::{Cluster, ClusterPlan},
+    cluster::{self, Cluster, ClusterPlan},
     commands::print,
     confine,
     disks::Disks,
@@ -89,9 +90,11 @@ pub(crate) fn run(
     let first_started = memo.as_ref().map_or_else(now_seconds, |memo| memo.first_started);
     let left_disks = memo.map(|memo| memo.disks.clone());
     let disks = left_disks.clone().unwrap_or_default();
+    // What another one has begun is over for good as soon as this node has begun a later one.
+    let least_epoch = inheritance.least_epoch().filter(|_| cluster_plan.is_none());
     let memory = Memory::new(
         Arc::clone(&estate),
-        Memo { config: text, knobs: knobs.values(), disks, first_started, least_epoch: None },
+        Memo { config: text, knobs: knobs.values(), disks, first_started, least_epoch },
     )?;
     confine::confine(&config)?;
     let succession = Arc::new(OneOfMany {
@@ -105,7 +108,7 @@ pub(crate) fn run(
     };
     inheritance.make_room();
     let cluster = cluster_plan
-        .map(|plan| plan.start(&store, tier.as_ref(), &estate, &knobs, memory.clone(), goes_on).map(Arc::new))
+        .map(|plan| plan.start(&store, tier.as_ref(), &knobs, memory.clone()).map(Arc::new))
         .transpose();
     let cluster = without_cluster_if(goes_on, cluster)?;
     let peers = cluster.as_ref().and_then(|cluster| cluster.tier());
@@ -145,6 +148,9 @@ pub(crate) fn run(
         disks.go_on_with(left_disks)?;
         inheritance.give_all_back();
         inheritance.say_what_was_found();
+    }
+    if let Some(cluster) = &cluster {
+        cluster.begin_lending(&estate, &knobs, goes_on)?;
     }
     knobs.watch(move |values| {
         if let Err(error) = memory.change(|memo| memo.knobs = values) {
@@ -208,12 +214,20 @@ fn get_fit_for_swap(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// What there is to be of a cluster, in the node's next epoch.
+/// What there is to be of a cluster, with what this node has lent.
 fn cluster_plan(config: &Config, inheritance: &Inheritance) -> Result<Option<ClusterPlan>> {
-    let Some(plan) = ClusterPlan::new(config)? else { return Ok(None) };
-    plan.warn(config);
-    plan.begin_epoch(inheritance.memo.as_ref().and_then(|memo| memo.least_epoch))?;
-    Ok(Some(plan))
+    let (left, keeper) = (inheritance.estate.take_all(LENT_PREFIX), inheritance.keeper());
+    match ClusterPlan::new(config) {
+        Ok(Some(mut plan)) => {
+            plan.warn(config);
+            plan.come_into(left, keeper, inheritance.has_store(), inheritance.least_epoch())?;
+            Ok(Some(plan))
+        }
+        none => {
+            cluster::give_up(left, &*keeper);
+            none
+        }
+    }
 }
 
 /// Guests wait for what memory has: whatever is wrong with the cluster must not keep a worker from serving that.

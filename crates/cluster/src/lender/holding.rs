@@ -1,7 +1,8 @@
 //! What is held for one borrower's store.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, btree_map},
+    mem,
     sync::Arc,
 };
 
@@ -9,10 +10,13 @@ use tmem_store::TierCopy;
 
 use super::{
     budget::Budget,
+    file::{LentFile, NotTakenOver},
+    journal::{Amount, Entry, Journal, entries},
     log::{Log, Position},
     pieces::{PIECE_BYTES, Pieces},
     recalls::{DROPPED_BYTES, Recalls},
 };
+use crate::ids::Epoch;
 use crate::wire::{Dead, PutResult, Reason, Run, Runs};
 
 /// What a copy takes besides its bytes and its runs: its entry in the index with what the index's nodes leave free, the list's own memory,
@@ -33,6 +37,8 @@ struct Record {
 #[derive(Debug)]
 pub struct Holding {
     records: BTreeMap<u32, Record>,
+    file: Arc<LentFile>,
+    journal: Journal,
     log: Log,
     recalls: Recalls,
     /// Live bytes of recalled copies.
@@ -61,9 +67,53 @@ pub struct Usage {
 }
 
 impl Holding {
-    pub(super) fn new(budget: Arc<Budget>) -> Self {
-        let (records, log, recalls) = Default::default();
-        Self { records, log, recalls, recalled_bytes: 0, pieces: 0, budget, counted_bytes: 0 }
+    /// Nothing yet, in a new file.
+    pub(super) fn new(budget: Arc<Budget>, file: LentFile) -> Self {
+        let file = Arc::new(file);
+        let log = Log::new(Arc::clone(&file));
+        let journal = Journal::new(Arc::clone(&file), 0);
+        let (records, recalls) = Default::default();
+        Self { records, file, journal, log, recalls, recalled_bytes: 0, pieces: 0, budget, counted_bytes: 0 }
+    }
+
+    /// What another process has left in a file.
+    pub(super) fn take_over(budget: Arc<Budget>, file: LentFile) -> Result<Self, NotTakenOver> {
+        let file = Arc::new(file);
+        let journal = file.journal()?;
+        let Left { records, dropped } = replay(&journal)?;
+        let copies = records.iter().map(|(place, record)| (*place, record.position, &record.pieces));
+        let log = Log::adopt(Arc::clone(&file), copies)?;
+        let journal = Journal::new(Arc::clone(&file), journal.len() as u64);
+        let pieces = records.values().map(|record| record.pieces.count()).sum();
+        let recalls = Recalls::of_dropped(dropped);
+        let mut holding = Self {
+            records,
+            file,
+            journal,
+            log,
+            recalls,
+            recalled_bytes: 0,
+            pieces,
+            budget,
+            counted_bytes: 0,
+        };
+        holding.count();
+        Ok(holding)
+    }
+
+    /// No process is ever to go on with it.
+    pub(super) fn spoil(&self) {
+        self.file.mark_broken();
+    }
+
+    /// Its borrower is here, in this epoch.
+    pub(super) fn set_borrowers_epoch(&self, epoch: Epoch) {
+        self.file.set_borrowers_epoch(epoch);
+    }
+
+    /// It was taken over, and this process lives.
+    pub(super) fn is_taken_over(&self) {
+        self.file.is_open();
     }
 
     /// Keeps a copy, all or nothing of it, in place of what is at its place. `bytes` are those of the runs, back to back.
@@ -74,25 +124,20 @@ impl Holding {
         }
         // An earlier writing is nothing that anybody asks for again, whether there is room for this one or not.
         if self.records.get(&copy.place).is_some_and(|record| record.writing != copy.writing) {
-            self.remove(copy.place);
+            self.forget(copy.place);
         }
-        self.recalls.forget(copy.place);
         self.count();
         let needed = (bytes.len() + COPY_OVERHEAD_BYTES + runs.count() * PIECE_BYTES) as u64;
         if runs.total_bytes() != bytes.len() || !self.budget.take(needed) {
             return PutResult::NoRoom;
         }
         self.counted_bytes += needed;
-        let written = self.log.append(copy.place, bytes.len(), |into| into.copy_from_slice(bytes));
-        if let Ok(position) = written {
-            self.remove(copy.place);
-            let pieces = Pieces::packed(runs.iter());
-            self.pieces += pieces.count();
-            let record = Record { writing: copy.writing, until_ms: None, position, pieces };
-            self.records.insert(copy.place, record);
-        }
+        let result = match self.log.append(copy.place, bytes) {
+            Ok(position) => self.enter(copy, position, Pieces::packed(runs.iter())),
+            Err(_) => PutResult::NoRoom,
+        };
         self.count();
-        if written.is_ok() { PutResult::Stored } else { PutResult::NoRoom }
+        result
     }
 
     /// Bytes of a copy: all of them must be live.
@@ -114,9 +159,12 @@ impl Holding {
         let place = dead.copy.place;
         let is_it = self.records.get(&place).is_some_and(|record| record.writing == dead.copy.writing);
         match (is_it, dead.runs.count()) {
-            (true, 0) => self.remove(place),
+            (true, 0) => self.forget(place),
             (true, _) => self.kill(place, dead.runs),
-            (false, 0) if self.recalls.was_dropped(dead.copy) => self.recalls.forget(place),
+            (false, 0) if self.recalls.was_dropped(dead.copy) => {
+                self.journal.enter_gone(place);
+                self.recalls.forget(place);
+            }
             (false, _) => {}
         }
         self.count();
@@ -155,10 +203,17 @@ impl Holding {
             let here = self.records.get_mut(&place).filter(|record| record.is_in(segment));
             let Some(record) = here else { continue };
             // No memory for it: another time.
-            let Ok(moved) = self.log.relocate(place, record.position, &record.pieces) else { return false };
-            (record.position, record.pieces) = moved;
+            let copied = self.log.copy_to_end(place, record.position, &record.pieces);
+            let Ok((position, pieces)) = copied else { return false };
+            let is_entered = self.journal.enter_copy(place, record.writing, position, &pieces);
+            let (mut other, mut others) = (position, pieces);
+            if is_entered {
+                mem::swap(&mut record.position, &mut other);
+                mem::swap(&mut record.pieces, &mut others);
+            }
+            self.log.kill(other, others.iter().map(|(_, stretch)| stretch));
             self.count();
-            return true;
+            return is_entered;
         }
         self.count();
         false
@@ -189,6 +244,7 @@ impl Holding {
     pub fn expire(&mut self, now_ms: u64) {
         while let Some(place) = self.recalls.take_due(now_ms) {
             if let Some(writing) = self.records.get(&place).map(|record| record.writing) {
+                self.journal.enter_dropped(place, writing);
                 self.remove(place);
                 self.recalls.drop_copy(TierCopy { place, writing });
             }
@@ -219,8 +275,31 @@ impl Holding {
         }
     }
 
+    /// A copy's bytes are there, and those of what it replaces.
+    fn enter(&mut self, copy: TierCopy, position: Position, pieces: Pieces) -> PutResult {
+        if !self.journal.enter_copy(copy.place, copy.writing, position, &pieces) {
+            self.log.kill(position, pieces.iter().map(|(_, stretch)| stretch));
+            return PutResult::NoRoom;
+        }
+        self.recalls.forget(copy.place);
+        self.remove(copy.place);
+        self.pieces += pieces.count();
+        let record = Record { writing: copy.writing, until_ms: None, position, pieces };
+        self.records.insert(copy.place, record);
+        PutResult::Stored
+    }
+
+    /// A copy is no more.
+    fn forget(&mut self, place: u32) {
+        if self.records.contains_key(&place) {
+            self.journal.enter_gone(place);
+            self.remove(place);
+        }
+    }
+
+    /// The memory of a copy is used for others, as the journal says by now.
     fn remove(&mut self, place: u32) {
-        let Entry::Occupied(entry) = self.records.entry(place) else { return };
+        let btree_map::Entry::Occupied(entry) = self.records.entry(place) else { return };
         let record = entry.remove();
         self.pieces -= record.pieces.count();
         if let Some(until_ms) = record.until_ms {
@@ -232,6 +311,7 @@ impl Holding {
 
     fn kill(&mut self, place: u32, runs: Runs<'_>) {
         let Some(record) = self.records.get_mut(&place) else { return };
+        self.journal.enter_dead(place, runs.iter());
         let before = record.pieces.count();
         let dead = record.pieces.kill(runs.iter());
         self.pieces = self.pieces - before + record.pieces.count();
@@ -241,13 +321,57 @@ impl Holding {
         self.log.kill(record.position, dead.into_iter());
     }
 
-    /// Brings the budget up to date.
+    fn write_journal_anew(&mut self) {
+        let copies = self.records.iter();
+        let copies = copies.map(|(place, record)| (*place, record.writing, record.position, &record.pieces));
+        self.journal.write_anew(copies, self.recalls.dropped());
+    }
+
+    /// Brings the journal's length and the budget up to date.
     fn count(&mut self) {
+        let dropped = self.recalls.count().1;
+        let amount = Amount { copies: self.records.len(), pieces: self.pieces, dropped };
+        if self.journal.is_due(amount) {
+            self.write_journal_anew();
+        }
         let index = self.records.len() * COPY_OVERHEAD_BYTES + self.pieces * PIECE_BYTES;
-        let dropped = self.recalls.count().1 * DROPPED_BYTES;
-        let now = (self.log.held_bytes() + index + dropped) as u64;
+        let now =
+            (self.log.held_bytes() + index + dropped * DROPPED_BYTES) as u64 + self.journal.held_bytes();
         self.budget.correct(std::mem::replace(&mut self.counted_bytes, now), now);
     }
+}
+
+/// What a journal says: the copies that are there, and places and writings of those that were dropped.
+#[derive(Default)]
+struct Left {
+    records: BTreeMap<u32, Record>,
+    dropped: BTreeMap<u32, u64>,
+}
+
+fn replay(journal: &[u8]) -> Result<Left, NotTakenOver> {
+    let Left { mut records, mut dropped } = Left::default();
+    for entry in entries(journal) {
+        match entry? {
+            Entry::Copy { place, writing, position, pieces } => {
+                dropped.remove(&place);
+                records.insert(place, Record { writing, until_ms: None, position, pieces });
+            }
+            Entry::Dead { place, runs } => {
+                if let Some(record) = records.get_mut(&place) {
+                    record.pieces.kill(runs.into_iter());
+                }
+            }
+            Entry::Gone { place } => {
+                records.remove(&place);
+                dropped.remove(&place);
+            }
+            Entry::Dropped { place, writing } => {
+                records.remove(&place);
+                dropped.insert(place, writing);
+            }
+        }
+    }
+    Ok(Left { records, dropped })
 }
 
 impl Record {

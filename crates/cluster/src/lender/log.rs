@@ -1,11 +1,12 @@
 //! The memory of one borrower's copies: segments that are written one after the other, and emptied when too much in them is dead.
 
-use std::{cmp::Reverse, io, ops::Range};
+use std::{cmp::Reverse, io, ops::Range, sync::Arc};
 
 use super::{
+    file::{LentFile, MAX_SEGMENTS, NotTakenOver, SEGMENT_BYTES},
     mapping::PAGE_BYTES,
     pieces::{Pieces, Stretch},
-    segment::{SEGMENT_OVERHEAD_BYTES, Segment},
+    segment::{SEGMENT_OVERHEAD_BYTES, Segment, Windows},
 };
 
 /// Where a copy's bytes begin.
@@ -17,6 +18,18 @@ pub(super) struct Position {
 }
 
 impl Position {
+    /// Where what has no bytes is: nothing ever looks there.
+    pub(super) const NOWHERE: Self = Self { segment: u32::MAX, offset: 0 };
+
+    pub(super) fn new(segment: u32, offset: u32) -> Self {
+        Self { segment, offset }
+    }
+
+    /// The segment, and the offset in it in bytes.
+    pub(super) fn parts(self) -> (u32, u32) {
+        (self.segment, self.offset)
+    }
+
     /// A stretch behind it, in its segment.
     fn range(self, stretch: Stretch) -> Range<usize> {
         let start = self.offset as usize + stretch.at;
@@ -38,8 +51,9 @@ const SLACK_BYTES: usize = 2 * PAGE_BYTES + SEGMENT_OVERHEAD_BYTES;
 const CHOSEN_AT_ONCE: usize = 16;
 
 /// A log of copies.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Log {
+    windows: Windows,
     segments: Vec<Option<Segment>>,
     free: Vec<u32>,
     open: Option<u32>,
@@ -52,15 +66,55 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Writes a copy: `fill` gets its `len` bytes, not more than an extent has.
-    pub(super) fn append(
-        &mut self,
-        place: u32,
-        len: usize,
-        fill: impl FnOnce(&mut [u8]),
-    ) -> io::Result<Position> {
+    /// The log in a file in which there is nothing.
+    pub(super) fn new(file: Arc<LentFile>) -> Self {
+        Self {
+            windows: Windows::of(file),
+            segments: Vec::new(),
+            free: Vec::new(),
+            open: None,
+            live_bytes: 0,
+            resident_bytes: 0,
+            chosen: Vec::new(),
+            emptying: None,
+        }
+    }
+
+    /// The log of these copies, as another process has left it: places, where each is, and its pieces.
+    pub(super) fn adopt<'a>(
+        file: Arc<LentFile>,
+        copies: impl Iterator<Item = (u32, Position, &'a Pieces)>,
+    ) -> Result<Self, NotTakenOver> {
+        let mut log = Self::new(Arc::clone(&file));
+        let mut copies: Vec<_> = copies.filter(|(_, _, pieces)| !pieces.is_empty()).collect();
+        copies.sort_unstable_by_key(|(_, position, _)| position.parts());
+        for of_segment in copies.chunk_by(|(_, a, _), (_, b, _)| a.segment == b.segment) {
+            let id = of_segment[0].1.segment;
+            let mut segment = Segment::new(&mut log.windows, id)?;
+            for (place, position, pieces) in of_segment {
+                if position.offset as usize > SEGMENT_BYTES {
+                    return Err(NotTakenOver::Damaged("a copy lies beyond its segment"));
+                }
+                segment.adopt(*place, pieces.iter().map(|(_, stretch)| position.range(stretch)))?;
+            }
+            segment.close();
+            log.live_bytes += segment.live_bytes();
+            log.resident_bytes += segment.resident_bytes();
+            let unused = log.segments.len() as u32..id;
+            file.give_back_segments(unused.clone());
+            log.free.extend(unused);
+            log.segments.resize_with(id as usize, || None);
+            log.segments.push(Some(segment));
+        }
+        file.give_back_segments(log.segments.len() as u32..MAX_SEGMENTS);
+        Ok(log)
+    }
+
+    /// Writes a copy, not more than an extent has.
+    pub(super) fn append(&mut self, place: u32, bytes: &[u8]) -> io::Result<Position> {
+        let len = bytes.len();
         if len == 0 {
-            return Ok(Position { segment: u32::MAX, offset: 0 }); // nothing ever looks there
+            return Ok(Position::NOWHERE);
         }
         let open = match self.open {
             Some(open) if self.has_room(open, len) => open,
@@ -69,8 +123,7 @@ impl Log {
         let (segments, resident_bytes) = (&mut self.segments, &mut self.resident_bytes);
         let segment = segments[open as usize].as_mut().ok_or_else(|| io::Error::other("no open segment"))?;
         let before = segment.resident_bytes();
-        let (offset, bytes) = segment.append(place, len).ok_or_else(|| io::Error::other("no room"))?;
-        fill(bytes);
+        let offset = segment.append(place, bytes)?.ok_or_else(|| io::Error::other("no room"))?;
         *resident_bytes += segment.resident_bytes() - before;
         self.live_bytes += len;
         Ok(Position { segment: open, offset: offset as u32 }) // within a segment
@@ -97,30 +150,19 @@ impl Log {
         }
     }
 
-    /// Moves a copy to the end of the log, its live pieces back to back: where it is then, and its pieces. Nothing changes on errors.
-    pub(super) fn relocate(
+    /// Copies a copy to the end of the log, its live pieces back to back: where it is then, and its pieces. It still is where it was, too.
+    pub(super) fn copy_to_end(
         &mut self,
         place: u32,
         from: Position,
         pieces: &Pieces,
     ) -> io::Result<(Position, Pieces)> {
-        let Some(source) = self.segments.get_mut(from.segment as usize).and_then(Option::take) else {
-            return Err(io::Error::other("no such segment"));
-        };
         if self.open == Some(from.segment) {
             self.open = None;
         }
-        let moved = self.append(place, pieces.live_bytes(), |mut into| {
-            for (_, stretch) in pieces.iter() {
-                let (piece, rest) = into.split_at_mut(stretch.len);
-                piece.copy_from_slice(source.bytes(from.range(stretch)));
-                into = rest;
-            }
-        });
-        self.segments[from.segment as usize] = Some(source);
-        let moved = moved?;
-        self.kill(from, pieces.iter().map(|(_, stretch)| stretch));
-        Ok((moved, pieces.repacked()))
+        let mut bytes = Vec::with_capacity(pieces.live_bytes());
+        pieces.iter().for_each(|(_, stretch)| bytes.extend_from_slice(self.bytes(from, stretch)));
+        Ok((self.append(place, &bytes)?, pieces.repacked()))
     }
 
     /// Whether too much memory is of no use.
@@ -194,11 +236,12 @@ impl Log {
     }
 
     fn open_another(&mut self) -> io::Result<u32> {
-        let segment = Segment::new()?;
+        let id = self.free.last().copied().unwrap_or(self.segments.len() as u32);
+        let segment = Segment::new(&mut self.windows, id)?;
+        self.free.pop();
         if let Some(open) = self.open {
             self.seal(open);
         }
-        let id = self.free.pop().unwrap_or(self.segments.len() as u32); // 2^32 of them would be 4 PiB
         match self.segments.get_mut(id as usize) {
             Some(free) => *free = Some(segment),
             None => self.segments.push(Some(segment)),
@@ -222,6 +265,7 @@ impl Log {
     fn drop_segment(&mut self, id: u32) {
         if let Some(segment) = self.segments[id as usize].take() {
             self.resident_bytes -= segment.resident_bytes();
+            segment.free();
             self.free.push(id);
         }
         if self.open == Some(id) {

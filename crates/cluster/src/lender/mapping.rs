@@ -1,104 +1,79 @@
-//! Memory that comes from the system by the page and goes back to it by the page.
+//! A stretch of a memory file that has addresses in this process.
 
 use std::{
     io,
     ops::Range,
+    os::fd::{AsFd, AsRawFd},
     ptr::{self, NonNull},
 };
 
 /// What the system gives and takes back, in bytes.
 pub(super) const PAGE_BYTES: usize = 4096;
 
-/// Zeroed memory of this process. What was never written to takes none.
+/// A mapping. What was never written to takes no memory, and reads as zeroes. Who may write to which part of it is its users' business.
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: NonNull<u8>,
     len_bytes: usize,
 }
 
-// SAFETY: the memory belongs to this value alone, like a Box's, and is reached through references to it only.
+// SAFETY: the addresses belong to this value alone, like a Box's; bytes are reached through `unsafe` functions only, whose callers answer for
+// who has which of them.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; what a shared reference gives out is only read.
+// SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// So many bytes, whole pages.
-    pub(super) fn new(len_bytes: usize) -> io::Result<Self> {
-        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    /// So many bytes of a file, whole pages, from `offset` on.
+    pub(super) fn new(file: impl AsFd, offset: u64, len_bytes: usize) -> io::Result<Self> {
+        let (access, fd) = (libc::PROT_READ | libc::PROT_WRITE, file.as_fd().as_raw_fd());
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
         // SAFETY: a new mapping at no given place touches nothing that exists.
-        let start = unsafe { libc::mmap(ptr::null_mut(), len_bytes, access, flags, -1, 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), len_bytes, access, libc::MAP_SHARED, fd, offset) };
         match NonNull::new(start.cast::<u8>()).filter(|_| start != libc::MAP_FAILED) {
             None => Err(io::Error::last_os_error()),
             Some(start) => {
                 let mapping = Self { start, len_bytes };
                 // A huge page would be there as a whole for the first byte. Kernels without huge pages refuse this, and need not be asked.
                 mapping.advise(0..len_bytes, libc::MADV_NOHUGEPAGE);
+                // What others have here stays out of core dumps.
+                mapping.advise(0..len_bytes, libc::MADV_DONTDUMP);
                 Ok(mapping)
             }
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: start and length are those of a mapping that lives as long as self, its bytes are always initialised (zeroes at
-        // first), and nobody writes while self is borrowed.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len_bytes) }
+    /// A part of it. Panics if it is not within.
+    ///
+    /// # Safety
+    /// Nobody writes to these bytes as long as the slice is used, in this process or another one.
+    pub(super) unsafe fn bytes(&self, bytes: Range<usize>) -> &[u8] {
+        let start = self.part(&bytes);
+        // SAFETY: the part is within a mapping that lives as long as self, of a file that nobody can shorten, so its bytes are there; they are
+        // always initialised (zeroes at first). The caller answers for the rest.
+        unsafe { std::slice::from_raw_parts(start, bytes.len()) }
     }
 
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and self is borrowed by this caller alone.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len_bytes) }
+    /// Where the mapping begins.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
     }
 
-    /// The pages of this stretch become zeroes, and their memory the system's.
-    pub(super) fn give_back(&mut self, pages: Range<usize>) {
-        if pages.is_empty() {
-            return;
-        }
-        let bytes = pages.start * PAGE_BYTES..pages.end * PAGE_BYTES;
-        // The first is for locked memory, too, and not known before Linux 5.18.
-        if !self.advise(bytes.clone(), libc::MADV_DONTNEED_LOCKED) {
-            self.advise(bytes, libc::MADV_DONTNEED);
-        }
+    fn part(&self, bytes: &Range<usize>) -> *mut u8 {
+        assert!(bytes.start <= bytes.end && bytes.end <= self.len_bytes, "not within the mapping");
+        // SAFETY: within the mapping, as was just looked at.
+        unsafe { self.start.as_ptr().add(bytes.start) }
     }
 
-    /// Asks for the pages of this stretch in one go, which is cheaper than a fault for each. Only helps, and may fail.
-    pub(super) fn populate(&mut self, pages: Range<usize>) {
-        if pages.len() > 1 {
-            self.advise(pages.start * PAGE_BYTES..pages.end * PAGE_BYTES, libc::MADV_POPULATE_WRITE);
-        }
-    }
-
-    fn advise(&self, bytes: Range<usize>, advice: libc::c_int) -> bool {
-        let Some(within) = self.bytes().get(bytes) else { return false };
-        let (start, len) = (within.as_ptr().cast_mut().cast(), within.len());
-        // SAFETY: the stretch is within the mapping. The advices given here keep bytes as they are, or make zeroes of them, which only
-        // `give_back` does, with self borrowed by it alone.
-        unsafe { libc::madvise(start, len, advice) == 0 }
+    fn advise(&self, bytes: Range<usize>, advice: libc::c_int) {
+        // SAFETY: the part is within the mapping. The advices given here keep bytes as they are.
+        unsafe { libc::madvise(self.part(&bytes).cast(), bytes.len(), advice) };
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's alone, and nobody has it after this.
+        // SAFETY: the addresses are this value's alone, and nobody has them after this.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len_bytes) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_given_back_is_zeroes_and_the_rest_stays() {
-        let mut mapping = Mapping::new(4 * PAGE_BYTES).unwrap();
-        mapping.populate(0..4);
-        mapping.bytes_mut().fill(7);
-        mapping.give_back(1..3);
-        let sums: Vec<usize> = mapping
-            .bytes()
-            .chunks(PAGE_BYTES)
-            .map(|page| page.iter().map(|byte| usize::from(*byte)).sum())
-            .collect();
-        assert_eq!(sums, [7 * PAGE_BYTES, 0, 0, 7 * PAGE_BYTES]);
     }
 }

@@ -1,5 +1,7 @@
 //! Where the live bytes of a copy are: stretches of the extent, and where each lies behind the copy's start in memory.
 
+use tmem_store::TIER_EXTENT_BYTES;
+
 use crate::wire::{RUN_UNIT_BYTES, Run};
 
 /// Bytes that follow each other in the extent and in memory. All in units of 8 bytes.
@@ -29,6 +31,9 @@ impl Piece {
         })
     }
 }
+
+/// What an extent has.
+const UNITS: u32 = (TIER_EXTENT_BYTES / RUN_UNIT_BYTES) as u32;
 
 /// A stretch of memory behind a copy's start, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +111,28 @@ impl Pieces {
         Self::packed(self.iter().map(|(run, _)| run))
     }
 
+    /// As a journal has them.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let numbers = self.0.iter().flat_map(|piece| [piece.start, piece.units, piece.at]);
+        numbers.for_each(|number| out.extend(number.to_le_bytes()));
+    }
+
+    /// What was written so. `None`: these are no pieces of an extent.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let (chunks, rest) = bytes.as_chunks::<PIECE_BYTES>();
+        let piece = |[s0, s1, u0, u1, a0, a1]: &[u8; PIECE_BYTES]| Piece {
+            start: u16::from_le_bytes([*s0, *s1]),
+            units: u16::from_le_bytes([*u0, *u1]),
+            at: u16::from_le_bytes([*a0, *a1]),
+        };
+        let pieces: Box<[Piece]> = chunks.iter().map(piece).collect();
+        let behind = |piece: &Piece| u32::from(piece.at) + u32::from(piece.units);
+        let in_order =
+            pieces.array_windows().all(|[a, b]| a.end() <= b.start.into() && behind(a) <= b.at.into());
+        let fit = |piece: &Piece| piece.units > 0 && piece.end() <= UNITS && behind(piece) <= UNITS;
+        (rest.is_empty() && in_order && pieces.iter().all(fit)).then_some(Self(pieces))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -145,6 +172,31 @@ mod tests {
         assert_eq!(dead, [(2, 3), (8, 2), (10, 2), (13, 1), (15, 1)]);
         assert_eq!(pieces.live_bytes(), 12 * 8);
         assert_eq!(live(&pieces.repacked()).last(), Some(&(50, 1, 11)));
+    }
+
+    #[test]
+    fn they_are_read_as_they_were_written_and_nothing_else_is_pieces() {
+        let mut pieces = Pieces::packed(runs(&[(0, 16_000), (16_100, 284)]));
+        pieces.kill(runs(&[(5, 7)]));
+        let mut bytes = Vec::new();
+        pieces.write(&mut bytes);
+        assert_eq!(Pieces::read(&bytes), Some(pieces));
+        let read =
+            |numbers: &[u16]| Pieces::read(&numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>());
+        assert!(
+            read(&[]).is_some() && read(&[0, 16_384, 0]).is_some() && read(&[9, 1, 0, 10, 1, 1]).is_some()
+        );
+        for wrong in [
+            &[0, 0, 0][..],
+            &[1, 16_384, 0],
+            &[0, 16_384, 1],
+            &[9, 2, 0, 10, 1, 2],
+            &[9, 2, 0, 11, 1, 1],
+            &[11, 1, 0, 9, 1, 1],
+            &[1, 2],
+        ] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

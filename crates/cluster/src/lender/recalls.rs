@@ -36,6 +36,11 @@ impl Recalls {
         Some(first.1)
     }
 
+    /// What another process has dropped.
+    pub(super) fn of_dropped(dropped: BTreeMap<u32, u64>) -> Self {
+        Self { due: BTreeSet::new(), dropped }
+    }
+
     pub(super) fn drop_copy(&mut self, copy: TierCopy) {
         self.dropped.insert(copy.place, copy.writing);
         if self.dropped.len() > MAX_DROPPED {

@@ -3,4 +3,5 @@
 
 pub mod again;
 pub mod borrower;
+pub mod keeper;
 pub mod lenders;

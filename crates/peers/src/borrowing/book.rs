@@ -19,8 +19,10 @@ use crate::connection::Connection;
 /// For so long after the start, what is not known may yet be known to a peer that has not been heard.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// A peer that was there for less than this between two losses was not really back: nobody waits for it anew each time.
+/// A peer that was there for less than this between two losses was not really back: it has been away for as long as it was in both, but for this part of
+/// the time that it was there. So nobody waits for one that comes and goes anew each time.
 const STEADY: Duration = Duration::from_secs(10);
+const MADE_UP_PART: u32 = 8;
 
 pub(super) struct Book {
     pub(super) ledger: Ledger,
@@ -49,8 +51,10 @@ pub(super) struct Seat {
     pub(super) connection: Option<Arc<Connection>>,
     /// Since when the connection is there.
     here_since: Option<Instant>,
-    /// When it was lost. Having been there for a moment changes nothing of that.
+    /// When it was lost. `None`: it is there, or never was.
     away_since: Option<Instant>,
+    /// How long it was away before, if it was not really back since.
+    away_before: Duration,
     /// Whether it has said which copies it has, since this process began.
     pub(super) is_listed: bool,
     /// What it asked back before it was listed, by place: the writing, and when it is dropped, in milliseconds of the borrower's clock.
@@ -115,8 +119,7 @@ impl Book {
     pub(super) fn found(&mut self, node: NodeId, connection: Arc<Connection>) {
         if let Some(seat) = self.seats.get_mut(&node) {
             seat.epoch = Some(connection.hello().epoch);
-            seat.connection = Some(connection);
-            seat.here_since = Some(Instant::now());
+            seat.found(connection);
         }
         self.tell_placement(node);
     }
@@ -258,6 +261,7 @@ impl Seat {
             connection: None,
             here_since: None,
             away_since: None,
+            away_before: Duration::ZERO,
             is_listed: false,
             early_recalls: BTreeMap::new(),
             free_bytes: 0,
@@ -271,16 +275,22 @@ impl Seat {
     }
 
     fn is_just_away(&self, time: Duration) -> bool {
-        self.connection.is_none() && self.away_since.is_some_and(|since| since.elapsed() < time)
+        self.away_since.is_some_and(|since| self.away_before + since.elapsed() < time)
+    }
+
+    fn found(&mut self, connection: Arc<Connection>) {
+        self.connection = Some(connection);
+        self.here_since = Some(Instant::now());
+        self.away_before += self.away_since.take().map_or(Duration::ZERO, |since| since.elapsed());
     }
 
     fn lost(&mut self) {
         self.connection = None;
         // It says so again when it is back.
         self.early_recalls.clear();
-        let was_steady = self.here_since.take().is_some_and(|since| since.elapsed() >= STEADY);
-        if was_steady || self.away_since.is_none() {
-            self.away_since = Some(Instant::now());
-        }
+        let here = self.here_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let made_up = if here >= STEADY { self.away_before } else { here / MADE_UP_PART };
+        self.away_before = self.away_before.saturating_sub(made_up);
+        self.away_since.get_or_insert_with(Instant::now);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use tmem_cluster::{
     Epoch, NodeId,
-    ledger::{Acknowledged, Joined, Read, Ticket},
+    ledger::{Acknowledged, Joined, Ticket},
     wire::Copies,
 };
 use tmem_store::{Tier, TierCopy, TierError, TierKey, TierRun, TierState, TierWrite};
@@ -330,8 +330,8 @@ impl Borrower {
         let book = self.book();
         let mut told: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (copy, stretch) in dead {
-            let Read::Peers(nodes) = book.ledger.read(copy) else { continue };
-            for node in nodes {
+            // Those that are away are told when they are back.
+            for node in book.ledger.holders(copy) {
                 if let Some(seat) = book.seats.get(&node) {
                     seat.peer.release((copy.place, copy.writing), stretch);
                     *told.entry(node).or_default() += 1;

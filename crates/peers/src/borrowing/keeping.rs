@@ -217,22 +217,33 @@ impl Keeping<'_> {
     /// Says which stretches of copies have died.
     fn say_released(&self, connection: &Arc<Connection>) -> Result<(), PeerError> {
         let released = self.peer.take_released();
-        let mut dead: Vec<(TierCopy, Vec<Run>)> = Vec::new();
-        let mut runs = 0;
-        for ((place, writing), stretches) in released.dead {
-            let merged = merged(stretches.into_iter());
-            if merged.is_empty() {
-                continue;
+        let runs = |stretches: &[(u32, u32)]| merged(stretches.iter().copied());
+        let mut said = Ok(());
+        let mut left = released.dead.iter().peekable();
+        while said.is_ok() && left.peek().is_some() {
+            let mut dead: Vec<(TierCopy, Vec<Run>)> = Vec::new();
+            let mut count = 0;
+            while let Some(((place, writing), stretches)) = left.peek()
+                && dead.len() < MAX_FLUSHES
+            {
+                let runs = runs(stretches);
+                if count > 0 && count + runs.len() > MAX_FLUSHED_RUNS {
+                    break;
+                }
+                count += runs.len();
+                dead.push((TierCopy { place: *place, writing: *writing }, runs));
+                left.next();
             }
-            if dead.len() == MAX_FLUSHES || runs + merged.len() > MAX_FLUSHED_RUNS {
-                self.flush_runs(connection, &dead)?;
-                dead.clear();
-                runs = 0;
+            dead.retain(|(_, runs)| !runs.is_empty());
+            if !dead.is_empty() {
+                said = self.flush_runs(connection, &dead);
             }
-            runs += merged.len();
-            dead.push((TierCopy { place, writing }, merged));
         }
-        if dead.is_empty() { Ok(()) } else { self.flush_runs(connection, &dead) }
+        if said.is_err() {
+            // Some of it may be said twice, which changes nothing.
+            self.peer.release_again(released);
+        }
+        said
     }
 
     fn flush_runs(

@@ -87,6 +87,13 @@ impl Peer {
         }
     }
 
+    /// What was taken could not be said.
+    pub(super) fn release_again(&self, taken: Released) {
+        for (copy, stretches) in taken.dead {
+            stretches.into_iter().for_each(|stretch| self.release(copy, stretch));
+        }
+    }
+
     pub(super) fn take_released(&self) -> Released {
         std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -171,6 +171,8 @@ fn refuse(shared: &Shared, stream: &Stream, hello: &Hello, error: &NotAdmitted) 
             let (name, second) = (name.to_string(), stream.remote().to_owned());
             (Reason::NotAllowed, PeerError::TwoNodes { name, first, second })
         }
+        // It comes again.
+        NotAdmitted::NoFile { error, .. } => return PeerError::io(stream.remote())(error.into()),
     };
     let mut said = shared.identity.hello(NO_STORE).encode().to_vec();
     let is_said = Encoder::new(&mut said).refused(0, reason).is_ok() && stream.send(&said).is_ok();

@@ -14,7 +14,8 @@ use std::{
 
 use tmem_cluster::{Epoch, NodeName};
 use tmem_peers::{
-    BorrowingStatus, Identity, LendingOptions, LendingServer, Member, PeerTier, PeerTierOptions, Security,
+    BorrowingStatus, Identity, Lender, LendingOptions, LendingServer, Member, PeerTier, PeerTierOptions,
+    Security,
 };
 use tmem_store::{
     TIER_EXTENT_BYTES, Tier, TierCopy, TierError, TierKey, TierRead, TierRun, TierState, TierWrite,
@@ -205,5 +206,6 @@ pub fn lend(
 ) -> LendingServer {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let identity = Identity { cluster: CLUSTER, name, epoch: Epoch(1) };
-    LendingServer::start(listener, identity, Security::Plain, options, available_bytes).unwrap()
+    LendingServer::start(listener, identity, Security::Plain, options, Lender::default(), available_bytes)
+        .unwrap()
 }

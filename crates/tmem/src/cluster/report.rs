@@ -25,7 +25,7 @@ impl ClusterView for Cluster {
             },
             is_current: self.is_current.load(Relaxed),
             trouble: self.tending.trouble(),
-            lending: self.lending.as_ref().map(|lending| lending_report(lending.status())),
+            lending: self.lending.get().map(|lending| lending_report(lending.status())),
             borrowing: self.tier.as_ref().map(|tier| BorrowingReport {
                 copies: self.copies as u64,
                 disk: self.backing.clone(),
@@ -35,7 +35,7 @@ impl ClusterView for Cluster {
     }
 
     fn forget_borrower(&self, name: &str) -> Result<ForgottenReport, AdminError> {
-        forgotten(self.lending.as_deref(), name)
+        forgotten(self.lending.get(), name)
     }
 }
 

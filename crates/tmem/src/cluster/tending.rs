@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         mpsc::{self, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
@@ -30,16 +30,16 @@ pub(super) struct Tending {
 impl Tending {
     pub(super) fn start(
         membership: Running,
-        lending: Option<Arc<LendingServer>>,
+        lending: Arc<OnceLock<LendingServer>>,
         knobs: Arc<Knobs>,
     ) -> io::Result<Self> {
         let membership = Arc::new(Mutex::new(Some(membership)));
         let mut tending = Self { membership: Arc::clone(&membership), stop: None, thread: None };
-        if let Some(lending) = lending {
-            let (stop, stopped) = mpsc::channel::<()>();
-            tending.stop = Some(stop);
-            tending.thread = Some(thread::Builder::new().name("cluster".to_owned()).spawn(move || {
-                while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+        let (stop, stopped) = mpsc::channel::<()>();
+        tending.stop = Some(stop);
+        tending.thread = Some(thread::Builder::new().name("cluster".to_owned()).spawn(move || {
+            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                if let Some(lending) = lending.get() {
                     if let Some(bytes) = idle_memory::reserve_bytes(&knobs) {
                         lending.set_reserve_bytes(bytes);
                     }
@@ -47,9 +47,16 @@ impl Tending {
                         running.set_free_bytes(lending.free_bytes());
                     }
                 }
-            })?);
-        }
+            }
+        })?);
         Ok(tending)
+    }
+
+    /// Others are told how much is lent.
+    pub(super) fn set_free_bytes(&self, bytes: u64) {
+        if let Some(running) = &*self.membership.lock().unwrap_or_else(PoisonError::into_inner) {
+            running.set_free_bytes(bytes);
+        }
     }
 
     /// What is wrong with membership at present.
