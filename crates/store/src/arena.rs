@@ -353,7 +353,12 @@ impl Arena {
 
     /// Pins an extent with few live bytes, `live_bytes` at most, among those that hold persistent blocks: the emptiest of the first
     /// window that has one. `None`: there is none as far as the search goes.
-    pub(crate) fn pin_emptiest(&self, live_bytes: u32, search: Search) -> Option<Walk<'_>> {
+    pub(crate) fn pin_emptiest(
+        &self,
+        live_bytes: u32,
+        search: Search,
+        is_wanted: impl Fn(ExtentId) -> bool,
+    ) -> Option<Walk<'_>> {
         let end = self.extents.untouched_from();
         let windows = end.div_ceil(WINDOW_EXTENTS);
         let windows = if search == Search::Brief { windows.min(16) } else { windows };
@@ -365,7 +370,8 @@ impl Arena {
                 let walkable = seen.sealed && !seen.damaged && seen.pins == 0 && seen.live_bytes > 0;
                 (walkable
                     && seen.live_bytes <= live_bytes
-                    && self.extents.usage(extent).is_some_and(ExtentUse::is_persistent))
+                    && self.extents.usage(extent).is_some_and(ExtentUse::is_persistent)
+                    && is_wanted(extent))
                 .then_some((seen.live_bytes, extent))
             });
             let (_, emptiest) = candidates.min()?;

@@ -131,7 +131,7 @@ impl Engine {
             if self.arena.has_room(need) {
                 return true;
             }
-            let Some(walk) = self.arena.pin_emptiest(LIVE_BYTES_WHEN_FULL, Search::Brief) else {
+            let Some(walk) = self.arena.pin_emptiest(LIVE_BYTES_WHEN_FULL, Search::Brief, |_| true) else {
                 return false;
             };
             if self.empty(walk, &mut done) == Emptying::NoRoom {
@@ -166,7 +166,8 @@ impl Engine {
                 if self.files.is_detached() {
                     return done; // another process may have the memory by now
                 }
-                let Some(walk) = self.arena.pin_emptiest(LIVE_BYTES_IN_BACKGROUND, Search::Whole) else {
+                let Some(walk) = self.arena.pin_emptiest(LIVE_BYTES_IN_BACKGROUND, Search::Whole, |_| true)
+                else {
                     return done;
                 };
                 if matches!(self.empty(walk, &mut done), Emptying::Partly | Emptying::NoRoom) {
@@ -176,13 +177,18 @@ impl Engine {
         }
     }
 
-    /// Empties an extent a good part of which is dead. False: none was found, or it could not be emptied.
+    /// Empties an extent a good part of which is dead, and that does not have a copy in the tier already. False: none was found, or it could not be emptied.
     pub(crate) fn compact_an_extent(&self) -> bool {
+        // A put that needs room compacts for itself, and goes first.
+        if self.compaction_wanted.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
         let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.files.is_detached() {
             return false;
         }
-        let emptiest = self.arena.pin_emptiest(LIVE_BYTES_IN_BACKGROUND, Search::Brief);
+        let is_uncopied = |extent| !self.arena.copies.has(extent);
+        let emptiest = self.arena.pin_emptiest(LIVE_BYTES_IN_BACKGROUND, Search::Brief, is_uncopied);
         emptiest.is_some_and(|walk| self.empty(walk, &mut Compaction::default()) == Emptying::Done)
     }
 

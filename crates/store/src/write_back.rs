@@ -140,7 +140,8 @@ impl Engine {
             if goal_bytes.is_none() && self.has_less_than(self.kept_bytes(KEPT_PART)) {
                 goal_bytes = Some(self.goal_bytes());
             }
-            goal_bytes = goal_bytes.filter(|goal_bytes| !self.make_room_without_tier(*goal_bytes));
+            goal_bytes =
+                goal_bytes.filter(|goal_bytes| !self.make_room_without_tier(*goal_bytes, start + time));
             let goes_on = match goal_bytes {
                 Some(goal_bytes) => self.relieve(goal_bytes, &mut turn, &mut done),
                 None => !done.blocked && (self.write_aged(&mut done) || self.copy_extents(&mut done)),
@@ -218,13 +219,16 @@ impl Engine {
     }
 
     /// Makes room of what nobody needs, which is cheaper than writing what somebody does: drops what may be dropped, and moves what is
-    /// live out of extents that are dead for a good part. True: that was enough.
-    fn make_room_without_tier(&self, goal_bytes: u64) -> bool {
+    /// live out of extents that are dead for a good part. True: that was enough. Puts that wait may come in as soon as there is any.
+    fn make_room_without_tier(&self, goal_bytes: u64, until: Instant) -> bool {
         while self.has_less_than(goal_bytes) {
             // What the OS can't give again is kept for the next puts.
             let released = !self.stock.is_starved() && self.arena.release_spare();
-            if !released && !self.evict_oldest_ephemeral() && !self.compact_an_extent() {
-                return false;
+            if !released && !self.evict_oldest_ephemeral() {
+                if Instant::now() >= until || !self.compact_an_extent() {
+                    return false;
+                }
+                self.tiering.signal.end_round(true);
             }
         }
         true

@@ -22,7 +22,7 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -38,8 +38,7 @@ use tmem_peers::{LendingOptions, LendingServer, LentBy, Member, PeerTier, PeerTi
 use tmem_store::{FileKeeper, Store, Tier};
 
 use crate::{memo::Memory, tiers::TendedTier};
-use lent::Lent;
-pub(crate) use lent::give_up;
+pub(crate) use lent::{Lent, free_soon};
 use tending::Tending;
 
 /// How long others have at the end to take elsewhere what they have here.
@@ -106,6 +105,8 @@ impl ClusterPlan {
     /// that is given up, and the next epoch begins, or a later one if `least_epoch` is. `has_store`: this process has the store of the one before it, by which
     /// peers know it.
     ///
+    /// Gives files that were given up, to be dropped where nobody waits for their memory to be given back.
+    ///
     /// # Errors
     /// The epoch can't be written. What was lent is given up.
     pub(crate) fn come_into(
@@ -114,18 +115,25 @@ impl ClusterPlan {
         keeper: Arc<dyn FileKeeper>,
         has_store: bool,
         least_epoch: Option<u64>,
-    ) -> Result<()> {
+    ) -> Result<Vec<OwnedFd>> {
         let (identity, least_epoch) = (&self.identity, least_epoch.map(Epoch));
         let is_over = least_epoch.is_some_and(|least| least > identity.epoch());
         let may_go_on = has_store && !is_over && self.settings.listen.is_some();
         let by =
             || LentBy { cluster: identity.cluster().0, node: identity.node_id(), epoch: identity.epoch() };
-        let lent = Lent::look_at(left, keeper, |left| may_go_on && lent::can_go_on(by(), left));
-        if !lent.goes_on() {
-            identity.advance_epoch(least_epoch).context("[cluster] directory")?;
+        if !left.is_empty() && may_go_on && lent::can_go_on(by(), &left) {
+            self.lent = Some(Lent::new(by(), left, keeper));
+            return Ok(Vec::new());
         }
-        self.lent = Some(lent.by(by()));
-        Ok(())
+        let given_up = tmem_peers::give_up(left, &*keeper);
+        identity.advance_epoch(least_epoch).context("[cluster] directory")?;
+        self.lent = Some(Lent::new(by(), Vec::new(), keeper));
+        Ok(given_up)
+    }
+
+    /// What there is to be lent, for [`Cluster::begin_lending`].
+    pub(crate) fn take_lent(&mut self) -> Option<Lent> {
+        self.lent.take()
     }
 
     /// Says what is possible and not wise.
@@ -190,8 +198,7 @@ impl ClusterPlan {
                 .context("[cluster]")?;
         let lending = Arc::<OnceLock<LendingServer>>::default();
         let tending = Tending::start(membership, Arc::clone(&lending), Arc::clone(knobs))?;
-        let Self { settings, identity, security, source, copies, backing, lent } = self;
-        let lent = Mutex::new(lent);
+        let Self { settings, identity, security, source, copies, backing, .. } = self;
         Ok(Cluster {
             settings,
             identity,
@@ -199,7 +206,6 @@ impl ClusterPlan {
             source,
             copies,
             backing,
-            lent,
             lending,
             tier,
             is_current,
@@ -255,8 +261,6 @@ pub(crate) struct Cluster {
     /// Which tier on a disk has a copy of each as well.
     backing: Option<String>,
     security: Security,
-    /// What there is to be lent, until it is.
-    lent: Mutex<Option<Lent>>,
     /// Nothing: it does not lend, or not yet.
     lending: Arc<OnceLock<LendingServer>>,
     /// `None`: it only lends.
@@ -277,27 +281,23 @@ impl Cluster {
     ///
     /// # Errors
     /// Sockets or threads can't be had. What was lent is given up.
-    pub(crate) fn begin_lending(&self, estate: &Estate, knobs: &Knobs, goes_on: bool) -> Result<()> {
-        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (Some(address), Some(lent)) = (self.settings.listen, lent) else { return Ok(()) };
-        let options = || -> Result<LendingOptions> {
-            Ok(LendingOptions {
+    pub(crate) fn begin_lending(
+        &self,
+        lent: Lent,
+        estate: &Estate,
+        knobs: &Knobs,
+        goes_on: bool,
+    ) -> Result<()> {
+        let Some(address) = self.settings.listen else { return Ok(()) };
+        let lending = lent.lend(|lender| {
+            let listener = estate.bind_tcp(address).with_context(|| {
+                format!("[cluster] cannot listen on {address}; it must be an address of this host, and free")
+            })?;
+            let options = LendingOptions {
                 max_bytes: self.settings.lend.max_bytes(),
                 reserve_bytes: idle_memory::reserve_bytes(knobs)
                     .context("cannot look at this host's memory")?,
                 ..LendingOptions::default()
-            })
-        };
-        let lending = lent.lender().and_then(|lender| {
-            let listener = estate.bind_tcp(address).with_context(|| {
-                format!("[cluster] cannot listen on {address}; it must be an address of this host, and free")
-            });
-            let (listener, options) = match listener.and_then(|listener| Ok((listener, options()?))) {
-                Ok(ready) => ready,
-                Err(error) => {
-                    lender.give_up();
-                    return Err(error);
-                }
             };
             let (own, available) = (as_peer(&self.identity), idle_memory::available_bytes());
             LendingServer::start(listener, own, self.security.clone(), options, lender, available)
@@ -460,8 +460,8 @@ mod tests {
         let files = Arc::<Files>::default();
         let come_with = |lend: &str, has_store, least| {
             let mut plan = plan(&text(lend)).expect("a plan").expect("a cluster");
-            plan.come_into(files.left(), files.clone(), has_store, least).expect("come into");
-            (plan.identity.epoch().0, plan.lent.expect("looked at").lender().expect("a lender"))
+            drop(plan.come_into(files.left(), files.clone(), has_store, least).expect("come into"));
+            (plan.identity.epoch().0, plan.lent.expect("looked at").lend(Ok).expect("a lender"))
         };
         let come = |lend: &str, least| come_with(lend, true, least);
         let lends = "listen = \"127.0.0.1:7790\"";

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::BorrowedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct Inheritance {
     reserve: RefCell<Reserve>,
     /// What opening the store found.
     found: Cell<Option<Recovery>>,
+    /// Memory that nobody goes on with.
+    given_up: Cell<Vec<OwnedFd>>,
 }
 
 impl Inheritance {
@@ -58,7 +60,14 @@ impl Inheritance {
         let left = keeper.list().context("cannot see what the keeper holds")?;
         let estate = Arc::new(Estate::new(keeper, left));
         let memo = Memo::left(&estate)?;
-        Ok(Inheritance { estate, memo, worker_deaths, reserve: reserve.into(), found: Cell::default() })
+        Ok(Inheritance {
+            estate,
+            memo,
+            worker_deaths,
+            reserve: reserve.into(),
+            found: Cell::default(),
+            given_up: Cell::default(),
+        })
     }
 
     /// The least epoch that this host may begin in its cluster.
@@ -97,6 +106,16 @@ impl Inheritance {
     /// This process serves: what is left in reserve is for what comes, above all for the store's stock.
     pub(crate) fn give_all_back(&self) {
         self.reserve.take();
+    }
+
+    /// Nobody goes on with these, and whoever waits for this process does not wait until their memory is given back.
+    pub(crate) fn free_later(&self, given_up: Vec<OwnedFd>) {
+        self.given_up.set(given_up);
+    }
+
+    /// What was to be freed later.
+    pub(crate) fn take_given_up(&self) -> Vec<OwnedFd> {
+        self.given_up.take()
     }
 
     /// Says what was found, which is for when it is served: the log may be a file on this host's own swap.

@@ -66,7 +66,8 @@ pub(crate) fn run(
     get_fit_for_swap(&config)?;
     inheritance.make_room();
     // Syncs a file, which waits for memory where there is none.
-    let cluster_plan = without_cluster_if(goes_on, cluster_plan(&config, &inheritance))?;
+    let mut cluster_plan = without_cluster_if(goes_on, cluster_plan(&config, &inheritance))?;
+    let lent = cluster_plan.as_mut().and_then(ClusterPlan::take_lent);
     let left = inheritance.open_store(limit_bytes)?;
     let is_new = left.is_none();
     let store = left.map_or_else(|| inheritance.new_store(limit_bytes), Ok)?;
@@ -149,8 +150,11 @@ pub(crate) fn run(
         inheritance.give_all_back();
         inheritance.say_what_was_found();
     }
-    if let Some(cluster) = &cluster {
-        cluster.begin_lending(&estate, &knobs, goes_on)?;
+    cluster::free_soon(inheritance.take_given_up());
+    match (&cluster, lent) {
+        (Some(cluster), Some(lent)) => cluster.begin_lending(lent, &estate, &knobs, goes_on)?,
+        (None, Some(lent)) => lent.give_up(),
+        _ => {}
     }
     knobs.watch(move |values| {
         if let Err(error) = memory.change(|memo| memo.knobs = values) {
@@ -220,11 +224,13 @@ fn cluster_plan(config: &Config, inheritance: &Inheritance) -> Result<Option<Clu
     match ClusterPlan::new(config) {
         Ok(Some(mut plan)) => {
             plan.warn(config);
-            plan.come_into(left, keeper, inheritance.has_store(), inheritance.least_epoch())?;
+            let given_up =
+                plan.come_into(left, keeper, inheritance.has_store(), inheritance.least_epoch())?;
+            inheritance.free_later(given_up);
             Ok(Some(plan))
         }
         none => {
-            cluster::give_up(left, &*keeper);
+            inheritance.free_later(tmem_peers::give_up(left, &*keeper));
             none
         }
     }

@@ -173,10 +173,8 @@ impl LentFile {
         let hello = found.read_header(by)?;
         // What a journal was before it was written anew.
         found.punch(journal_from(1 - found.counting()?.which), JOURNAL_SPAN_BYTES);
-        match found.header()[OPENINGS_AT].fetch_add(1, Relaxed) {
-            MAX_OPENINGS.. => Err(NotTakenOver::Deadly(MAX_OPENINGS)),
-            _ => Ok((found, hello)),
-        }
+        found.header()[OPENINGS_AT].fetch_add(1, Relaxed);
+        Ok((found, hello))
     }
 
     /// Whether it is one that can be opened, as far as its header says.
@@ -206,6 +204,9 @@ impl LentFile {
         let name = NodeName::from_padded(padded).ok_or(NotTakenOver::Damaged("a name"))?;
         if header[BROKEN_AT].load(Relaxed) != 0 {
             return Err(NotTakenOver::Damaged("a change could not be entered"));
+        }
+        if header[OPENINGS_AT].load(Relaxed) >= MAX_OPENINGS {
+            return Err(NotTakenOver::Deadly(MAX_OPENINGS));
         }
         // The process may have died between the two. It is asked for an epoch when it comes, and any will do.
         let [epoch, complement] = [0, 1].map(|word| header[BORROWERS_EPOCH_AT + word].load(Relaxed));

@@ -101,11 +101,6 @@ impl Holding {
         Ok(holding)
     }
 
-    /// No process is ever to go on with it.
-    pub(super) fn spoil(&self) {
-        self.file.mark_broken();
-    }
-
     /// Its borrower is here, in this epoch.
     pub(super) fn set_borrowers_epoch(&self, epoch: Epoch) {
         self.file.set_borrowers_epoch(epoch);

@@ -76,12 +76,13 @@ pub(super) struct Journal {
     len_bytes: u64,
     /// Before it is as long it is not tried again to write it anew.
     tried_again_at_bytes: u64,
-    /// Changes are missing that could not be entered: after so many more it is tried again to write it anew.
+    /// Changes are missing that could not be entered: when it was asked so often whether it is due, it is tried again to write it anew.
     missing: Option<u32>,
     entry: Vec<u8>,
 }
 
-const CHANGES_BETWEEN_TRIES: u32 = 256;
+/// A lender looks ten times a second, whatever its borrower does.
+const LOOKS_BETWEEN_TRIES: u32 = 100;
 
 impl Journal {
     /// The journal of a file that has so much of one.
@@ -125,12 +126,14 @@ impl Journal {
         self.or_broken(entered);
     }
 
-    /// Whether it should be written anew for what there is.
-    pub(super) fn is_due(&self, amount: Amount) -> bool {
+    /// Whether it should be written anew for what there is. Asked after each change, and now and then without one.
+    pub(super) fn is_due(&mut self, amount: Amount) -> bool {
+        let is_missing = self.missing == Some(0);
+        self.missing = self.missing.map(|left| left.saturating_sub(1));
         let needed_bytes = amount.journal_bytes();
         let most_bytes = if needed_bytes == 0 { 0 } else { needed_bytes + needed_bytes / 2 + SPARE_BYTES };
         let is_long = self.len_bytes > most_bytes && self.len_bytes >= self.tried_again_at_bytes;
-        is_long || self.missing == Some(0)
+        is_long || is_missing
     }
 
     /// Writes it anew: these copies are what there is, and these were dropped. Where that fails it goes on as it is.
@@ -145,7 +148,7 @@ impl Journal {
             }
             Err(_) => {
                 self.tried_again_at_bytes = self.len_bytes + SPARE_BYTES;
-                self.missing = self.missing.map(|_| CHANGES_BETWEEN_TRIES);
+                self.missing = self.missing.map(|_| LOOKS_BETWEEN_TRIES);
             }
         }
     }
@@ -175,7 +178,6 @@ impl Journal {
     }
 
     fn enter(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
-        self.missing = self.missing.map(|left| left.saturating_sub(1));
         self.entry.clear();
         put(&mut self.entry);
         self.file.enter(&self.entry)?;

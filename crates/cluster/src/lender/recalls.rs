@@ -37,7 +37,10 @@ impl Recalls {
     }
 
     /// What another process has dropped.
-    pub(super) fn of_dropped(dropped: BTreeMap<u32, u64>) -> Self {
+    pub(super) fn of_dropped(mut dropped: BTreeMap<u32, u64>) -> Self {
+        while dropped.len() > MAX_DROPPED {
+            dropped.pop_first();
+        }
         Self { due: BTreeSet::new(), dropped }
     }
 

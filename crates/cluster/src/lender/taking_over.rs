@@ -33,12 +33,6 @@ impl Lender {
         files.iter().try_for_each(|(_, file)| LentFile::check(by, file))
     }
 
-    /// Gives up all that is lent: no process is to go on with any of it.
-    pub fn give_up(self) {
-        let given_up = std::mem::take(&mut *self.borrowers());
-        given_up.values().for_each(|borrower| lock(&borrower.holding).spoil());
-    }
-
     /// Goes on with the files that a process has left that is dead, all of them, in the epoch in which it lent: every copy is there that it
     /// acknowledged and was not told to forget.
     ///

@@ -302,12 +302,6 @@ fn of_what_is_given_up_nothing_is_gone_on_with() {
         let follow = Lender::take_over(BY, files.clone(), vec![(name, file.try_clone().unwrap())]);
         assert!(follow.is_err() && Lender::check_left(BY, &[(String::new(), file)]).is_err());
     }
-    let life = Life::new();
-    carry_out(&Act::Put(1, 1, 0..=80), &life.holding);
-    let Life { files, lender, holding } = life;
-    drop(holding);
-    lender.give_up();
-    assert!(files.left().is_empty());
 }
 
 fn flush_all(holding: &SharedHolding) {

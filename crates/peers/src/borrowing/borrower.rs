@@ -334,7 +334,7 @@ impl Borrower {
             for node in book.ledger.holders(copy) {
                 if let Some(seat) = book.seats.get(&node) {
                     seat.peer.release((copy.place, copy.writing), stretch);
-                    *told.entry(node).or_default() += 1;
+                    *told.entry(node).or_default() += usize::from(seat.connection.is_some());
                 }
             }
         }

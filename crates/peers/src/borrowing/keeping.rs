@@ -14,6 +14,7 @@ use super::{
     borrower::{Borrower, REQUEST_TIME},
     packed::merged,
     peer::Peer,
+    reading::PATIENCE,
 };
 use crate::{
     connection::{Connection, Request, Told, Waited, Way},
@@ -34,6 +35,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// ...up to this, so that a peer that is back is soon of use.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// ...and up to this as long as reads wait for it.
+const WAITED_FOR: Duration = Duration::from_millis(100);
 
 /// Starts the thread of a peer. `None`: there can be none, which is the peer's trouble.
 pub(super) fn start(borrower: &Arc<Borrower>, peer: &Arc<Peer>) -> Option<JoinHandle<()>> {
@@ -74,7 +78,9 @@ impl Keeping<'_> {
             if !self.is_over() {
                 // Not all borrowers of a peer that comes back at the same time. A ring may mean a new address.
                 self.peer.bell.sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0));
-                wait = (wait * 2).min(LONGEST_WAIT);
+                // As long as reads wait for it, they should not have to wait for this thread as well.
+                let is_waited_for = self.borrower.book().is_just_away(self.peer.id, PATIENCE);
+                wait = (wait * 2).min(if is_waited_for { WAITED_FOR } else { LONGEST_WAIT });
             }
         }
     }

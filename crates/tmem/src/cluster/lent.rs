@@ -11,67 +11,51 @@ use tmem_store::FileKeeper;
 type Files = Vec<(String, OwnedFd)>;
 
 /// What there is to be lent, before it is.
-pub(super) struct Lent {
-    /// Who lends it. `None`: not known yet.
-    by: Option<LentBy>,
-    /// What was left. None: nothing, or it is given up.
+pub(crate) struct Lent {
+    by: LentBy,
+    /// What was left of it. Empty: nothing is lent yet.
     files: Files,
     keeper: Arc<dyn FileKeeper>,
 }
 
 impl fmt::Debug for Lent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lent").field("files", &self.files.len()).finish_non_exhaustive()
+        f.debug_struct("Lent").field("by", &self.by).field("files", &self.files.len()).finish_non_exhaustive()
     }
 }
 
 impl Lent {
-    /// What was left, if this process can go on with it; otherwise it is given up.
-    pub(super) fn look_at(
-        left: Files,
-        keeper: Arc<dyn FileKeeper>,
-        can_go_on: impl FnOnce(&Files) -> bool,
-    ) -> Self {
-        if left.is_empty() || can_go_on(&left) {
-            return Self { by: None, files: left, keeper };
-        }
-        give_up(left, &*keeper);
-        Self { by: None, files: Files::new(), keeper }
+    pub(super) fn new(by: LentBy, files: Files, keeper: Arc<dyn FileKeeper>) -> Self {
+        Self { by, files, keeper }
     }
 
-    pub(super) fn by(self, by: LentBy) -> Self {
-        Self { by: Some(by), ..self }
-    }
-
-    /// Whether anything was lent before, which is good in its epoch only.
-    pub(super) fn goes_on(&self) -> bool {
-        !self.files.is_empty()
-    }
-
-    /// Finds again what was lent.
+    /// Finds again what was lent, and has it lent.
     ///
     /// # Errors
-    /// It is damaged, and given up. Nothing is to be lent in this epoch any more.
-    pub(super) fn lender(self) -> Result<Lender> {
-        let Self { by: Some(by), files, keeper } = self else {
-            anyhow::bail!("nobody has looked at what was lent")
-        };
+    /// It is damaged, or cannot be lent. It is given up then, and nothing is to be lent in this epoch any more.
+    pub(super) fn lend<T>(self, lend: impl FnOnce(Lender) -> Result<T>) -> Result<T> {
+        let Self { by, files, keeper } = self;
         if files.is_empty() {
-            return Ok(Lender::new(by, keeper));
+            return lend(Lender::new(by, keeper));
         }
         let again = files.iter().map(|(name, file)| Ok((name.clone(), file.try_clone()?)));
         let again = again.collect::<Result<Files>>().context("no descriptors for what was lent");
-        let taken = again.and_then(|again| {
-            Lender::take_over(by, Arc::clone(&keeper), again).context("what was lent to others is dropped")
+        let lent = again.and_then(|again| {
+            let lender = Lender::take_over(by, Arc::clone(&keeper), again)
+                .context("cluster: what was lent to others is dropped")?;
+            let held = ByteSize::from_bytes(lender.held_bytes()).rounded();
+            log::info!("cluster: goes on with {held} that others have here");
+            lend(lender)
         });
-        match &taken {
-            Ok(lender) => log::info!(
-                "cluster: goes on with {} that others have here",
-                ByteSize::from_bytes(lender.held_bytes()).rounded()
-            ),
-            Err(_) => give_up(files, &*keeper),
+        if lent.is_err() {
+            free_soon(tmem_peers::give_up(files, &*keeper));
         }
-        taken
+        lent
+    }
+
+    /// Nothing is to be lent.
+    pub(crate) fn give_up(self) {
+        free_soon(tmem_peers::give_up(self.files, &*self.keeper));
     }
 }
 
@@ -81,10 +65,9 @@ pub(super) fn can_go_on(by: LentBy, left: &Files) -> bool {
     checked.inspect_err(|error| log::warn!("cluster: what was lent to others is dropped: {error}")).is_ok()
 }
 
-/// Nobody is to go on with any of these.
-pub(crate) fn give_up(left: Files, keeper: &dyn FileKeeper) {
-    let given_up = tmem_peers::give_up(left, keeper);
-    // Gigabytes may take a second to become the system's, and guests wait for this process. Without a thread it is done here.
+/// Gives memory back: gigabytes may take a second, and guests wait for this process. It is confined by now, for a thread is begun; without one it is done
+/// here.
+pub(crate) fn free_soon(given_up: Vec<OwnedFd>) {
     if !given_up.is_empty() {
         let _ = thread::Builder::new().name("give-back".to_owned()).spawn(move || drop(given_up));
     }
