@@ -90,6 +90,9 @@ impl Turn {
     }
 }
 
+/// Emptying one extent that is a quarter dead begins another one at most every third time. So many in a row that gained nothing is others' doing.
+const MOST_IN_VAIN: u32 = 4;
+
 /// All of an extent is needed.
 const WHOLE: &[TierRun] = &[TierRun::WHOLE];
 
@@ -221,11 +224,16 @@ impl Engine {
     /// Makes room of what nobody needs, which is cheaper than writing what somebody does: drops what may be dropped, and moves what is
     /// live out of extents that are dead for a good part. True: that was enough. Puts that wait may come in as soon as there is any.
     fn make_room_without_tier(&self, goal_bytes: u64, until: Instant) -> bool {
+        let (mut held_before, mut in_vain) = (u64::MAX, 0);
         while self.has_less_than(goal_bytes) {
             // What the OS can't give again is kept for the next puts.
             let released = !self.stock.is_starved() && self.arena.release_spare();
             if !released && !self.evict_oldest_ephemeral() {
-                if Instant::now() >= until || !self.compact_an_extent() {
+                // What was emptied has been released. Puts may take it as quickly, and then pages have to go.
+                let held = self.budget.held_bytes();
+                in_vain = if held < held_before { 0 } else { in_vain + 1 };
+                held_before = held;
+                if in_vain == MOST_IN_VAIN || Instant::now() >= until || !self.compact_an_extent() {
                     return false;
                 }
                 self.tiering.signal.end_round(true);
