@@ -224,6 +224,8 @@ impl Engine {
     /// Makes room of what nobody needs, which is cheaper than writing what somebody does: drops what may be dropped, and moves what is
     /// live out of extents that are dead for a good part. True: that was enough. Puts that wait may come in as soon as there is any.
     fn make_room_without_tier(&self, goal_bytes: u64, until: Instant) -> bool {
+        // Of a pool of a few extents those that are being filled are a large part: what is gained there is soon wanted again.
+        let compacts = self.budget.limit_bytes() / GOAL_PART > LEAST_KEPT_BYTES;
         let (mut held_before, mut in_vain) = (u64::MAX, 0);
         while self.has_less_than(goal_bytes) {
             // What the OS can't give again is kept for the next puts.
@@ -233,7 +235,11 @@ impl Engine {
                 let held = self.budget.held_bytes();
                 in_vain = if held < held_before { 0 } else { in_vain + 1 };
                 held_before = held;
-                if in_vain == MOST_IN_VAIN || Instant::now() >= until || !self.compact_an_extent() {
+                if !compacts
+                    || in_vain == MOST_IN_VAIN
+                    || Instant::now() >= until
+                    || !self.compact_an_extent()
+                {
                     return false;
                 }
                 self.tiering.signal.end_round(true);

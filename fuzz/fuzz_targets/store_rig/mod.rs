@@ -114,8 +114,7 @@ pub struct Original {
 impl Original {
     pub fn new() -> Original {
         let (held, tier) = (Arc::<HeldFiles>::default(), Arc::<MemoryTier>::default());
-        // With room to spare, so that pages go to the tier by their age, and none has to be made before.
-        let store = Store::new_kept(StoreOptions { limit_bytes: 4 * LIMIT }, held.clone()).expect("a store");
+        let store = Store::new_kept(StoreOptions { limit_bytes: LIMIT }, held.clone()).expect("a store");
         store.attach_tier(tier.clone()).expect("a tier");
         for Filled { name, domain, persistence, is_flat } in FILLED {
             let client = create_client(&store, name, domain).expect("a client");
