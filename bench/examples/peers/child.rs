@@ -53,10 +53,8 @@ impl Drop for Child {
 /// What a process has of memory that is its own, in bytes, that of its memory files included.
 pub(crate) fn resident_bytes(id: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let bytes = |name: &str| -> Result<u64> {
-        let kib = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
-        Ok(kib.with_context(|| format!("no {name} of process {id}"))?.trim().parse::<u64>()? << 10)
-    };
+    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+    let own = kib.context("a process without memory")?.trim().parse::<u64>()? << 10;
     // Of a memory file a process has what it has looked at; the rest takes as much.
     let mut files = 0;
     for entry in std::fs::read_dir(format!("/proc/{id}/fd"))? {
@@ -65,5 +63,5 @@ pub(crate) fn resident_bytes(id: u32) -> Result<u64> {
             files += std::fs::metadata(&path)?.blocks() * 512;
         }
     }
-    Ok(bytes("RssAnon:")? + files)
+    Ok(own + files)
 }
